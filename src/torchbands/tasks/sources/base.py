@@ -1,0 +1,60 @@
+"""The vocabulary of the data sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Progress = Callable[[int, int | None, str], None]
+"""``progress(done, total, what)``: bytes done, bytes in all (None if unknown), and what is being fetched."""
+
+Arrays = dict[str, npt.NDArray[Any]]
+"""``train.images``, ``test.images``: uint8 (N, C, H, W); ``train.labels``, ``test.labels``: int64 (N,)."""
+
+SPLITS = ("train", "test")
+
+
+def silent(done: int, total: int | None, what: str) -> None:
+    """The progress callback that says nothing."""
+
+
+class Source(Protocol):
+    """One place where a data set may be had."""
+
+    def describe(self) -> str:
+        """One line for tables and error messages."""
+        ...
+
+    def fetch(self, target: Path, progress: Progress) -> Path:
+        """Bring the raw files, verified, and return the folder that holds them (``target`` or a folder of the user).
+
+        Raises:
+            DataUnavailable: with the reason in one line.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set: where it may be had, how its files are read, and what must come out."""
+
+    name: str
+    sources: tuple[Source, ...]
+    decode: Callable[[Path], Arrays]
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    pins: Mapping[str, str]
+    """sha256 of the decoded arrays (C order, labels as little-endian int64); the same whatever the source."""
+    cite: str
+
+
+def image_array(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """uint8 (N, H, W) or (N, H, W, C) to contiguous uint8 (N, C, H, W)."""
+    if images.ndim == 3:
+        images = images[..., None]
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.uint8)

