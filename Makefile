@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+STORE ?= demo
+
+.PHONY: demo test test-all lint bench clean
+.DEFAULT_GOAL := demo
+
+# torch is named on the line so that the pinned build is taken, whichever index serves it
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) (once; a few minutes where the network is slow)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e '.[dev]'
+	@touch $@
+
+$(VENV): $(READY)
+
+demo: $(READY)
+	@$(BIN)/bands bench run quick --store $(STORE)
+	@$(BIN)/bands bench report $(STORE)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -q
+
+test-all: $(READY)
+	@$(BIN)/python -m pytest -q -m "slow or not slow" --timeout 3600
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY)
+	@$(BIN)/bands bench run vision --store store
+	@$(BIN)/bands bench report store
+
+clean:
+	rm -rf $(VENV) $(STORE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
