@@ -8,6 +8,8 @@ sha256. No source holds a pickle, and none is ever loaded.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +18,12 @@ from torchbands.core.errors import DataUnavailable, UnknownName
 from torchbands.tasks.sources import cache
 from torchbands.tasks.sources.base import SPLITS, DataSet, Progress, silent
 from torchbands.tasks.sources.catalogue import CATALOGUE
+from torchbands.tasks.sources.folder import load_folder
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["classes", "get", "load", "names", "status"]
+__all__ = ["classes", "fingerprint", "get", "load", "load_folder", "names", "status"]
 
 
 def names() -> list[str]:
@@ -74,6 +77,17 @@ def get(name: str, *, progress: Progress | None = None) -> Path:
     return folder
 
 
+def fingerprint(name: str) -> str:
+    """sha256 (hex) over the decoded arrays of a data set: what a cache key may name it by. Fetches if need be.
+
+    It differs between variants of one data set, such as all of GTSRB's training frames and every third of them.
+    """
+    receipt = cache.read_receipt(get(name))
+    assert receipt is not None
+    facts = sorted((key, facts["sha256"]) for key, facts in receipt["arrays"].items())
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def load(name: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """One split as tensors, kept in memory for this process: do not write into them.
 
@@ -98,7 +112,7 @@ def load(name: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 def _load(folder: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     from safetensors import safe_open
 
-    with safe_open(Path(folder) / cache.DECODED, framework="pt") as tensors:  # type: ignore[no-untyped-call]
+    with safe_open(Path(folder) / cache.DECODED, framework="pt") as tensors:
         return tensors.get_tensor(f"{split}.images"), tensors.get_tensor(f"{split}.labels")
 
 

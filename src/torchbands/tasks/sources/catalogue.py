@@ -5,6 +5,7 @@ from __future__ import annotations
 from torchbands.tasks.sources.base import DataSet
 from torchbands.tasks.sources.decode import decode_cifar10, decode_digits, decode_idx
 from torchbands.tasks.sources.download import RemoteFile, Urls
+from torchbands.tasks.sources.gtsrb import GTSRB_CLASSES, TILE_CHECKSUMS, decode_gtsrb
 from torchbands.tasks.sources.local import Bundled, LocalFolder
 from torchbands.tasks.sources.packages import DebianPackage, NpmPackage
 from torchbands.tasks.sources.pins import PINS
@@ -124,6 +125,27 @@ _DIGITS_8X8 = DataSet(
     cite="Alpaydin and Kaynak 1998, UCI Machine Learning Repository",
 )
 
+_GTSRB_BASE = "https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/"
+
+_GTSRB = DataSet(
+    name="gtsrb",
+    sources=(
+        LocalFolder(("gtsrb", "GTSRB", "gtsrb32"), TILE_CHECKSUMS),
+        Urls(
+            (
+                RemoteFile(f"{_GTSRB_BASE}GTSRB_Final_Training_Images.zip", "md5:f33fd80ac59bff73c82d25ab499e03a3"),
+                RemoteFile(f"{_GTSRB_BASE}GTSRB_Final_Test_Images.zip", "md5:c7e4e6327067d32654124b0fe9e82185"),
+                RemoteFile(f"{_GTSRB_BASE}GTSRB_Final_Test_GT.zip", "md5:fe31e9c9270bbcd7b84b7f21a9d9d9e5"),
+            )
+        ),
+    ),
+    decode=decode_gtsrb,
+    shape=(3, 32, 32),
+    classes=GTSRB_CLASSES,
+    pins={},  # the sources differ in how many training frames they hold; their files are pinned instead
+    cite="Stallkamp, Schlipsing, Salmen and Igel 2012, Neural Networks 32",
+)
+
 CATALOGUE: dict[str, DataSet] = {
-    dataset.name: dataset for dataset in (_FASHION_MNIST, _MNIST, _CIFAR10, _DIGITS_8X8)
+    dataset.name: dataset for dataset in (_FASHION_MNIST, _MNIST, _CIFAR10, _GTSRB, _DIGITS_8X8)
 }

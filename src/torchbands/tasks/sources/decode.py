@@ -16,6 +16,8 @@ from torchbands.core.errors import DataUnavailable
 from torchbands.tasks.sources.base import Arrays, image_array
 
 _IDX_STEMS = {"train": "train", "test": "t10k"}
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF")
+"""The only formats Pillow may try: some of its others start external programs."""
 _CIFAR_BATCHES = {"train": tuple(f"data_batch_{n}" for n in range(1, 6)), "test": ("test_batch",)}
 
 
@@ -103,7 +105,7 @@ def read_image(path: Path) -> npt.NDArray[Any]:
 
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
         raise DataUnavailable(f"{path.name}: not a readable image: {error}") from error

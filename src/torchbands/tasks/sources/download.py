@@ -61,16 +61,19 @@ def download(file: RemoteFile, folder: Path, progress: Progress) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     final, part = folder / file.name, folder / f"{file.name}.part"
-    if final.exists():
-        verify_file(final, file.checksum)
-        return final
     _require_secure(file.url)
+    if final.exists():
+        try:
+            verify_file(final, file.checksum)
+            return final
+        except DataUnavailable:
+            final.unlink()
     for attempt in range(ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
             _transfer(file, part, progress)
             break
-        except (ConnectionResetError, http.client.HTTPException, _CutOff) as error:
+        except (ConnectionResetError, TimeoutError, http.client.HTTPException, _CutOff) as error:
             gained = part.exists() and part.stat().st_size > before
             if not gained or attempt == ATTEMPTS - 1:
                 raise DataUnavailable(f"{file.url}: cut off ({error}); run the command again to resume") from error

@@ -1,0 +1,128 @@
+"""A user's own images: one folder per class."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from torchbands.core.errors import InputError
+from torchbands.tasks.sources.base import SPLITS
+from torchbands.tasks.sources.decode import IMAGE_FORMATS
+
+if TYPE_CHECKING:
+    import torch
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+TEST_SHARE = 0.2
+_LAYOUT = "expected FOLDER/CLASS/*.png (or .jpg ...), or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*"
+
+
+def load_folder(
+    path: str | Path, size: int = 32, channels: int = 3, split: Literal["train", "test"] | None = None
+) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
+    """Read class-per-folder images, scaled to a square.
+
+    Args:
+        path: a folder of class folders; or of ``train`` and ``test`` folders, each of class folders.
+        size: side of the square in pixels; the whole image is scaled to it (bilinear), aspect ratio is not kept.
+        channels: 3 for colour, 1 for grey.
+        split: ``"train"`` or ``"test"``; None for all images. Without ``train`` and ``test`` folders a fifth of each
+            class is the test split, chosen by a hash of the file names: it does not depend on order or machine.
+
+    Returns:
+        Images, uint8 (N, channels, size, size); labels, int64 (N,); class names, sorted, in label order.
+
+    Raises:
+        InputError: no such folder, no images, fewer than two classes, a test class without training images, a class
+            too small to split, or a file that is not a readable image (it is named).
+    """
+    import torch
+
+    if channels not in (1, 3) or size < 1:
+        raise InputError(f"channels is {channels} and size {size}: channels must be 1 or 3, size at least 1")
+    if split is not None and split not in SPLITS:
+        raise InputError(f"split is {split!r}, expected 'train', 'test' or None")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder", hint=_LAYOUT)
+    files, names = _listing(root, split)
+    images = np.empty((len(files), channels, size, size), np.uint8)
+    for row, (file, _) in enumerate(files):
+        images[row] = _read(file, size, channels)
+    labels = np.asarray([label for _, label in files], np.int64)
+    return torch.from_numpy(images), torch.from_numpy(labels), names
+
+
+def _listing(root: Path, split: str | None) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
+    parted = all((root / name).is_dir() for name in SPLITS)
+    found = {name: _classes(root / name) for name in SPLITS} if parted else {"train": _classes(root)}
+    names = tuple(sorted(found["train"]))
+    if not names:
+        raise InputError(f"{root / 'train' if parted else root} holds no images in class folders", hint=_LAYOUT)
+    if len(names) < 2:
+        raise InputError(f"{root} holds one class only, {names[0]!r}; at least two are needed", hint=_LAYOUT)
+    if unknown := sorted(set(found.get("test", {})) - set(names)):
+        raise InputError(f"{root / 'test'} holds classes without training images: {', '.join(unknown)}")
+    if not parted and split is not None:
+        found = _divide(root, found["train"])
+    wanted = SPLITS if split is None else (split,)
+    files = [
+        (file, label)
+        for part in wanted
+        for label, name in enumerate(names)
+        for file in found.get(part, {}).get(name, ())
+    ]
+    if not files:
+        raise InputError(f"{root / str(split)} holds no images in class folders", hint=_LAYOUT)
+    return files, names
+
+
+def _classes(root: Path) -> dict[str, list[Path]]:
+    """Class name to its image files, sorted; folders without images are no classes."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    listed = {folder.name: sorted(_images(folder, (root.resolve(),))) for folder in folders}
+    return {name: files for name, files in listed.items() if files}
+
+
+def _images(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Image files below a folder. Links are followed, but never back to a folder that is being read."""
+    real = folder.resolve()
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _images(path, (*above, real))
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+
+
+def _divide(root: Path, classes: dict[str, list[Path]]) -> dict[str, dict[str, list[Path]]]:
+    parts: dict[str, dict[str, list[Path]]] = {name: {} for name in SPLITS}
+    for name, files in classes.items():
+        if len(files) < 2:
+            raise InputError(f"class {name!r} of {root} has {len(files)} image: too few to split into train and test")
+        order = sorted(files, key=lambda file: hashlib.sha256(file.relative_to(root).as_posix().encode()).digest())
+        tests = max(1, round(TEST_SHARE * len(files)))
+        parts["test"][name], parts["train"][name] = sorted(order[:tests]), sorted(order[tests:])
+    return parts
+
+
+def _read(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            if image.mode.startswith(("I", "F")):
+                raise InputError(f"{path}: pixels of mode {image.mode}, expected 8 bits a channel")
+            turned = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
+            scaled = np.asarray(turned.resize((size, size), Image.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is not a readable image: {error}", hint="remove or replace this file") from error
+    return scaled.transpose(2, 0, 1) if channels == 3 else scaled[None]
