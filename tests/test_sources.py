@@ -1,0 +1,331 @@
+"""Data sources: fetched, verified, cached, refused. Nothing here needs a network but the test marked slow."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torchbands.core.errors import DataUnavailable, UnknownName
+from torchbands.tasks import sources
+from torchbands.tasks.sources import archives, base, cache, catalogue, checks, decode, download, gtsrb, local, packages
+
+NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def idx(values: np.ndarray) -> bytes:
+    return b"\0\0\x08" + bytes([values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+
+
+def tiny(folder: Path, seed: int = 0) -> dict[str, np.ndarray]:
+    """Write a small data set of idx files, two of the four gzipped; return what must be decoded."""
+    rng = np.random.default_rng(seed)
+    values = [rng.integers(0, 256, (n, 4, 3), dtype=np.uint8) for n in (6, 4)]
+    labels = [np.arange(n, dtype=np.uint8) % 2 for n in (6, 4)]
+    folder.mkdir(parents=True)
+    for name, array in zip(NAMES, (values[0], labels[0], values[1], labels[1]), strict=True):
+        if name.startswith("t10k"):
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+        else:
+            (folder / name).write_bytes(idx(array))
+    return {"train.images": values[0][:, None], "train.labels": labels[0].astype(np.int64), "test": values[1][:, None]}
+
+
+@dataclass(frozen=True)
+class Broken:
+    reason: str
+
+    def describe(self) -> str:
+        return f"source of {self.reason}"
+
+    def fetch(self, target: Path, progress: base.Progress) -> Path:
+        raise DataUnavailable(self.reason)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.delenv(local.VARIABLE, raising=False)
+    return tmp_path / "cache"
+
+
+def register(
+    monkeypatch: pytest.MonkeyPatch, *where: base.Source, pins: dict[str, str] | None = None, name: str = "tiny"
+) -> None:
+    dataset = base.DataSet(name, where, decode.decode_idx, (1, 4, 3), ("a", "b"), pins or {}, "nobody")
+    monkeypatch.setitem(catalogue.CATALOGUE, name, dataset)
+
+
+def test_local_folder_is_fetched_cached_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = tiny(tmp_path / "data" / "tiny")
+    monkeypatch.setenv(local.VARIABLE, str(tmp_path / "data"))
+    register(monkeypatch, Broken("no luck"), local.LocalFolder(("tiny",)))
+    assert sources.status("tiny")["cached"] is False
+    folder = sources.get("tiny")
+    assert folder == tmp_path / "cache" / "data" / "tiny"
+    images, labels = sources.load("tiny", "train")
+    assert images.dtype is torch.uint8 and labels.dtype is torch.int64
+    assert np.array_equal(images.numpy(), expected["train.images"])
+    assert np.array_equal(labels.numpy(), expected["train.labels"])
+    assert np.array_equal(sources.load("tiny", "test")[0].numpy(), expected["test"])
+    status = sources.status("tiny")
+    assert status["cached"] and status["rows"] == {"train": 6, "test": 4} and status["bytes"] > 0
+    assert not list(folder.glob("raw-*"))
+    monkeypatch.delenv(local.VARIABLE)
+    assert sources.get("tiny") == folder, "once cached, no source is needed"
+
+
+def test_all_sources_failed_lists_each_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, local.LocalFolder(("tiny",)), Broken("moon phase"), Broken("wrong trousers"))
+    with pytest.raises(DataUnavailable) as caught:
+        sources.get("tiny")
+    said = str(caught.value)
+    for part in ("TORCHBANDS_DATA is not set", "moon phase", "wrong trousers", "export TORCHBANDS_DATA=", "3 sources"):
+        assert part in said
+
+
+def test_decoded_arrays_must_match_their_pins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny(tmp_path / "bad" / "tiny", seed=1)
+    good = tiny(tmp_path / "good" / "tiny", seed=2)
+    pins = {"train.images": hashlib.sha256(good["train.images"].tobytes()).hexdigest()}
+    register(monkeypatch, local.LocalFolder(("tiny",)), pins=pins)
+    monkeypatch.setenv(local.VARIABLE, str(tmp_path / "bad"))
+    with pytest.raises(DataUnavailable, match=rf"decoded train.images have sha256 .* expected {pins['train.images']}"):
+        sources.get("tiny")
+    assert sources.status("tiny")["cached"] is False
+    monkeypatch.setenv(local.VARIABLE, str(tmp_path / "good"))
+    sources.get("tiny")
+
+
+def test_altered_cache_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny(tmp_path / "data" / "tiny")
+    monkeypatch.setenv(local.VARIABLE, str(tmp_path / "data"))
+    register(monkeypatch, local.LocalFolder(("tiny",)))
+    path = sources.get("tiny") / cache.DECODED
+    right = path.read_bytes()
+    for wrong in (right[:-1] + bytes([right[-1] ^ 1]), right[:-7]):
+        time.sleep(0.01)
+        path.write_bytes(wrong)
+        sources.get("tiny")
+        assert path.read_bytes() == right
+
+
+def test_unknown_names_suggest() -> None:
+    with pytest.raises(UnknownName, match="fashion-mnist"):
+        sources.get("fashion_mnist")
+    with pytest.raises(UnknownName, match="test"):
+        sources.load("digits", "tests")
+
+
+def test_digits_are_always_there() -> None:
+    images, labels = sources.load("digits", "train")
+    held, truth = sources.load("digits", "test")
+    assert images.shape == (1437, 1, 8, 8) and held.shape == (360, 1, 8, 8)
+    assert images.max() == 255 and images.min() == 0
+    assert labels.bincount().min() > 100 and truth.bincount().min() > 20
+    started = time.perf_counter()
+    sources.load("digits", "train")
+    assert time.perf_counter() - started < 0.5
+    assert len(sources.fingerprint("digits")) == 64
+
+
+def test_checksums(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"abc")
+    checks.verify_file(file, f"sha256:{hashlib.sha256(b'abc').hexdigest()}")
+    checks.verify_file(file, f"md5:{hashlib.md5(b'abc').hexdigest()}")
+    with pytest.raises(DataUnavailable, match="checksum mismatch"):
+        checks.verify_file(file, "sha256:" + "0" * 64)
+    with pytest.raises(ValueError, match="must look like"):
+        checks.verify_file(file, "crc32:1234")
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [(b"hello", "not an idx"), (b"\0\0\x08\x03\0", "truncated"), (idx(np.ones((2, 2), np.uint8))[:-1], "3 bytes of")],
+)
+def test_damaged_idx_is_refused(tmp_path: Path, raw: bytes, said: str) -> None:
+    (tmp_path / "x").write_bytes(raw)
+    with pytest.raises(DataUnavailable, match=said):
+        decode.read_idx(tmp_path / "x")
+
+
+def test_cifar_binary_and_png_decode_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (6, 20, 3, 32, 32), np.uint8), rng.integers(0, 10, (6, 20), np.uint8)
+    for kind in ("bin", "png"):
+        (tmp_path / kind).mkdir()
+    for number, name in enumerate([*decode._CIFAR_BATCHES["train"], "test_batch"]):
+        records = np.concatenate([labels[number][:, None], pixels[number].reshape(20, -1)], 1)
+        records.tofile(tmp_path / "bin" / f"{name}.bin")
+        flat = pixels[number].transpose(0, 2, 3, 1).reshape(20, 1024, 3)
+        Image.fromarray(flat).save(tmp_path / "png" / f"{name}.png")
+    (tmp_path / "png" / "train_lables.json").write_text(str(labels[:5].ravel().tolist()))
+    (tmp_path / "png" / "test_lables.json").write_text(str(labels[5].tolist()))
+    binary, png = (decode.decode_cifar10(tmp_path / kind) for kind in ("bin", "png"))
+    assert cache.array_hashes(binary) == cache.array_hashes(png)
+    assert np.array_equal(binary["train.images"], pixels[:5].reshape(-1, 3, 32, 32))
+
+
+def test_gtsrb_official_layout(tmp_path: Path) -> None:
+    colours = {3: (10, 20, 30), 7: (200, 100, 50)}
+    for label, colour in colours.items():
+        folder = tmp_path / "GTSRB" / "Final_Training" / "Images" / f"{label:05d}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (50, 40), colour).save(folder / "00000_00000.ppm")
+    (tmp_path / "GTSRB" / "Final_Test" / "Images").mkdir(parents=True)
+    Image.new("RGB", (20, 25), colours[7]).save(tmp_path / "GTSRB" / "Final_Test" / "Images" / "00000.ppm")
+    with pytest.raises(DataUnavailable, match=r"GT-final_test\.csv"):
+        gtsrb.decode_gtsrb(tmp_path)
+    (tmp_path / "GT-final_test.csv").write_text("Filename;Width;Height;ClassId\n00000.ppm;20;25;7\n")
+    arrays = gtsrb.decode_gtsrb(tmp_path)
+    assert arrays["train.labels"].tolist() == [3, 7] and arrays["test.labels"].tolist() == [7]
+    assert arrays["test.images"].shape == (1, 3, 32, 32) and (arrays["test.images"][0, :, 9, 9] == colours[7]).all()
+
+
+@pytest.mark.parametrize("member", ["../evil", "/evil"])
+@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
+def test_archives_cannot_leave_their_folder(tmp_path: Path, member: str, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as opened:
+            opened.writestr(member, b"x")
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            if member == "/evil":  # Python strips the slash from names, so a link does the harm here
+                info = tarfile.TarInfo("evil")
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc"
+                tar.addfile(info)
+            else:
+                info = tarfile.TarInfo(member)
+                info.size = 1
+                tar.addfile(info, io.BytesIO(b"x"))
+    with pytest.raises(DataUnavailable, match="would leave its folder"):
+        archives.unpack(path, tmp_path / "out")
+    assert not (tmp_path / "evil").exists() and not list((tmp_path / "out").iterdir())
+    path.write_bytes(b"garbage")
+    with pytest.raises(DataUnavailable, match="not a readable archive"):
+        archives.unpack(path, tmp_path / "out")
+
+
+def test_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for source in (packages.NpmPackage("x@1", "sha256:0", ()), packages.DebianPackage("x", ())):
+        with pytest.raises(DataUnavailable, match=r"(npm|apt-get) is not installed"):
+            source.fetch(tmp_path / "t", base.silent)
+
+
+def test_npm_package_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    client = tmp_path / "bin" / "npm"
+    client.write_text("#!/bin/sh\necho tarball > x-1.tgz\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}")
+    with pytest.raises(DataUnavailable, match="checksum mismatch"):
+        packages.NpmPackage("x@1", "sha256:" + "0" * 64, ("f",)).fetch(tmp_path / "t", base.silent)
+    assert not list((tmp_path / "t").iterdir())
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves one body. The first answer to /flaky stops half way; /elsewhere redirects to plain http."""
+
+    def __init__(self, body: bytes, log: list[str | None], *args: object) -> None:
+        self.body, self.log = body, log
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        if self.path == "/elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "http://example.invalid/file")
+            self.end_headers()
+            return
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        body = self.body[start:]
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if self.path == "/flaky" and not self.log else body)
+        self.log.append(wanted)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bytes, list[str | None]]]:
+    monkeypatch.setattr(download, "ALLOW_HTTP_LOOPBACK", True)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    body, log = bytes(range(256)) * 40, []  # type: ignore[var-annotated]
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, body, log))
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{httpd.server_port}", body, log
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_cut_off_download_is_resumed(tmp_path: Path, server: tuple[str, bytes, list[str | None]]) -> None:
+    address, body, log = server
+    file = download.RemoteFile(f"{address}/flaky", f"sha256:{hashlib.sha256(body).hexdigest()}")
+    seen: list[tuple[int, int | None, str]] = []
+    path = download.download(file, tmp_path, lambda *args: seen.append(args))
+    assert path.read_bytes() == body and log == [None, f"bytes={len(body) // 2}-"]
+    assert seen[-1] == (len(body), len(body), "flaky") and not (tmp_path / "flaky.part").exists()
+
+
+def test_left_over_part_of_an_earlier_run_is_resumed(
+    tmp_path: Path, server: tuple[str, bytes, list[str | None]]
+) -> None:
+    address, body, log = server
+    (tmp_path / "file.part").write_bytes(body[:1000])
+    file = download.RemoteFile(f"{address}/file", f"sha256:{hashlib.sha256(body).hexdigest()}")
+    assert download.download(file, tmp_path, base.silent).read_bytes() == body and log == ["bytes=1000-"]
+    (tmp_path / "file").write_bytes(b"altered")
+    assert download.download(file, tmp_path, base.silent).read_bytes() == body
+
+
+def test_download_with_another_checksum_is_refused(tmp_path: Path, server: tuple[str, bytes, list[str | None]]) -> None:
+    file = download.RemoteFile(f"{server[0]}/file", "md5:" + "0" * 32)
+    with pytest.raises(DataUnavailable, match="checksum mismatch"):
+        download.download(file, tmp_path, base.silent)
+    assert not list(tmp_path.glob("file*"))
+
+
+def test_only_https_is_used(tmp_path: Path, server: tuple[str, bytes, list[str | None]]) -> None:
+    for url in ("http://example.invalid/file", "file:///etc/hostname", f"{server[0]}/elsewhere"):
+        with pytest.raises(DataUnavailable, match="only https"):
+            download.download(download.RemoteFile(url, "md5:0"), tmp_path, base.silent)
+
+
+def test_catalogue_is_complete() -> None:
+    assert {"fashion-mnist", "mnist", "cifar10", "gtsrb", "digits"} <= set(sources.names())
+    for name in sources.names():
+        status = sources.status(name)
+        assert status["sources"] and len(sources.classes(name)) == status["classes"]
+    for name in ("fashion-mnist", "mnist", "cifar10"):
+        assert len(catalogue.CATALOGUE[name].pins) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["fashion-mnist", "mnist", "cifar10"])
+def test_real_data_are_fetched(name: str) -> None:
+    sources.get(name)
+    images, labels = sources.load(name, "test")
+    assert len(images) == len(labels) == 10_000 and labels.bincount().min() > 800
