@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import struct
-import tarfile
-import threading
 import time
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +16,7 @@ from PIL import Image
 
 from torchbands.core.errors import DataUnavailable, UnknownName
 from torchbands.tasks import sources
-from torchbands.tasks.sources import archives, base, cache, catalogue, checks, decode, download, gtsrb, local, packages
+from torchbands.tasks.sources import base, cache, catalogue, checks, decode, gtsrb, local, packages
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -198,31 +191,6 @@ def test_gtsrb_official_layout(tmp_path: Path) -> None:
     assert arrays["test.images"].shape == (1, 3, 32, 32) and (arrays["test.images"][0, :, 9, 9] == colours[7]).all()
 
 
-@pytest.mark.parametrize("member", ["../evil", "/evil"])
-@pytest.mark.parametrize("kind", ["tar.gz", "zip"])
-def test_archives_cannot_leave_their_folder(tmp_path: Path, member: str, kind: str) -> None:
-    path = tmp_path / f"a.{kind}"
-    if kind == "zip":
-        with zipfile.ZipFile(path, "w") as opened:
-            opened.writestr(member, b"x")
-    else:
-        with tarfile.open(path, "w:gz") as tar:
-            if member == "/evil":  # Python strips the slash from names, so a link does the harm here
-                info = tarfile.TarInfo("evil")
-                info.type, info.linkname = tarfile.SYMTYPE, "/etc"
-                tar.addfile(info)
-            else:
-                info = tarfile.TarInfo(member)
-                info.size = 1
-                tar.addfile(info, io.BytesIO(b"x"))
-    with pytest.raises(DataUnavailable, match="would leave its folder"):
-        archives.unpack(path, tmp_path / "out")
-    assert not (tmp_path / "evil").exists() and not list((tmp_path / "out").iterdir())
-    path.write_bytes(b"garbage")
-    with pytest.raises(DataUnavailable, match="not a readable archive"):
-        archives.unpack(path, tmp_path / "out")
-
-
 def test_missing_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     for source in (packages.NpmPackage("x@1", "sha256:0", ()), packages.DebianPackage("x", ())):
@@ -239,78 +207,6 @@ def test_npm_package_with_another_checksum_is_refused(tmp_path: Path, monkeypatc
     with pytest.raises(DataUnavailable, match="checksum mismatch"):
         packages.NpmPackage("x@1", "sha256:" + "0" * 64, ("f",)).fetch(tmp_path / "t", base.silent)
     assert not list((tmp_path / "t").iterdir())
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves one body. The first answer to /flaky stops half way; /elsewhere redirects to plain http."""
-
-    def __init__(self, body: bytes, log: list[str | None], *args: object) -> None:
-        self.body, self.log = body, log
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        if self.path == "/elsewhere":
-            self.send_response(302)
-            self.send_header("Location", "http://example.invalid/file")
-            self.end_headers()
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
-        body = self.body[start:]
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[: len(body) // 2] if self.path == "/flaky" and not self.log else body)
-        self.log.append(wanted)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, bytes, list[str | None]]]:
-    monkeypatch.setattr(download, "ALLOW_HTTP_LOOPBACK", True)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    body, log = bytes(range(256)) * 40, []  # type: ignore[var-annotated]
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, body, log))
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}", body, log
-    httpd.shutdown()
-    httpd.server_close()
-
-
-def test_cut_off_download_is_resumed(tmp_path: Path, server: tuple[str, bytes, list[str | None]]) -> None:
-    address, body, log = server
-    file = download.RemoteFile(f"{address}/flaky", f"sha256:{hashlib.sha256(body).hexdigest()}")
-    seen: list[tuple[int, int | None, str]] = []
-    path = download.download(file, tmp_path, lambda *args: seen.append(args))
-    assert path.read_bytes() == body and log == [None, f"bytes={len(body) // 2}-"]
-    assert seen[-1] == (len(body), len(body), "flaky") and not (tmp_path / "flaky.part").exists()
-
-
-def test_left_over_part_of_an_earlier_run_is_resumed(
-    tmp_path: Path, server: tuple[str, bytes, list[str | None]]
-) -> None:
-    address, body, log = server
-    (tmp_path / "file.part").write_bytes(body[:1000])
-    file = download.RemoteFile(f"{address}/file", f"sha256:{hashlib.sha256(body).hexdigest()}")
-    assert download.download(file, tmp_path, base.silent).read_bytes() == body and log == ["bytes=1000-"]
-    (tmp_path / "file").write_bytes(b"altered")
-    assert download.download(file, tmp_path, base.silent).read_bytes() == body
-
-
-def test_download_with_another_checksum_is_refused(tmp_path: Path, server: tuple[str, bytes, list[str | None]]) -> None:
-    file = download.RemoteFile(f"{server[0]}/file", "md5:" + "0" * 32)
-    with pytest.raises(DataUnavailable, match="checksum mismatch"):
-        download.download(file, tmp_path, base.silent)
-    assert not list(tmp_path.glob("file*"))
-
-
-def test_only_https_is_used(tmp_path: Path, server: tuple[str, bytes, list[str | None]]) -> None:
-    for url in ("http://example.invalid/file", "file:///etc/hostname", f"{server[0]}/elsewhere"):
-        with pytest.raises(DataUnavailable, match="only https"):
-            download.download(download.RemoteFile(url, "md5:0"), tmp_path, base.silent)
 
 
 def test_catalogue_is_complete() -> None:
