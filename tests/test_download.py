@@ -1,4 +1,4 @@
-"""Downloads are resumed and verified, archives cannot leave their folder. A server on this machine stands in for the web."""
+"""Downloads are resumed and verified, archives stay in their folder. A loopback server stands in for the web."""
 
 from __future__ import annotations
 
