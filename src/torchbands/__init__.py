@@ -1,0 +1,48 @@
+"""torchbands plants, finds and removes backdoors in machine-learning models, and measures all of it honestly.
+
+Public names are loaded when they are first used, so that `import torchbands` and `bands --help` do not pay for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "core.attack": ("Attack", "Victim"),
+    "core.data": ("Column", "Data", "Overlay", "Pixels"),
+    "core.defense": (
+        "Aggregator",
+        "DataFilter",
+        "Finding",
+        "FittedDetector",
+        "InputDetector",
+        "ModelDetector",
+        "Repair",
+        "Suspicion",
+        "Training",
+    ),
+    "core.errors": ("BandsError", "InputError", "MissingExtra", "NotApplicable", "UnknownName"),
+    "core.layers": ("Gate", "Unit"),
+    "core.method": ("Method", "method"),
+    "core.modality": ("Encoded", "Modality", "Perturbation"),
+    "core.model": ("Model",),
+    "core.registry": ("build", "find", "listing"),
+    "core.seeding": ("RowRng", "generator", "seed_of"),
+    "core.task": ("Hook", "Learner", "Network", "Task"),
+    "core.trigger": ("Trigger",),
+}
+_NAMES = {name: module for module, names in _WHERE.items() for name in names}
+__all__ = ["__version__", *sorted(_NAMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"torchbands.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'torchbands' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

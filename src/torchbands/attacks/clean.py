@@ -1,0 +1,19 @@
+"""No attack: poison rate 0, a row of every table."""
+
+from __future__ import annotations
+
+from torchbands.core.attack import Attack
+from torchbands.core.method import method
+from torchbands.core.task import Task
+from torchbands.core.trigger import Trigger
+
+
+@method("clean")
+class Clean(Attack):
+    """A model trained on untouched data: the control of every triggered number and the false alarm of every defense."""
+
+    rate: float = 0.0
+    """Nothing is poisoned."""
+
+    def trigger(self, task: Task, seed: int) -> Trigger:
+        return task.modality.default_trigger()

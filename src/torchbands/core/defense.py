@@ -1,0 +1,168 @@
+"""The defense roles. Scores are higher for what is more suspicious, always; thresholds are calibrated elsewhere.
+
+A defense receives exactly what its `needs` name: blind data, a clean split, a model. The poisoned test set, the target
+and the true poison rate are not there to be read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .data import Batch, Column, Data
+from .errors import InputError, NotApplicable
+from .method import Method
+from .model import Model
+from .task import Progress, Task
+from .trigger import Trigger
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a model detector says.
+
+    Attributes:
+        score: higher is more suspicious; comparable between models of one recipe only.
+        flagged: the published rule's own verdict; None where the paper gives none.
+        target: the suspected target class. source: the suspected source class, where the method tells.
+        trigger: the recovered trigger, where the method recovers one.
+        per_class: (K,) score of every class, higher more suspicious.
+        evidence: JSON-ready facts behind the score.
+    """
+
+    score: float
+    flagged: bool | None = None
+    target: int | None = None
+    source: int | None = None
+    trigger: Trigger | None = None
+    per_class: Tensor | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Suspicion:
+    """(N,) float32 scores of training rows, and the (N,) bool rows that the published rule would remove."""
+
+    scores: Tensor
+    flagged: Tensor | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FittedDetector(ABC):
+    """An input detector that has seen its model and clean data. `threshold` is the published rule's, if it has one."""
+
+    threshold: float | None = None
+
+    @abstractmethod
+    def score(self, x: Batch | Column) -> Tensor:
+        """(N,) float32 suspicion of raw samples."""
+
+    def score_samples(self, x: Batch | Column) -> Tensor:
+        """The same, under scikit-learn's name."""
+        return self.score(x)
+
+    def flag(self, x: Batch | Column) -> Tensor:
+        """(N,) bool by the published rule."""
+        if self.threshold is None:
+            raise NotApplicable("the paper gives no threshold")
+        return self.score(x) > self.threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputDetector(Method):
+    """Judges single inputs at test time."""
+
+    role: ClassVar[str] = "input-detector"
+
+    @abstractmethod
+    def fit(self, model: Model, clean: Data, *, seed: int = 0) -> FittedDetector:
+        """Learn what is normal for this model on clean rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDetector(Method):
+    """Judges a whole model."""
+
+    role: ClassVar[str] = "model-detector"
+
+    @abstractmethod
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        """Look for a backdoor, with clean rows (as many as `needs` asks for, maybe none)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFilter(Method):
+    """Ranks training rows by suspicion, given the model trained on them."""
+
+    role: ClassVar[str] = "data-filter"
+
+    @abstractmethod
+    def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
+        """Score every row of blind training data. `clean` is given where `needs` names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Method):
+    """Trains on data that may be poisoned so that the backdoor does not take."""
+
+    role: ClassVar[str] = "training"
+
+    @abstractmethod
+    def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+        """A model from blind data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair(Method):
+    """Takes a backdoor out of a model."""
+
+    role: ClassVar[str] = "repair"
+
+    @abstractmethod
+    def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
+        """A repaired copy; the model given is not changed."""
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """What a server knows in one federated round: round number, (n,) client ids, (D,) global weights."""
+
+    round: int
+    clients: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregator(Method):
+    """Joins client updates safely."""
+
+    role: ClassVar[str] = "aggregator"
+
+    @abstractmethod
+    def aggregate(self, updates: Tensor, context: RoundContext) -> tuple[Tensor, Tensor]:
+        """(n, D) updates -> the (D,) update to apply and (n,) suspicion of the clients."""
+
+
+DEFENSE_ROLES = ("input-detector", "model-detector", "data-filter", "training", "repair")
+
+
+def require(method: Method, model: Model, clean: Data | None = None) -> None:
+    """Raise NotApplicable when a model cannot serve a method's needs, InputError when clean data falls short."""
+    for need in method.needs:
+        kind = need.split(":")[0]
+        if kind in ("gradients", "features", "weights", "units") and kind not in model.capabilities:
+            raise NotApplicable(f"{method.name} needs {kind}, which this model does not give (a black box)")
+        if kind == "clean" and (clean is None or len(clean) == 0):
+            raise InputError(f"{method.name} needs {need.split(':')[-1]} clean labelled samples, got none")
+
+
+def per_row(values: Tensor, n: int, what: str) -> Tensor:
+    """Check that a method gave one finite float per row."""
+    if values.shape != (n,) or not torch.isfinite(values).all():
+        raise InputError(f"{what}: expected {n} finite scores, got shape {tuple(values.shape)}")
+    return values.float().cpu()

@@ -1,0 +1,121 @@
+"""Modality: all the domain knowledge that a method may use. One file each in `torchbands.modalities`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .data import Batch
+from .method import Method
+from .seeding import RowRng
+from .trigger import Trigger
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class Encoded(NamedTuple):
+    """A batch as a model takes it.
+
+    Attributes:
+        values: (N, ...) the model's input: floats, or token ids; after `Model.embed`, always floats.
+        mask: (N, L) bool, True at real tokens; None where every position is real.
+        tokens: (N, L) int64, the ids behind embedded values of a token modality; None elsewhere.
+    """
+
+    values: Tensor
+    mask: Tensor | None = None
+    tokens: Tensor | None = None
+
+    def at(self, rows: Tensor | slice) -> Encoded:
+        """Some of the rows (by index, mask or slice)."""
+        return Encoded(
+            self.values[rows],
+            None if self.mask is None else self.mask[rows],
+            None if self.tokens is None else self.tokens[rows],
+        )
+
+    def to(self, device: torch.device) -> Encoded:
+        """The same on a device."""
+        return Encoded(
+            self.values.to(device, non_blocking=True),
+            None if self.mask is None else self.mask.to(device),
+            None if self.tokens is None else self.tokens.to(device),
+        )
+
+
+class Perturbation(nn.Module, ABC):
+    """`count` learnable triggers searched side by side; every parameter's first axis is the trigger's number.
+
+    Because the losses of different triggers share no parameter, one optimiser step advances all of them.
+    """
+
+    count: int
+
+    @abstractmethod
+    def forward(self, e: Encoded, which: Tensor) -> Encoded:
+        """Write trigger `which[i]` on row i of an embedded batch. which: (N,) int64."""
+
+    @abstractmethod
+    def size(self) -> Tensor:
+        """(count,) how large each trigger is, differentiable, in the modality's unit (pixels, fields, words)."""
+
+    @abstractmethod
+    def harden(self, k: int) -> Trigger:
+        """Trigger number k as one that can be written on raw samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality(Method):
+    """How samples of one kind are checked, encoded, mixed, compared, searched and shown."""
+
+    role: ClassVar[str] = "modality"
+    #: True where the model's input is token ids and the continuous space is the embedding.
+    discrete: ClassVar[bool] = False
+    #: Range of every raw number, or None where there is none (text, unbounded observations).
+    bounds: ClassVar[tuple[float, float] | None] = None
+
+    @abstractmethod
+    def check(self, batch: Batch) -> None:
+        """Raise InputError, naming both sides, when the batch is of the wrong type, shape, dtype or range."""
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Encoded:
+        """Raw rows to model input."""
+
+    @abstractmethod
+    def random(self, n: int, rng: torch.Generator) -> Batch:
+        """n valid raw rows of noise."""
+
+    @abstractmethod
+    def default_trigger(self) -> Trigger:
+        """The plain published trigger of this kind of sample (a corner patch, a rare word, ...)."""
+
+    @abstractmethod
+    def blend(self, a: Batch, b: Batch, alpha: float, beta: float | None, rng: RowRng) -> Batch:
+        """alpha parts of a with beta parts of b (1 - alpha when None), valid raw rows again. Both 1: superimposed."""
+
+    @abstractmethod
+    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+        """`count` learnable triggers over the model's continuous space."""
+
+    @abstractmethod
+    def distance(self, a: Batch, b: Batch) -> dict[str, Tensor]:
+        """Named (N,) distances of paired rows; the name says the unit. Float32, inf allowed, never NaN."""
+
+    @abstractmethod
+    def render(self, row: Batch) -> str:
+        """An HTML fragment of one raw row (no batch axis). Whatever it shows of the sample is escaped."""
+
+    def project(self, values: Tensor) -> Tensor:
+        """Embedded values back into the range where samples live."""
+        return values if self.bounds is None else values.clamp(*self.bounds)
+
+    def call(self, module: nn.Module, e: Encoded) -> Tensor:
+        """Run a module on an encoded batch: (N, classes) logits."""
+        out: Tensor = module(e.values)
+        return out

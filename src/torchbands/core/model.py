@@ -1,0 +1,360 @@
+"""Model: what may be asked of any victim, whatever its architecture. Layers are found by type and by tracing one
+forward pass, never by name."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .data import Batch, Column, take
+from .errors import InputError, NotApplicable
+from .layers import Gate, Split, Trace, Unit, gate_hook, trace
+from .modality import Encoded, Modality
+
+#: Images a CPU can take at once before the allocator returns every activation to the system (measured).
+CHUNK = {"cpu": 256, "cuda": 4096}
+
+
+class Outputs(NamedTuple):
+    """One forward pass: (N, K) float32 logits and (N, D) float32 features, on the CPU."""
+
+    logits: Tensor
+    features: Tensor
+
+
+@dataclass
+class Passes:
+    """Rows sent forward through a model and its clones."""
+
+    forward: int = 0
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device computes it natively, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if device.type == "cpu" and native else torch.float32
+
+
+class Model:
+    """A classifier over raw batches of a modality.
+
+    The module is put in eval mode. Normalisation belongs inside it: raw images are in [0, 1].
+
+    Args:
+        module: maps encoded batches to (N, classes) logits; None for a black box.
+        modality: what its samples are.
+        classes: number of classes K.
+        predict: for a black box, raw batch -> (N, K) probabilities.
+        precision: "fast" runs inference in bfloat16 where the device has it; "float32" never does.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module | None,
+        modality: Modality,
+        classes: int,
+        *,
+        predict: Callable[[Batch], Tensor] | None = None,
+        precision: str = "float32",
+        passes: Passes | None = None,
+    ) -> None:
+        if (module is None) == (predict is None):
+            raise InputError("a model is either a module or a predict function")
+        if classes < 2:
+            raise InputError(f"a classifier has at least 2 classes, got {classes}")
+        if precision not in ("fast", "float32"):
+            raise InputError(f"precision is 'fast' or 'float32', got {precision!r}")
+        self._module = module.eval() if module is not None else None
+        self.modality, self.classes, self.precision = modality, classes, precision
+        self._predict = predict
+        self.passes = passes or Passes()
+        self._memo: list[tuple[object, Any, Outputs]] = []
+
+    @classmethod
+    def wrap(cls, module: nn.Module, modality: Modality, classes: int, **options: Any) -> Model:
+        """Any nn.Module as a Model."""
+        return cls(module, modality, classes, **options)
+
+    @classmethod
+    def black_box(cls, predict: Callable[[Batch], Tensor], modality: Modality, classes: int) -> Model:
+        """A model that only answers with probabilities (an API, ONNX, a tree ensemble)."""
+        return cls(None, modality, classes, predict=predict)
+
+    @property
+    def module(self) -> nn.Module:
+        """The network; a black box has none."""
+        if self._module is None:
+            raise NotApplicable("a black box has no weights, gradients or features")
+        return self._module
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Which needs it can serve."""
+        full = {"logits", "gradients", "features", "weights", "units", "model"}
+        return frozenset({"logits", "model"} if self._module is None else full)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        if self._module is None:
+            return torch.device("cpu")
+        first = next(self._module.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    @property
+    def chunk(self) -> int:
+        """How many rows go through at once."""
+        return CHUNK.get(self.device.type, 256)
+
+    def clone(self) -> Model:
+        """An independent copy; forward passes are still counted together."""
+        return Model(
+            copy.deepcopy(self.module),
+            self.modality,
+            self.classes,
+            precision=self.precision,
+            passes=self.passes,
+        )
+
+    # --- forward ------------------------------------------------------------------------------------------------
+
+    def encode(self, x: Batch) -> Encoded:
+        """A raw batch on the model's device."""
+        return self.modality.encode(x).to(self.device)
+
+    def run(self, e: Encoded) -> Tensor:
+        """Logits of an encoded (not embedded) batch, with gradients if they are on. Used by training loops."""
+        self.passes.forward += len(e.values)
+        return self.modality.call(self.module, e)
+
+    def _forward(self, e: Encoded) -> Tensor:
+        dtype = fast_dtype(self.device) if self.precision == "fast" else torch.float32
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+            return self.run(e).float()
+
+    def _chunks(self, x: Batch | Column) -> Iterator[Batch]:
+        for rows in torch.arange(len(x)).split(self.chunk):
+            yield x if len(x) <= self.chunk and isinstance(x, (Tensor, list)) else take(x, rows)
+
+    def logits(self, x: Batch | Column) -> Tensor:
+        """(N, K) float32 on the CPU, without gradients. A black box gives log-probabilities."""
+        if (kept := self._recall(x)) is not None:
+            return kept.logits
+        if len(x) == 0:
+            return torch.zeros(0, self.classes)
+        if self._predict is not None:
+            predict = self._predict
+            self.passes.forward += len(x)
+            return torch.cat([predict(part).float().clamp_min(1e-12).log() for part in self._chunks(x)])
+        with torch.no_grad():
+            return torch.cat([self._forward(self.encode(part)).cpu() for part in self._chunks(x)])
+
+    def probabilities(self, x: Batch | Column) -> Tensor:
+        """(N, K) float32 on the CPU."""
+        return self.logits(x).softmax(1)
+
+    def outputs(self, x: Batch | Column) -> Outputs:
+        """Logits and penultimate features in one forward pass, kept for the next method that asks for the same rows."""
+        if (kept := self._recall(x)) is not None:
+            return kept
+        head = self.head
+        if head is None:
+            raise NotApplicable("no linear head was found, so there is no penultimate layer")
+        inputs: list[Tensor] = []
+        handle = self.module.get_submodule(head).register_forward_pre_hook(
+            lambda _, args: inputs.append(_pooled(args[0].detach().float()).cpu())
+        )
+        try:
+            with torch.no_grad():
+                logits = [self._forward(self.encode(part)).cpu() for part in self._chunks(x)]
+        finally:
+            handle.remove()
+        made = Outputs(torch.cat(logits), torch.cat(inputs))
+        self._memo = [*self._memo[-3:], (x, self._state(x), made)]
+        return made
+
+    def features(self, x: Batch | Column, layer: str | None = None) -> Tensor:
+        """(N, D) float32 on the CPU: what enters the linear head, or a layer's output (maps are averaged over space)."""
+        if layer is None:
+            return self.outputs(x).features
+        caught: list[Tensor] = []
+        handle = self._layer(layer).register_forward_hook(
+            lambda _, args, out: caught.append(_pooled(_first(out).detach().float()).cpu())
+        )
+        try:
+            with torch.no_grad():
+                for part in self._chunks(x):
+                    self._forward(self.encode(part))
+        finally:
+            handle.remove()
+        return torch.cat(caught)
+
+    def _state(self, x: object) -> tuple[int, ...]:
+        tensors = [] if self._module is None else [*self._module.parameters(), *self._module.buffers()]
+        return tuple(t._version for t in ([x, *tensors] if isinstance(x, Tensor) else tensors))
+
+    def _recall(self, x: object) -> Outputs | None:
+        if any(known is x for known, _, _ in self._memo):
+            state = self._state(x)
+            for known, then, made in self._memo:
+                if known is x and then == state:
+                    return made
+        return None
+
+    # --- the continuous space -----------------------------------------------------------------------------------
+
+    def embed(self, x: Batch) -> Encoded:
+        """A raw batch in the space where triggers are searched: the input itself, or token embeddings."""
+        e = self.encode(x)
+        if not self.modality.discrete:
+            return e
+        with torch.no_grad():
+            return Encoded(self.embedding(e.values).float(), e.mask, e.values)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The token embedding of a token model."""
+        if self.traced.embedding is None:
+            raise NotApplicable("no nn.Embedding is used by the model")
+        found = self.module.get_submodule(self.traced.embedding)
+        assert isinstance(found, nn.Embedding)
+        return found
+
+    def logits_at(self, e: Encoded) -> Tensor:
+        """(N, K) float32 logits of an embedded batch, differentiable with respect to its values. Chunks itself never."""
+        if e.tokens is None:
+            return self._forward(e)
+        handle = self.embedding.register_forward_hook(lambda *_: e.values)
+        try:
+            return self._forward(Encoded(e.tokens, e.mask))
+        finally:
+            handle.remove()
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def traced(self) -> Trace:
+        """What one forward pass on noise showed: the layers in order, the head, the embedding."""
+        x = self.modality.random(2, torch.Generator().manual_seed(0))
+        e = self.encode(x)
+        return trace(self.module, lambda: self.modality.call(self.module, e))
+
+    @property
+    def head(self) -> str | None:
+        """Path of the linear layer whose output is the logits, if there is one."""
+        return self.traced.head
+
+    def units(self) -> list[Unit]:
+        """Layers whose output units can be scaled (conv, linear, norm, attention), in order, without the head."""
+        return list(self.traced.units)
+
+    def _layer(self, name: str) -> nn.Module:
+        try:
+            return self.module.get_submodule(name)
+        except AttributeError:
+            known = ", ".join(n for n, _ in self.module.named_modules() if n)
+            raise InputError(f"no layer {name!r} in {type(self.module).__name__}", hint=f"layers: {known}") from None
+
+    @contextmanager
+    def gated(self, gates: Mapping[str, Gate | Tensor]) -> Iterator[Model]:
+        """Run with per-unit scales and shifts on layers' outputs; gradients flow into them. Nothing is kept after.
+
+        Args:
+            gates: layer path -> Gate, or a (units,) scale.
+        """
+        dims = {u.layer: u.dim for u in self.units()}
+        handles = []
+        memo, self._memo = self._memo, []
+        try:
+            for name, gate in gates.items():
+                if name not in dims:
+                    raise InputError(f"{name!r} has no units that can be scaled", hint=f"layers: {', '.join(dims)}")
+                made = gate if isinstance(gate, Gate) else Gate(gate)
+                handles.append(self._layer(name).register_forward_hook(gate_hook(made, dims[name])))
+            yield self
+        finally:
+            self._memo = memo
+            for handle in handles:
+                handle.remove()
+
+    def baked(self, scales: Mapping[str, Tensor]) -> Model:
+        """A clone whose layers carry (units,) scales in their weights and biases: pruning is a scale of 0."""
+        out = self.clone()
+        for name, scale in scales.items():
+            layer = out._layer(name)
+            target = layer.out_proj if isinstance(layer, nn.MultiheadAttention) else layer
+            with torch.no_grad():
+                for parameter in (getattr(target, "weight", None), getattr(target, "bias", None)):
+                    if isinstance(parameter, Tensor):
+                        parameter.mul_(scale.to(parameter).view(-1, *[1] * (parameter.ndim - 1)))
+        return out
+
+    def split(self, layer: str | None = None) -> Split:
+        """Cut the model in two at a layer's output (or before the linear head): body(x) -> h, head(h) -> logits.
+
+        Raises NotApplicable where the rest of the model also sees what went around the cut.
+        """
+        if layer is None:
+            if self.head is None:
+                raise NotApplicable("no linear head was found to cut before")
+            return Split(self.features, self.module.get_submodule(self.head))
+        target = self._layer(layer)
+        dummy = self.encode(self.modality.random(1, torch.Generator().manual_seed(1)))
+
+        def head(h: Tensor) -> Tensor:
+            handle = target.register_forward_hook(lambda *_: h)
+            try:
+                return self.modality.call(self.module, dummy)
+            finally:
+                handle.remove()
+
+        def body(x: Batch) -> Tensor:
+            caught: list[Tensor] = []
+            handle = target.register_forward_hook(lambda _, args, out: caught.append(_first(out)))
+            try:
+                self._forward(self.encode(x))
+            finally:
+                handle.remove()
+            return caught[0]
+
+        probe = self.modality.random(4, torch.Generator().manual_seed(2))
+        with torch.no_grad():
+            try:
+                same = torch.allclose(head(body(probe)).float().cpu(), self.logits(probe), atol=1e-2, rtol=1e-2)
+            except RuntimeError:
+                same = False
+        if not same:
+            raise NotApplicable(f"layer {layer!r} is no cut: the layers after it see more than its output")
+        return Split(body, head)
+
+    @contextmanager
+    def training(self) -> Iterator[nn.Module]:
+        """The module in train mode; eval mode again after."""
+        self.module.train()
+        try:
+            yield self.module
+        finally:
+            self.module.eval()
+
+
+def _first(out: Any) -> Tensor:
+    tensor: Tensor = out[0] if isinstance(out, tuple) else out
+    return tensor
+
+
+def _pooled(h: Tensor) -> Tensor:
+    """(N, D): maps (N, C, H, W) averaged over space, sequences (N, L, D) over positions."""
+    if h.ndim == 4:
+        return h.mean((2, 3))
+    if h.ndim == 3:
+        return h.mean(1)
+    return h.flatten(1)

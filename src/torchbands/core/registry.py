@@ -1,0 +1,151 @@
+"""Names to methods. Built-in methods are found by walking the packages, others through the entry points
+`torchbands.methods`; a broken plug-in warns and never kills its host."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import types
+import typing
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from .errors import InputError, UnknownName
+from .method import Method
+
+BUILT_IN = ("networks", "learners", "modalities", "tasks", "attacks", "defenses", "measures")
+ENTRY_POINTS = "torchbands.methods"
+
+_methods: dict[tuple[str, str], type[Method]] = {}
+
+
+def register(cls: type[Method]) -> None:
+    """Enter a method class; the same (role, name) twice from different modules is refused."""
+    key = (cls.role, cls.name)
+    old = _methods.get(key)
+    if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise InputError(f"{cls.role} {cls.name!r} is registered twice: by {old.__module__} and {cls.__module__}")
+    _methods[key] = cls
+
+
+@lru_cache(maxsize=1)
+def discover() -> None:
+    """Import every built-in method module and every installed plug-in, once."""
+    for package in BUILT_IN:
+        _import_tree(f"torchbands.{package}")
+    for point in entry_points(group=ENTRY_POINTS):
+        try:
+            importlib.import_module(point.value.split(":")[0])
+        except Exception as error:
+            warnings.warn(f"plug-in {point.name} ({point.value}) could not be loaded: {error!r}", stacklevel=2)
+
+
+def _import_tree(name: str) -> None:
+    package = importlib.import_module(name)
+    for found in pkgutil.walk_packages(package.__path__, prefix=f"{name}."):
+        importlib.import_module(found.name)
+
+
+def roles() -> list[str]:
+    """Every role that has at least one method."""
+    discover()
+    return sorted({role for role, _ in _methods})
+
+
+def listing(role: str | None = None) -> list[type[Method]]:
+    """Method classes of one role (or all), by name."""
+    discover()
+    if role is not None and role not in {r for r, _ in _methods}:
+        raise UnknownName("role", role, roles())
+    return [cls for (r, _), cls in sorted(_methods.items()) if role is None or r == role]
+
+
+def find(name: str, role: str | None = None) -> type[Method]:
+    """The class of a name. `role/name` also works; an ambiguous or unknown name is an error that helps."""
+    if (role, name) in _methods:
+        return _methods[(role or "", name)]
+    discover()
+    if role is None and "/" in name and name.split("/", 1)[0] in {r for r, _ in _methods}:
+        role, name = name.split("/", 1)
+    found = [cls for (r, n), cls in _methods.items() if n == name and role in (None, r)]
+    if not found:
+        names = [n for r, n in _methods if role in (None, r)]
+        raise UnknownName(role or "method", name, names, hint="see them all with: bands list")
+    if len(found) > 1:
+        options = ", ".join(f"{cls.role}/{name}" for cls in found)
+        raise InputError(f"{name!r} names {len(found)} methods: {options}", hint="say which, role first")
+    return found[0]
+
+
+def build(spec: str | Mapping[str, Any] | Method, role: str | None = None) -> Method:
+    """A method from its name, its spec, or itself.
+
+    Raises UnknownName for an unknown method or setting (with a suggestion), InputError for a value of the wrong type
+    or a spec written by another version of the method.
+    """
+    if isinstance(spec, Method):
+        return spec
+    if isinstance(spec, str):
+        return find(spec, role)()
+    if not isinstance(spec, Mapping) or "name" not in spec:
+        raise InputError(f"a method spec is a name or an object with 'name', got {spec!r}")
+    cls = find(str(spec["name"]), str(spec["role"]) if "role" in spec else role)
+    if spec.get("version", cls.version) != cls.version:
+        raise InputError(
+            f"{cls.name} spec is of version {spec['version']}, installed is {cls.version}",
+            hint="numbers may differ between versions: run it again, or install the version that wrote it",
+        )
+    extra = {k: v for k, v in spec.items() if k not in ("role", "name", "version", "params")}
+    return cls(**{k: _typed(cls, k, v) for k, v in {**extra, **spec.get("params", {})}.items()})
+
+
+@lru_cache(maxsize=None)
+def hints_of(cls: type[Method]) -> dict[str, Any]:
+    """Resolved type of every setting of a method class."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.compare}
+
+
+def _typed(cls: type[Method], name: str, value: Any) -> Any:
+    hints = hints_of(cls)
+    if name not in hints:
+        raise UnknownName(f"setting of {cls.name}", name, hints)
+    return _coerce(value, hints[name], f"{cls.name}.{name}")
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        for arm in sorted(args, key=lambda a: a is float):
+            try:
+                return _coerce(value, arm, where)
+            except InputError:
+                continue
+    elif origin is typing.Literal:
+        if value in args:
+            return value
+        if isinstance(value, str):
+            raise UnknownName(f"value of {where}", value, [str(a) for a in args])
+    elif origin is tuple and isinstance(value, (list, tuple)):
+        arms = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(arms) == len(value):
+            return tuple(_coerce(v, a, where) for v, a in zip(value, arms, strict=True))
+    elif hint is type(None) and value is None:
+        return None
+    elif isinstance(hint, type) and issubclass(hint, Method):
+        made = build(value)
+        if isinstance(made, hint):
+            return made
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif hint is int and isinstance(value, bool):
+        pass
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    elif hint is Any:
+        return value
+    raise InputError(f"{where} is {hint if origin else getattr(hint, '__name__', hint)}, got {value!r}")

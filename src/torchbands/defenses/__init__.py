@@ -1,0 +1,1 @@
+"""Published defenses, one folder per role and one file per paper."""

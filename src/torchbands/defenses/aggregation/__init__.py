@@ -1,0 +1,1 @@
+"""Joining federated updates safely."""

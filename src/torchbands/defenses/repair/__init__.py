@@ -1,0 +1,1 @@
+"""Taking a backdoor out of a model."""

@@ -1,0 +1,155 @@
+"""Supervised training with the data resident on the device: batches are gathers, augmentation is tensor operations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchbands.core.data import Data, take, whole
+from torchbands.core.errors import InputError
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model, fast_dtype
+from torchbands.core.seeding import generator, seeded
+from torchbands.core.task import Hook, Learner, Progress
+
+#: Columns up to this many bytes are kept on the device as float32.
+RESIDENT_BYTES = 4 << 30
+
+
+@method("sgd")
+class SGD(Learner):
+    """Mini-batch training with cross-entropy. The attacker's poison is applied before augmentation."""
+
+    epochs: int = 5
+    """Passes over the data; the schedule always ends exactly at the last step."""
+    batch: int = 256
+    """Rows per step."""
+    lr: float = 0.1
+    """Largest learning rate."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Nesterov SGD, or AdamW."""
+    momentum: float = 0.9
+    """For SGD."""
+    weight_decay: float = 5e-4
+    """Applied to weights, not to norms and biases."""
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    """Linear up over the first fifth then linear down to zero; half a cosine; or flat."""
+    augment: Literal["none", "shift", "crop-flip"] = "none"
+    """Random shifts by up to `pad` pixels, also with horizontal flips, one draw per row."""
+    pad: int = 2
+    """Largest shift in pixels."""
+    label_smoothing: float = 0.0
+    """Of the cross-entropy."""
+    precision: Literal["fast", "float32"] = "fast"
+    """bfloat16 autocast where the device computes it natively, or float32."""
+    patience: int = 0
+    """Stop after this many epochs without a lower mean training loss; 0 never stops early."""
+
+    def fit(
+        self, model: Model, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
+    ) -> None:
+        if len(data) == 0:
+            raise InputError("there are no rows to train on")
+        device, rng = model.device, generator("sgd", seed)
+        x, y = _resident(data, device, model), data.y.to(device)
+        steps = math.ceil(len(data) / self.batch) * self.epochs
+        optimizer, rates = self._optimizer(model.module), [self._rate(t, steps) for t in range(steps)]
+        fast = self.precision == "fast" and fast_dtype(device) is torch.bfloat16
+        for hook in hooks:
+            hook.begin(model, data, seed)
+        best, waited, step = math.inf, 0, 0
+        with model.training(), seeded("dropout", seed):
+            for epoch in range(self.epochs):
+                total = torch.zeros((), device=device)
+                for rows in torch.randperm(len(data), generator=rng).split(self.batch):
+                    for group in optimizer.param_groups:
+                        group["lr"] = rates[step]
+                    xb, yb = _gather(x, rows), y[rows.to(device)]
+                    for hook in hooks:
+                        xb, yb = hook.batch(xb, yb, rng)
+                    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
+                        loss = self._loss(model, xb, yb, hooks, rng)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    for hook in hooks:
+                        hook.after_step(model)
+                    total += loss.detach() * len(rows)
+                    step += 1
+                if progress is not None:
+                    progress(epoch + 1, self.epochs, "epoch")
+                mean = float(total) / len(data)
+                if not math.isfinite(mean):
+                    raise InputError(
+                        f"the training loss became {mean} in epoch {epoch + 1}", hint="lower the learning rate: lr"
+                    )
+                best, waited = (mean, 0) if mean < best - 1e-4 else (best, waited + 1)
+                if self.patience and waited >= self.patience:
+                    break
+
+    def _loss(self, model: Model, x: Tensor, y: Tensor, hooks: Sequence[Hook], rng: torch.Generator) -> Tensor:
+        augment = self.augmenter(rng)
+        for hook in hooks:
+            loss = hook.loss(model, x, y, augment)
+            if loss is not None:
+                return loss
+        e = x if isinstance(x, Encoded) else model.encode(augment(x))
+        return F.cross_entropy(model.run(e).float(), y, label_smoothing=self.label_smoothing)
+
+    def augmenter(self, rng: torch.Generator) -> Callable[[Tensor], Tensor]:
+        """Random augmentation of (N, C, H, W) images by this learner's setting."""
+        if self.augment == "none":
+            return lambda x: x
+        return lambda x: shift(x, self.pad, rng, flip=self.augment == "crop-flip")
+
+    def _rate(self, step: int, steps: int) -> float:
+        at = (step + 1) / steps
+        if self.schedule == "one-cycle":
+            return self.lr * max(min(at / 0.2, (1 - at) / 0.8), 1e-3)
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return self.lr
+
+    def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        decayed = [p for p in module.parameters() if p.ndim > 1]
+        plain = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(groups, lr=self.lr)
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0)
+
+
+def shift(x: Tensor, pad: int, rng: torch.Generator, *, flip: bool = False) -> Tensor:
+    """Every image shifted by its own draw of up to `pad` pixels (reflected border), and flipped with probability 1/2."""
+    n, c, h, w = x.shape
+    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
+    dy, dx = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=rng).to(x.device)
+    rows, cols = dy + torch.arange(h, device=x.device), dx + torch.arange(w, device=x.device)
+    if flip:
+        turned = torch.rand(n, 1, generator=rng).to(x.device) < 0.5
+        cols = torch.where(turned, cols.flip(1), cols)
+    at = rows[:, :, None] * (w + 2 * pad) + cols[:, None, :]
+    flat = padded.flatten(2).gather(2, at.view(n, 1, h * w).expand(n, c, h * w))
+    return flat.view(n, c, h, w)
+
+
+def _resident(data: Data, device: torch.device, model: Model) -> object:
+    """The whole column on the device where it fits; token models are encoded once."""
+    if model.modality.discrete:
+        return model.encode(whole(data.x))
+    first = take(data.x, torch.arange(1))
+    if isinstance(first, Tensor) and first.numel() * 4 * len(data) <= RESIDENT_BYTES:
+        return whole(data.x).to(device)
+    return data.x
+
+
+def _gather(x: object, rows: Tensor) -> object:
+    if isinstance(x, Encoded):
+        return x.at(rows.to(x.values.device))
+    return take(x, rows)

@@ -1,0 +1,1 @@
+"""Effectiveness, stealth and cost: every number in a report is computed here."""

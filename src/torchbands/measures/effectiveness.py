@@ -1,0 +1,112 @@
+"""How well an attack works and how well a defense tells: pure functions of predictions and scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.metric import Undefined, Value
+from torchbands.core.model import Model
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one model does on clean and on triggered rows.
+
+    Attributes:
+        ca: clean accuracy. asr: triggered rows given the wanted class; ra: given their true class.
+        Rows whose true class is the wanted one are never among the triggered rows.
+    """
+
+    ca: Value
+    asr: Value
+    ra: Value
+
+    def values(self) -> dict[str, Value]:
+        return {"ca": self.ca, "asr": self.asr, "ra": self.ra}
+
+
+def share(hits: Tensor, what: str) -> Value:
+    """Mean of a bool tensor; undefined when it is empty."""
+    return float(hits.float().mean()) if len(hits) else Undefined(f"there are no {what}")
+
+
+def effect(model: Model, test: Data, triggered: Data, wanted: Tensor) -> Effect:
+    """Two forward passes: one over clean rows, one over triggered rows (true labels in `triggered.y`)."""
+    ca = share(model.logits(test.x).argmax(1) == test.y, "test rows")
+    said = model.logits(triggered.x).argmax(1)
+    return Effect(ca, share(said == wanted, "rows to trigger"), share(said == triggered.y, "rows to trigger"))
+
+
+def der(before: Effect, after: Effect) -> Value:
+    """Defense effectiveness rating in [0, 1] (Zhu et al., 2023): half a point is doing nothing; losing accuracy subtracts."""
+    if isinstance(before.asr, Undefined) or isinstance(after.asr, Undefined):
+        return Undefined("there are no rows to trigger")
+    if isinstance(before.ca, Undefined) or isinstance(after.ca, Undefined):
+        return Undefined("there are no test rows")
+    return (max(0.0, before.asr - after.asr) - max(0.0, before.ca - after.ca) + 1) / 2
+
+
+def auroc(suspicious: Tensor, normal: Tensor) -> Value:
+    """P(a suspicious row scores above a normal one), ties counting half."""
+    if len(suspicious) == 0 or len(normal) == 0:
+        return Undefined(f"needs rows of both kinds, got {len(suspicious)} and {len(normal)}")
+    normal = normal.double().sort().values
+    s = suspicious.double()
+    below = torch.searchsorted(normal, s, right=False).double()
+    upto = torch.searchsorted(normal, s, right=True).double()
+    return float(((below + upto) / 2).mean() / len(normal))
+
+
+def tpr_at(suspicious: Tensor, normal: Tensor, fpr: float) -> Value:
+    """Share of suspicious rows above the threshold that at most a share `fpr` of normal rows exceeds."""
+    if len(suspicious) == 0 or len(normal) == 0:
+        return Undefined(f"needs rows of both kinds, got {len(suspicious)} and {len(normal)}")
+    if len(normal) * fpr < 1:
+        return Undefined(f"{len(normal)} normal rows cannot show a false-alarm rate of {fpr:g}")
+    order = normal.double().sort(descending=True).values
+    threshold = order[math.floor(len(normal) * fpr)]
+    return float((suspicious.double() > threshold).double().mean())
+
+
+def auroc_interval(value: float, suspicious: int, normal: int) -> tuple[float, float]:
+    """95 % interval of an AUROC from n suspicious and m normal cases (Hanley and McNeil, 1982), clipped to [0, 1]."""
+    q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
+    variance = value * (1 - value) + (suspicious - 1) * (q1 - value**2) + (normal - 1) * (q2 - value**2)
+    half = 1.96 * math.sqrt(max(variance, 0.0) / (suspicious * normal))
+    return max(0.0, value - half), min(1.0, value + half)
+
+
+def ranking(suspicious: Tensor, normal: Tensor) -> dict[str, Value]:
+    """AUROC and true positives at 1 % and 5 % false alarms, from scores and never from decisions."""
+    return {
+        "auroc": auroc(suspicious, normal),
+        "tpr_at_1": tpr_at(suspicious, normal, 0.01),
+        "tpr_at_5": tpr_at(suspicious, normal, 0.05),
+    }
+
+
+def decisions(flagged: Tensor, truth: Tensor) -> dict[str, Value]:
+    """Recall, false-alarm rate and precision of the published rule's own decisions."""
+    return {
+        "rule_recall": share(flagged[truth], "poisoned or triggered rows"),
+        "rule_fpr": share(flagged[~truth], "normal rows"),
+        "rule_precision": share(truth[flagged], "flagged rows"),
+    }
+
+
+def histogram(suspicious: Tensor, normal: Tensor, bins: int = 20) -> dict[str, list[float]]:
+    """Counts of both kinds in common bins, for the report."""
+    both = torch.cat([suspicious, normal]).float()
+    low, high = float(both.min()), float(both.max())
+    high = high if high > low else low + 1.0
+    edges = torch.linspace(low, high, bins + 1)
+    return {
+        "clean": torch.histc(normal.float(), bins, low, high).tolist(),
+        "triggered": torch.histc(suspicious.float(), bins, low, high).tolist(),
+        "edges": [round(e, 6) for e in edges.tolist()],
+    }

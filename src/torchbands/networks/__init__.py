@@ -1,0 +1,106 @@
+"""Victim architectures: an nn.Module per file, and here the registered recipes that build them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Modality
+from torchbands.core.task import Network
+
+
+def _shape(network: Network, modality: Modality) -> tuple[int, int]:
+    channels, size = getattr(modality, "channels", None), getattr(modality, "size", None)
+    if channels is None or size is None:
+        raise NotApplicable(f"{network.name} reads images, not {modality.name}")
+    return channels, size
+
+
+@method("small-cnn")
+class SmallCNNNetwork(Network):
+    """Convolution, BatchNorm, ReLU, max-pooling; one linear head."""
+
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of each stage."""
+    stem_kernel: int = 3
+    """Kernel of the first convolution."""
+    stem_stride: int = 1
+    """Stride of the first convolution; 2 halves the cost of everything after."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        from .small_cnn import SmallCNN
+
+        return SmallCNN(
+            *_shape(self, modality),
+            classes,
+            widths=self.widths,
+            stem_kernel=self.stem_kernel,
+            stem_stride=self.stem_stride,
+        )
+
+
+@method("resnet", paper="He et al., CVPR 2016, arXiv:1512.03385")
+class ResNetNetwork(Network):
+    """The CIFAR-style residual network."""
+
+    depth: int = 20
+    """6n + 2 layers."""
+    widths: tuple[int, int, int] = (16, 32, 64)
+    """Channels of the three stages."""
+    shortcut: Literal["conv", "pad"] = "conv"
+    """How a shortcut changes width: a 1x1 convolution, or zero padding (the paper's option A)."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        from .resnet import ResNet
+
+        return ResNet(*_shape(self, modality), classes, depth=self.depth, widths=self.widths, shortcut=self.shortcut)
+
+
+@method("preact-resnet18", paper="He et al., ECCV 2016, arXiv:1603.05027")
+class PreActResNet18Network(Network):
+    """The network of the public backdoor leaderboards."""
+
+    width: int = 64
+    """Channels of the first stage."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        from .preact_resnet import PreActResNet18
+
+        return PreActResNet18(*_shape(self, modality), classes, width=self.width)
+
+
+@method("vgg-bn", paper="Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556")
+class VGGNetwork(Network):
+    """VGG with BatchNorm and one linear head."""
+
+    depth: int = 11
+    """11, 13, 16 or 19 layers."""
+    width: int = 64
+    """Channels of the first stage."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        from .vgg import VGG
+
+        return VGG(*_shape(self, modality), classes, depth=self.depth, width=self.width)
+
+
+@method("vit", paper="Dosovitskiy et al., ICLR 2021, arXiv:2010.11929")
+class ViTNetwork(Network):
+    """A small vision transformer: LayerNorm and attention instead of convolution and BatchNorm."""
+
+    patch: int = 4
+    """Side of a patch in pixels."""
+    dim: int = 64
+    """Width of a token."""
+    depth: int = 4
+    """Blocks."""
+    heads: int = 4
+    """Attention heads."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        from .vit import ViT
+
+        return ViT(*_shape(self, modality), classes, patch=self.patch, dim=self.dim, depth=self.depth, heads=self.heads)

@@ -1,0 +1,1 @@
+"""Real data made into tasks. Recipes only."""

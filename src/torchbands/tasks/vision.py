@@ -1,0 +1,117 @@
+"""Image classification on real data sets. The defender's clean rows are held out of the official training set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+
+from torchbands.core.data import Data, Pixels
+from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.method import method
+from torchbands.core.modality import Modality
+from torchbands.core.seeding import generator
+from torchbands.core.task import SPLITS, Learner, Network, Task
+from torchbands.learners.sgd import SGD
+from torchbands.modalities.image import Image
+from torchbands.networks import ResNetNetwork, SmallCNNNetwork
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionTask(Task):
+    """A data set by name, cut into train, clean and test."""
+
+    #: Name in `torchbands.tasks.sources`.
+    source: ClassVar[str] = ""
+
+    network: Network = SmallCNNNetwork()
+    learner: Learner = SGD()
+    rows: int = 0
+    """Use only this many training rows, drawn by seed (0: all). Small populations are trained so."""
+    held_out: float = 0.05
+    """Share of the official training set that is the defender's clean data."""
+
+    @property
+    def modality(self) -> Modality:
+        from .sources import status
+
+        channels, size, _ = status(self.source)["shape"]
+        return Image(channels=channels, size=size)
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        from .sources import classes
+
+        return classes(self.source)
+
+    def load(self, split: str, seed: int = 0) -> Data:
+        if split not in SPLITS:
+            raise UnknownName("split", split, SPLITS)
+        if not 0.0 < self.held_out < 1.0:
+            raise InputError(f"held_out is a fraction between 0 and 1, got {self.held_out}")
+        return _cut(self.source, split, self.held_out, self.rows if split == "train" else 0, seed if self.rows else 0)
+
+
+@lru_cache(maxsize=8)
+def _cut(source: str, split: str, held_out: float, rows: int, seed: int) -> Data:
+    from .sources import load
+
+    x, y = load(source, "test" if split == "test" else "train")
+    if split == "test":
+        return Data(Pixels(x), y)
+    order = torch.randperm(len(y), generator=generator("held-out", source))
+    clean = round(held_out * len(y))
+    keep = order[:clean] if split == "clean" else order[clean:]
+    if rows and split == "train":
+        if rows > len(keep):
+            raise InputError(f"rows is at most {len(keep)} for {source}, got {rows}")
+        keep = keep[torch.randperm(len(keep), generator=generator("rows", source, seed))[:rows]]
+    keep = keep.sort().values
+    return Data(Pixels(x[keep]), y[keep])
+
+
+@method("vision/fashion-mnist", paper="Xiao et al., 2017, arXiv:1708.07747")
+class FashionMNIST(VisionTask):
+    """Ten kinds of clothing, 28x28 grey, 60,000 + 10,000."""
+
+    source: ClassVar[str] = "fashion-mnist"
+
+
+@method("vision/mnist", paper="LeCun et al., Proc. IEEE 1998")
+class MNIST(VisionTask):
+    """Handwritten digits, 28x28 grey, 60,000 + 10,000."""
+
+    source: ClassVar[str] = "mnist"
+
+
+@method("vision/cifar10", paper="Krizhevsky, 2009")
+class CIFAR10(VisionTask):
+    """Ten kinds of object, 32x32 colour, 50,000 + 10,000."""
+
+    source: ClassVar[str] = "cifar10"
+    network: Network = ResNetNetwork(depth=8)
+    learner: Learner = SGD(augment="crop-flip", pad=4, epochs=10)
+
+
+@method("vision/gtsrb", paper="Stallkamp et al., Neural Networks 2012")
+class GTSRB(VisionTask):
+    """43 German traffic signs, resized to 32x32 colour."""
+
+    source: ClassVar[str] = "gtsrb"
+    learner: Learner = SGD(augment="shift", epochs=10)
+
+
+@method("vision/digits", paper="Alpaydin and Kaynak, 1998 (bundled with scikit-learn)")
+class Digits(VisionTask):
+    """Handwritten digits, 8x8 grey, 1,797 in all: always there, for a first look."""
+
+    source: ClassVar[str] = "digits"
+    network: Network = SmallCNNNetwork(widths=(32, 64))
+    learner: Learner = SGD(epochs=15, batch=64, lr=0.05)

@@ -1,0 +1,109 @@
+"""Save and load a victim directory: card.json, model.safetensors, trigger.safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from torchbands import __version__
+from torchbands.core.attack import Attack, Victim
+from torchbands.core.errors import BandsError, DamagedVictim, InputError
+from torchbands.core.registry import build
+from torchbands.core.task import Task
+from torchbands.core.trigger import Trigger
+
+from .files import new_directory, sha256, write_json
+
+CARD, WEIGHTS, TRIGGER = "card.json", "model.safetensors", "trigger.safetensors"
+FORMAT = 1
+
+
+def save(victim: Victim, folder: str | Path) -> Path:
+    """Write a victim directory, whole or not at all; an existing victim of that name is replaced.
+
+    Raises InputError when the folder exists and is not a victim.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / CARD).is_file() and any(folder.iterdir()):
+        raise InputError(f"{folder} exists and is no victim directory", hint="name a new folder")
+    with new_directory(folder) as at:
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in victim.model.module.state_dict().items()}
+        save_file(state, at / WEIGHTS)
+        save_file({k: t.contiguous().clone() for k, t in victim.trigger.tensors().items()}, at / TRIGGER)
+        card = {
+            "format": FORMAT,
+            "torchbands": __version__,
+            "backdoored": victim.attack.name != "clean",
+            "task": victim.task.spec(),
+            "attack": victim.attack.spec(),
+            "seed": victim.seed,
+            "trigger": victim.trigger.spec(),
+            "info": victim.info,
+            "files": {name: sha256(at / name) for name in (WEIGHTS, TRIGGER)},
+        }
+        write_json(at / CARD, {**card, "card_sha256": _digest(card)})
+    return folder
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """The card of a victim directory, after every file has been checked against it.
+
+    Raises DamagedVictim, naming the file, when one is missing, truncated or altered.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no directory", hint="make a victim with: bands attack badnets -o FOLDER")
+    if not (folder / CARD).is_file():
+        raise DamagedVictim(f"{folder} has no {CARD}", hint="it is no victim directory, or it is incomplete")
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        said = card.pop("card_sha256")
+        files = card["files"]
+        if set(files) != {WEIGHTS, TRIGGER}:
+            raise ValueError("unexpected files")
+    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise DamagedVictim(f"{folder / CARD} is damaged ({error})", hint="make the victim again") from None
+    if _digest(card) != said:
+        raise DamagedVictim(f"{folder / CARD} was altered: its checksum does not fit", hint="make the victim again")
+    if card.get("format") != FORMAT:
+        raise DamagedVictim(f"{folder} has format {card.get('format')!r}, this torchbands reads format {FORMAT}")
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise DamagedVictim(f"{path} is missing", hint="make the victim again")
+        if sha256(path) != expected:
+            raise DamagedVictim(f"{path} was truncated or altered: its checksum does not fit its card")
+    return card
+
+
+def load(folder: str | Path) -> Victim:
+    """A victim from its directory. Nothing in the directory is executed; every file is checked first."""
+    folder = Path(folder)
+    card = verify(folder)
+    task, attack, trigger = build(card["task"], "task"), build(card["attack"], "attack"), build(card["trigger"])
+    if not isinstance(task, Task) or not isinstance(attack, Attack) or not isinstance(trigger, Trigger):
+        raise DamagedVictim(f"{folder / CARD} names methods of the wrong role")
+    try:
+        weights, tensors = load_file(folder / WEIGHTS), load_file(folder / TRIGGER)
+    except SafetensorError as error:
+        raise DamagedVictim(f"{folder}: {error}") from None
+    model = task.fresh(int(card["seed"]))
+    try:
+        model.module.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise BandsError(f"{folder / WEIGHTS} does not fit the network {task.network.label()}: {first}") from None
+    for parameter in model.module.parameters():
+        if not torch.isfinite(parameter).all():
+            raise DamagedVictim(f"{folder / WEIGHTS} holds values that are not finite")
+    return Victim(task, attack, int(card["seed"]), model, trigger.with_tensors(tensors), dict(card["info"]))
+
+
+def _digest(card: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,36 @@
+"""Victims shared by the tests: trained once per session, on real (small) data."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torchbands.core.attack import Attack, Victim
+from torchbands.core.registry import build
+from torchbands.core.task import Task
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Task:
+    """Real 8x8 digits: a victim trains in about two seconds."""
+    task = build("vision/digits")
+    assert isinstance(task, Task)
+    return task
+
+
+@pytest.fixture(scope="session")
+def clean_victim(digits: Task) -> Victim:
+    """Never poisoned."""
+    attack = build("clean")
+    assert isinstance(attack, Attack)
+    return attack.run(digits, 0)
+
+
+@pytest.fixture(scope="session")
+def planted_victim(digits: Task) -> Victim:
+    """BadNets, 10 %, target 0."""
+    attack = build("badnets")
+    assert isinstance(attack, Attack)
+    return attack.run(digits, 0)
