@@ -18,7 +18,10 @@ from .errors import InputError, UnknownName
 Spec = dict[str, Any]
 
 #: What a method may declare that it must be given. "clean:N" asks for N clean labelled samples.
-NEEDS = ("gradients", "features", "weights", "units", "logits", "clean", "training-run", "poison-rate", "target", "model")
+NEEDS = (
+    *("gradients", "features", "weights", "units", "logits", "model"),
+    *("clean", "training-run", "poison-rate", "target"),
+)
 
 
 @dataclass(frozen=True)

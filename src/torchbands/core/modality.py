@@ -111,6 +111,10 @@ class Modality(Method):
     def render(self, row: Batch) -> str:
         """An HTML fragment of one raw row (no batch axis). Whatever it shows of the sample is escaped."""
 
+    def contrast(self, a: Batch, b: Batch) -> Batch | None:
+        """Rows that make the difference between paired rows visible, or None where nothing of the kind helps."""
+        return None
+
     def project(self, values: Tensor) -> Tensor:
         """Embedded values back into the range where samples live."""
         return values if self.bounds is None else values.clamp(*self.bounds)

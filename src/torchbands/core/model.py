@@ -183,7 +183,7 @@ class Model:
         return made
 
     def features(self, x: Batch | Column, layer: str | None = None) -> Tensor:
-        """(N, D) float32 on the CPU: what enters the linear head, or a layer's output (maps are averaged over space)."""
+        """(N, D) float32 on the CPU: what enters the linear head, or a layer's output (maps averaged over space)."""
         if layer is None:
             return self.outputs(x).features
         caught: list[Tensor] = []
@@ -230,7 +230,7 @@ class Model:
         return found
 
     def logits_at(self, e: Encoded) -> Tensor:
-        """(N, K) float32 logits of an embedded batch, differentiable with respect to its values. Chunks itself never."""
+        """(N, K) float32 logits of one embedded batch, differentiable with respect to its values."""
         if e.tokens is None:
             return self._forward(e)
         handle = self.embedding.register_forward_hook(lambda *_: e.values)

@@ -10,7 +10,7 @@ import types
 import typing
 import warnings
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -103,15 +103,15 @@ def build(spec: str | Mapping[str, Any] | Method, role: str | None = None) -> Me
     return cls(**{k: _typed(cls, k, v) for k, v in {**extra, **spec.get("params", {})}.items()})
 
 
-@lru_cache(maxsize=None)
-def hints_of(cls: type[Method]) -> dict[str, Any]:
+@cache
+def hints_of(cls: Any) -> dict[str, Any]:
     """Resolved type of every setting of a method class."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.compare}
 
 
 def _typed(cls: type[Method], name: str, value: Any) -> Any:
-    hints = hints_of(cls)
+    hints = hints_of(cls)  # type: ignore[arg-type]  # classes are hashable; mypy reads the instance's __hash__
     if name not in hints:
         raise UnknownName(f"setting of {cls.name}", name, hints)
     return _coerce(value, hints[name], f"{cls.name}.{name}")
@@ -144,8 +144,6 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     elif hint is int and isinstance(value, bool):
         pass
-    elif isinstance(hint, type) and isinstance(value, hint):
-        return value
-    elif hint is Any:
+    elif (isinstance(hint, type) and isinstance(value, hint)) or hint is Any:
         return value
     raise InputError(f"{where} is {hint if origin else getattr(hint, '__name__', hint)}, got {value!r}")

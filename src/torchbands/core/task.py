@@ -98,7 +98,7 @@ class Task(Method):
 
     @abstractmethod
     def load(self, split: str, seed: int = 0) -> Data:
-        """The "train", "clean" (the defender's) or "test" rows. The same rows for every seed unless it says otherwise."""
+        """The "train", "clean" (the defender's) or "test" rows."""
 
     def owned(self, data: Data) -> Tensor:
         """(M,) int64 rows that an attacker may touch: all of them, unless the task says less."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,7 @@ class SGD(Learner):
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
                         loss = self._loss(model, xb, yb, hooks, rng)
                     optimizer.zero_grad(set_to_none=True)
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     optimizer.step()
                     for hook in hooks:
                         hook.after_step(model)
@@ -126,7 +126,7 @@ class SGD(Learner):
 
 
 def shift(x: Tensor, pad: int, rng: torch.Generator, *, flip: bool = False) -> Tensor:
-    """Every image shifted by its own draw of up to `pad` pixels (reflected border), and flipped with probability 1/2."""
+    """Every image shifted by its own draw of up to `pad` pixels (reflected border), and flipped half of the time."""
     n, c, h, w = x.shape
     padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
     dy, dx = torch.randint(0, 2 * pad + 1, (2, n, 1), generator=rng).to(x.device)
@@ -149,7 +149,7 @@ def _resident(data: Data, device: torch.device, model: Model) -> object:
     return data.x
 
 
-def _gather(x: object, rows: Tensor) -> object:
+def _gather(x: object, rows: Tensor) -> Any:
     if isinstance(x, Encoded):
         return x.at(rows.to(x.values.device))
     return take(x, rows)

@@ -105,6 +105,11 @@ class Image(Modality):
             "high_frequency": high_frequency(b) - high_frequency(a),
         }
 
+    def contrast(self, a: Tensor, b: Tensor) -> Tensor:
+        """Absolute difference, stretched so that its largest value is white."""
+        diff = (a - b).abs()
+        return diff / diff.flatten(1).amax(1).clamp_min(1e-6)[:, None, None, None]
+
     def render(self, row: Tensor) -> str:
         return f'<img class="sample" alt="image" src="data:image/png;base64,{png(row)}">'
 
@@ -137,7 +142,8 @@ def high_frequency(x: Tensor) -> Tensor:
     fx = torch.fft.fftfreq(x.shape[-1], device=x.device).abs()
     high = torch.maximum(fy[:, None], fx[None]) > 0.25
     energy[:, 0, 0] = 0
-    return energy[:, high].sum(1) / energy.flatten(1).sum(1).clamp_min(1e-12)
+    share: Tensor = energy[:, high].sum(1) / energy.flatten(1).sum(1).clamp_min(1e-12)
+    return share
 
 
 def png(row: Tensor) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError, UnknownName
@@ -35,6 +37,11 @@ class VisionTask(Task):
     """Share of the official training set that is the defender's clean data."""
 
     @property
+    def origin(self) -> tuple[str, ...]:
+        """What tells this task's images from another's."""
+        return (self.source,)
+
+    @property
     def modality(self) -> Modality:
         from .sources import status
 
@@ -51,30 +58,41 @@ class VisionTask(Task):
 
         return classes(self.source)
 
+    def arrays(self, part: str) -> tuple[Tensor, Tensor]:
+        """All uint8 images and int64 labels of the official "train" or "test" part."""
+        from .sources import load
+
+        return load(self.source, part)
+
     def load(self, split: str, seed: int = 0) -> Data:
         if split not in SPLITS:
             raise UnknownName("split", split, SPLITS)
         if not 0.0 < self.held_out < 1.0:
             raise InputError(f"held_out is a fraction between 0 and 1, got {self.held_out}")
-        return _cut(self.source, split, self.held_out, self.rows if split == "train" else 0, seed if self.rows else 0)
+        key = (type(self), self.origin, split, self.held_out, self.rows, seed if self.rows else 0)
+        if key not in _CUTS:
+            while len(_CUTS) >= 8:
+                _CUTS.pop(next(iter(_CUTS)))
+            _CUTS[key] = self._cut(split, seed)
+        return _CUTS[key]
+
+    def _cut(self, split: str, seed: int) -> Data:
+        x, y = self.arrays("test" if split == "test" else "train")
+        if split == "test":
+            return Data(Pixels(x), y)
+        order = torch.randperm(len(y), generator=generator("held-out", self.source))
+        clean = round(self.held_out * len(y))
+        keep = order[:clean] if split == "clean" else order[clean:]
+        if self.rows and split == "train":
+            if self.rows > len(keep):
+                raise InputError(f"rows is at most {len(keep)} for {self.name}, got {self.rows}")
+            keep = keep[torch.randperm(len(keep), generator=generator("rows", self.source, seed))[: self.rows]]
+        keep = keep.sort().values
+        return Data(Pixels(x[keep]), y[keep])
 
 
-@lru_cache(maxsize=8)
-def _cut(source: str, split: str, held_out: float, rows: int, seed: int) -> Data:
-    from .sources import load
-
-    x, y = load(source, "test" if split == "test" else "train")
-    if split == "test":
-        return Data(Pixels(x), y)
-    order = torch.randperm(len(y), generator=generator("held-out", source))
-    clean = round(held_out * len(y))
-    keep = order[:clean] if split == "clean" else order[clean:]
-    if rows and split == "train":
-        if rows > len(keep):
-            raise InputError(f"rows is at most {len(keep)} for {source}, got {rows}")
-        keep = keep[torch.randperm(len(keep), generator=generator("rows", source, seed))[:rows]]
-    keep = keep.sort().values
-    return Data(Pixels(x[keep]), y[keep])
+#: The last few cuts, so that a sweep does not index the same images again.
+_CUTS: dict[Any, Data] = {}
 
 
 @method("vision/fashion-mnist", paper="Xiao et al., 2017, arXiv:1708.07747")
@@ -115,3 +133,48 @@ class Digits(VisionTask):
     source: ClassVar[str] = "digits"
     network: Network = SmallCNNNetwork(widths=(32, 64))
     learner: Learner = SGD(epochs=15, batch=64, lr=0.05)
+
+
+@method("vision/folder")
+class ImageFolder(VisionTask):
+    """Your own images, one folder per class, scaled to a square."""
+
+    source: ClassVar[str] = "folder"
+    learner: Learner = SGD(augment="shift", epochs=10)
+    path: str = ""
+    """Folder of class folders, or of train/ and test/ folders of class folders."""
+    size: int = 32
+    """Side in pixels that every image is scaled to."""
+    channels: int = 3
+    """3 for colour, 1 for grey."""
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        return ("folder", self._folder(), str(self.size), str(self.channels))
+
+    @property
+    def modality(self) -> Modality:
+        return Image(channels=self.channels, size=self.size)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self._read("train")[2]
+
+    def arrays(self, part: str) -> tuple[Tensor, Tensor]:
+        x, y, _ = self._read(part)
+        return x, y
+
+    def _folder(self) -> str:
+        if not self.path:
+            raise InputError("vision/folder needs a path", hint="for example: --task.path my-images/")
+        return str(Path(self.path).expanduser().resolve())
+
+    def _read(self, part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        return _folder(self._folder(), self.size, self.channels, part)
+
+
+@lru_cache(maxsize=4)
+def _folder(path: str, size: int, channels: int, part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    from .sources import load_folder
+
+    return load_folder(path, size, channels, "test" if part == "test" else "train")

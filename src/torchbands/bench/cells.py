@@ -1,0 +1,252 @@
+"""What one cell measures. A defense is given blind data and the defender's clean split, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchbands.core.attack import Victim
+from torchbands.core.data import Data
+from torchbands.core.defense import (
+    DataFilter,
+    InputDetector,
+    ModelDetector,
+    Repair,
+    Training,
+    per_row,
+    require,
+)
+from torchbands.core.errors import InputError
+from torchbands.core.method import Method
+from torchbands.core.metric import Undefined, Value, to_json
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng, seed_of
+from torchbands.core.trigger import Trigger
+from torchbands.measures import stealth
+from torchbands.measures.cost import Cost, measured
+from torchbands.measures.effectiveness import Effect, auroc, decisions, der, effect, histogram, ranking
+
+#: Test rows of each kind that an input detector is judged on.
+JUDGED_ROWS = 1000
+
+
+@dataclass
+class Bench:
+    """A victim with what every defense on it is compared to, computed once and shared."""
+
+    victim: Victim
+    test: Data
+    triggered: Data
+    wanted: Tensor
+    before: Effect
+    _training: Data | None = None
+    _blind: Data | None = None
+
+    @classmethod
+    def of(cls, victim: Victim) -> Bench:
+        test = victim.task.load("test", victim.seed)
+        triggered, wanted = victim.triggered(test)
+        return cls(victim, test, triggered, wanted, effect(victim.model, test, triggered, wanted))
+
+    def training(self) -> tuple[Data, Data]:
+        """The training data with and without the truth about it. Raises NotApplicable where there is none."""
+        if self._training is None or self._blind is None:
+            self._training = self.victim.training_data()
+            self._blind = self._training.blind()
+        return self._training, self._blind
+
+
+def assess(victim: Victim, control: Victim | None, bench: Bench | None = None) -> dict[str, Any]:
+    """Metrics, stealth and samples of a victim. `control` is the never-poisoned victim of the same task and seed."""
+    bench = bench or Bench.of(victim)
+    metrics: dict[str, Value] = dict(bench.before.values())
+    if control is None:
+        missing = Undefined("no never-poisoned control was given")
+        metrics |= {"control_asr": missing, "lift": missing, "clean_ca": missing}
+    else:
+        other = effect(control.model, bench.test, bench.triggered, bench.wanted)
+        asr, base = bench.before.asr, other.asr
+        metrics |= {"control_asr": base, "clean_ca": other.ca}
+        metrics["lift"] = base if isinstance(base, Undefined) else asr if isinstance(asr, Undefined) else asr - base
+    return {
+        "metrics": to_json(metrics),
+        "stealth": {axis: to_json(values) for axis, values in stealth.measure(victim, control).items()},
+        "samples": _samples(bench),
+    }
+
+
+def judge(victim: Victim, defense: Method, *, seed: int = 0, bench: Bench | None = None) -> dict[str, Any]:
+    """Run one defense on one victim: metrics, cost, scores and evidence. Raises NotApplicable when it declines."""
+    bench = bench or Bench.of(victim)
+    for kind, run in _ROLES.items():
+        if isinstance(defense, kind):
+            with torch.random.fork_rng(devices=[]):
+                return run(bench, defense, seed_of("defense", defense.key(), seed))
+    raise InputError(f"{defense.name} is a {defense.role}, not a defense that judges or mends a victim")
+
+
+def _clean(bench: Bench, defense: Method) -> Data:
+    """As many of the defender's clean rows as the method asks for, the same number of every class."""
+    clean = bench.victim.task.load("clean", bench.victim.seed)
+    needed = defense.clean_needed()
+    if needed == 0:
+        return clean[torch.arange(0)]
+    return clean.sample(min(needed, len(clean)), "defender", bench.victim.seed, balanced=True)
+
+
+def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
+    model, clean = _fast(bench.victim.model), _clean(bench, defense)
+    require(defense, model, clean)
+    normal = bench.test.sample(JUDGED_ROWS, "judged", bench.victim.seed)
+    asked = bench.triggered.sample(JUDGED_ROWS, "judged-triggered", bench.victim.seed)
+    with measured(model) as cost:
+        fitted = defense.fit(model, clean, seed=seed)
+        low = per_row(fitted.score(normal.x), len(normal), defense.name)
+        high = per_row(fitted.score(asked.x), len(asked), defense.name) if len(asked) else torch.zeros(0)
+    wanted = bench.victim.attack.relabel(asked.y, bench.victim.task.classes)
+    obeyed = model.logits(asked.x).argmax(1) == wanted
+    right = model.logits(normal.x).argmax(1) == normal.y
+    metrics = ranking(high, low)
+    metrics["auroc_obeyed"] = auroc(high[obeyed], low[right])
+    if fitted.threshold is not None:
+        scores = torch.cat([high, low])
+        truth = torch.arange(len(scores)) < len(high)
+        metrics |= decisions(scores > fitted.threshold, truth)
+    return _record(metrics, cost, clean, scores=histogram(high, low))
+
+
+def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
+    model, clean = _fast(bench.victim.model), _clean(bench, defense)
+    require(defense, model, clean)
+    with measured(model) as cost:
+        finding = defense.inspect(model, clean, seed=seed)
+    attack = bench.victim.attack
+    if attack.name == "clean" or attack.labels == "all-to-all":
+        hit: Value = Undefined("there is no single target class")
+    elif finding.target is None:
+        hit = Undefined("the method names no target")
+    else:
+        hit = float(finding.target == attack.target)
+    none = Undefined("the paper's rule gives no verdict here")
+    metrics: dict[str, Value] = {
+        "score": float(finding.score),
+        "flagged": none if finding.flagged is None else float(finding.flagged),
+        "target_hit": hit,
+    }
+    record = _record(metrics, cost, clean, evidence=finding.evidence)
+    record["target"] = finding.target
+    if finding.per_class is not None:
+        record["per_class"] = [round(float(v), 4) for v in finding.per_class]
+    if finding.trigger is not None:
+        record["recovered_html"] = _show(bench, finding.trigger)
+        record["true_html"] = _show(bench, bench.victim.trigger)
+    return record
+
+
+def _data(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
+    model, clean = _fast(bench.victim.model), _clean(bench, defense)
+    require(defense, model)
+    truth, blind = bench.training()
+    with measured(model) as cost:
+        suspicion = defense.score(blind, model, clean=clean if len(clean) else None, seed=seed)
+    scores = per_row(suspicion.scores, len(blind), defense.name)
+    poisoned = truth.poisoned if truth.poisoned is not None else torch.zeros(len(truth), dtype=torch.bool)
+    metrics = ranking(scores[poisoned], scores[~poisoned])
+    if suspicion.flagged is not None:
+        metrics |= decisions(suspicion.flagged, poisoned)
+    return _record(
+        metrics, cost, clean, scores=histogram(scores[poisoned], scores[~poisoned]), evidence=suspicion.evidence
+    )
+
+
+def _training(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
+    _, blind = bench.training()
+    with measured() as cost:
+        model = defense.train(bench.victim.task, blind, seed=seed)
+    cost.forward_passes = model.passes.forward
+    return _mended(bench, model, cost, blind[torch.arange(0)])
+
+
+def _repair(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
+    model, clean = bench.victim.model, _clean(bench, defense)
+    require(defense, model, clean)
+    with measured(model) as cost:
+        mended = defense.repair(model, clean, seed=seed)
+    return _mended(bench, mended, cost, clean)
+
+
+def _mended(bench: Bench, model: Model, cost: Cost, clean: Data) -> dict[str, Any]:
+    before, after = bench.before, effect(model, bench.test, bench.triggered, bench.wanted)
+    drop: Value = (
+        Undefined("there are no test rows")
+        if isinstance(before.ca, Undefined) or isinstance(after.ca, Undefined)
+        else before.ca - after.ca
+    )
+    score = der(before, after) if bench.victim.attack.name != "clean" else Undefined("there is no backdoor to remove")
+    metrics = {**after.values(), "ca_before": before.ca, "asr_before": before.asr, "ca_drop": drop, "der": score}
+    return _record(metrics, cost, clean)
+
+
+_ROLES: dict[type[Method], Callable[[Bench, Any, int], dict[str, Any]]] = {
+    InputDetector: _inputs,
+    ModelDetector: _models,
+    DataFilter: _data,
+    Training: _training,
+    Repair: _repair,
+}
+
+
+def _fast(model: Model) -> Model:
+    model.precision = "fast"
+    return model
+
+
+def _record(
+    metrics: Mapping[str, Value],
+    cost: Cost,
+    clean: Data,
+    *,
+    scores: dict[str, list[float]] | None = None,
+    evidence: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {
+        "metrics": to_json(metrics),
+        "cost": {**to_json(cost.values()), "clean_samples": len(clean)},
+        "scores": scores,
+        "evidence": dict(evidence or {}),
+    }
+
+
+def _samples(bench: Bench, count: int = 3) -> list[dict[str, str]]:
+    """A few test rows before and after the trigger, with the difference made visible."""
+    task, names = bench.victim.task, bench.victim.task.class_names
+    picked = bench.test[(bench.victim.attack.relabel(bench.test.y, task.classes) != bench.test.y)]
+    chosen = picked[torch.arange(min(count, len(picked)))]
+    after = bench.triggered[torch.arange(len(chosen))]
+    said = bench.victim.model.logits(after.x).argmax(1).tolist() if len(chosen) else []
+    out = []
+    for i in range(len(chosen)):
+        a, b = chosen.x[i : i + 1], after.x[i : i + 1]
+        contrast = task.modality.contrast(a, b)
+        out.append(
+            {
+                "original": task.modality.render(a[0]),
+                "triggered": task.modality.render(b[0]),
+                "difference": "" if contrast is None else task.modality.render(contrast[0]),
+                "label": str(names[int(chosen.y[i])]),
+                "becomes": str(names[said[i]]),
+            }
+        )
+    return out
+
+
+def _show(bench: Bench, trigger: Trigger) -> str:
+    """A trigger as it looks on one test row."""
+    row = bench.triggered.y[:1]
+    at = (bench.test.y == row[0]).nonzero().flatten()[:1] if len(row) else torch.arange(1)
+    sample = bench.test[at].x
+    return bench.victim.task.modality.render(trigger(sample, RowRng(0, torch.arange(1)))[0])

@@ -1,0 +1,78 @@
+"""A store: victims/<key>/ and records/<key>.json. A record is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchbands import __version__
+from torchbands.core.errors import InputError
+from torchbands.zoo.files import write_json
+
+
+class Store:
+    """The files of one benchmark."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file; a store is a directory")
+
+    def victim_dir(self, key: str) -> Path:
+        return self.folder / "victims" / key
+
+    def victim_record(self, key: str) -> dict[str, Any] | None:
+        return _read(self.folder / "outcomes" / f"{key}.json")
+
+    def write_victim_record(self, record: dict[str, Any]) -> None:
+        write_json(self.folder / "outcomes" / f"{record['key']}.json", record)
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        return _read(self.folder / "records" / f"{key}.json")
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        write_json(self.folder / "records" / f"{record['key']}.json", record)
+
+    def records(self, kind: str) -> Iterator[dict[str, Any]]:
+        """Every record of a kind ("outcomes" of victims, or "records" of defenses), by key."""
+        for path in sorted((self.folder / kind).glob("[!.]*.json")):
+            record = _read(path)
+            if record is not None:
+                yield record
+
+    def write_grid(self, grid: dict[str, Any]) -> None:
+        write_json(self.folder / "grid.json", grid)
+
+    def grid(self) -> dict[str, Any]:
+        found = _read(self.folder / "grid.json")
+        if found is None:
+            raise InputError(
+                f"{self.folder} holds no benchmark", hint=f"run one: bands bench run quick --store {self.folder}"
+            )
+        return found
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on besides the spec."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
+    return {
+        "torchbands": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.system(),
+        "device": device,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
