@@ -36,10 +36,16 @@ class SGD(Learner):
     """Nesterov SGD, or AdamW."""
     momentum: float = 0.9
     """For SGD."""
+    nesterov: bool = True
+    """For SGD."""
     weight_decay: float = 5e-4
-    """Applied to weights, not to norms and biases."""
+    """Pull of the weights towards zero."""
+    decay: Literal["weights", "all"] = "weights"
+    """Whether norms and biases are pulled too."""
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    """Linear up over the first fifth then linear down to zero; half a cosine; or flat."""
+    """Linear up over `warm_up` then linear down to zero; half a cosine; or flat."""
+    warm_up: float = 0.3
+    """Share of the steps that one-cycle climbs for."""
     augment: Literal["none", "shift", "crop-flip"] = "none"
     """Random shifts by up to `pad` pixels, also with horizontal flips, one draw per row."""
     pad: int = 2
@@ -67,10 +73,10 @@ class SGD(Learner):
         with model.training(), seeded("dropout", seed):
             for epoch in range(self.epochs):
                 total = torch.zeros((), device=device)
-                for rows in torch.randperm(len(data), generator=rng).split(self.batch):
+                for rows in torch.randperm(len(data), generator=rng).to(device).split(self.batch):
                     for group in optimizer.param_groups:
                         group["lr"] = rates[step]
-                    xb, yb = _gather(x, rows), y[rows.to(device)]
+                    xb, yb = _gather(x, rows), y[rows]
                     for hook in hooks:
                         xb, yb = hook.batch(xb, yb, rng)
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
@@ -111,18 +117,18 @@ class SGD(Learner):
     def _rate(self, step: int, steps: int) -> float:
         at = (step + 1) / steps
         if self.schedule == "one-cycle":
-            return self.lr * max(min(at / 0.2, (1 - at) / 0.8), 1e-3)
+            return self.lr * max(min(at / self.warm_up, (1 - at) / (1 - self.warm_up)), 1e-3)
         if self.schedule == "cosine":
             return self.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
         return self.lr
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        decayed = [p for p in module.parameters() if p.ndim > 1]
-        plain = [p for p in module.parameters() if p.ndim <= 1]
+        decayed = [p for p in module.parameters() if p.ndim > 1 or self.decay == "all"]
+        plain = [p for p in module.parameters() if p.ndim <= 1 and self.decay != "all"]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         if self.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=self.lr)
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.momentum > 0)
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
 
 
 def shift(x: Tensor, pad: int, rng: torch.Generator, *, flip: bool = False) -> Tensor:
@@ -151,5 +157,5 @@ def _resident(data: Data, device: torch.device, model: Model) -> object:
 
 def _gather(x: object, rows: Tensor) -> Any:
     if isinstance(x, Encoded):
-        return x.at(rows.to(x.values.device))
+        return x.at(rows)
     return take(x, rows)

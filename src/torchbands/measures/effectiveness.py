@@ -43,7 +43,7 @@ def effect(model: Model, test: Data, triggered: Data, wanted: Tensor) -> Effect:
 
 
 def der(before: Effect, after: Effect) -> Value:
-    """Defense effectiveness rating in [0, 1] (Zhu et al., 2023): half a point is doing nothing; losing accuracy subtracts."""
+    """Defense effectiveness rating in [0, 1] (Zhu et al., 2023): .5 is doing nothing; losing accuracy subtracts."""
     if isinstance(before.asr, Undefined) or isinstance(after.asr, Undefined):
         return Undefined("there are no rows to trigger")
     if isinstance(before.ca, Undefined) or isinstance(after.ca, Undefined):
@@ -73,12 +73,21 @@ def tpr_at(suspicious: Tensor, normal: Tensor, fpr: float) -> Value:
     return float((suspicious.double() > threshold).double().mean())
 
 
-def auroc_interval(value: float, suspicious: int, normal: int) -> tuple[float, float]:
-    """95 % interval of an AUROC from n suspicious and m normal cases (Hanley and McNeil, 1982), clipped to [0, 1]."""
-    q1, q2 = value / (2 - value), 2 * value**2 / (1 + value)
-    variance = value * (1 - value) + (suspicious - 1) * (q1 - value**2) + (normal - 1) * (q2 - value**2)
-    half = 1.96 * math.sqrt(max(variance, 0.0) / (suspicious * normal))
-    return max(0.0, value - half), min(1.0, value + half)
+def auroc_interval(value: float, suspicious: int, normal: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % score interval of an AUROC from two counts of cases (Newcombe, 2006, method 5): honest at 0 and 1 too."""
+    half = (suspicious + normal) / 2 - 1
+
+    def outside(theta: float) -> float:
+        spread = 1 + half * (1 - theta) / (2 - theta) + half * theta / (1 + theta)
+        return abs(theta - value) - z * math.sqrt(theta * (1 - theta) * spread / (suspicious * normal))
+
+    def edge(inner: float, outer: float) -> float:
+        for _ in range(60):
+            middle = (inner + outer) / 2
+            inner, outer = (inner, middle) if outside(middle) > 0 else (middle, outer)
+        return (inner + outer) / 2
+
+    return edge(value, 0.0), edge(value, 1.0)
 
 
 def ranking(suspicious: Tensor, normal: Tensor) -> dict[str, Value]:

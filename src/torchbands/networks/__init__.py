@@ -23,8 +23,10 @@ def _shape(network: Network, modality: Modality) -> tuple[int, int]:
 class SmallCNNNetwork(Network):
     """Convolution, BatchNorm, ReLU, max-pooling; one linear head."""
 
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[int, ...] = (16, 32, 64)
     """Channels of each stage."""
+    grid: int = 4
+    """The last maps are pooled to grid x grid cells before the head."""
     stem_kernel: int = 3
     """Kernel of the first convolution."""
     stem_stride: int = 1
@@ -37,6 +39,7 @@ class SmallCNNNetwork(Network):
             *_shape(self, modality),
             classes,
             widths=self.widths,
+            grid=self.grid,
             stem_kernel=self.stem_kernel,
             stem_stride=self.stem_stride,
         )

@@ -30,7 +30,7 @@ class VisionTask(Task):
     source: ClassVar[str] = ""
 
     network: Network = SmallCNNNetwork()
-    learner: Learner = SGD()
+    learner: Learner = SGD(epochs=2, batch=128, lr=0.3)
     rows: int = 0
     """Use only this many training rows, drawn by seed (0: all). Small populations are trained so."""
     held_out: float = 0.05
