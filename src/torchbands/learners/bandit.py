@@ -1,0 +1,80 @@
+"""Policy gradient on one-step episodes: the smallest learner that needs an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from torchbands.core.data import Data
+from torchbands.core.errors import MissingExtra, NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator, seed_of
+from torchbands.core.task import Hook, Learner, Progress
+
+
+@method("reinforce", paper="Williams, Machine Learning 1992")
+class Reinforce(Learner):
+    """REINFORCE with a running-mean baseline and an entropy bonus on a contextual bandit made of the data.
+
+    Training rows are the observations that the environment shows, their labels the best actions. Attacks act through
+    `Hook.env`; a hook on batches or losses has nothing to act on here and is refused.
+    """
+
+    updates: int = 150
+    """Gradient steps."""
+    envs: int = 64
+    """Environments side by side, one episode each per step."""
+    lr: float = 1e-2
+    """Adam's learning rate."""
+    entropy: float = 0.01
+    """Weight of the entropy bonus."""
+
+    def fit(
+        self, model: Model, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
+    ) -> None:
+        envs = self._environments(model, data, hooks)
+        rng, baseline = generator("reinforce", seed), 0.0
+        optimizer = torch.optim.Adam(model.module.parameters(), lr=self.lr)
+        for hook in hooks:
+            hook.begin(model, data, seed)
+        seeds = [seed_of("env", seed, i) % 2**31 for i in range(len(envs))]
+        with model.training():
+            for update in range(self.updates):
+                seen = [env.reset(seed=s if update == 0 else None)[0] for env, s in zip(envs, seeds, strict=True)]
+                e = Encoded(torch.from_numpy(np.stack(seen)).float().to(model.device))
+                log_p = model.run(e).float().log_softmax(1)
+                actions = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=rng)[:, 0]
+                steps = [env.step(a) for env, a in zip(envs, actions.tolist(), strict=True)]
+                rewards = torch.tensor([float(step[1]) for step in steps], device=model.device)
+                chosen = log_p.gather(1, actions.to(model.device)[:, None])[:, 0]
+                bonus = -(log_p.exp() * log_p).sum(1).mean()
+                loss = -((rewards - baseline) * chosen).mean() - self.entropy * bonus
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                for hook in hooks:
+                    hook.after_step(model)
+                baseline = 0.9 * baseline + 0.1 * float(rewards.mean())
+                if progress is not None:
+                    progress(update + 1, self.updates, "update")
+
+    def _environments(self, model: Model, data: Data, hooks: Sequence[Hook]) -> list[Any]:
+        for hook in hooks:
+            if type(hook).batch is not Hook.batch or type(hook).loss is not Hook.loss:
+                raise NotApplicable("the attack changes batches or losses, and a policy learns from an environment")
+        try:
+            from torchbands.environments.bandit import Bandit
+        except ImportError as error:
+            raise MissingExtra("gymnasium", "control") from error
+        envs: list[Any] = []
+        for _ in range(self.envs):
+            env: Any = Bandit(data, model.classes)
+            for hook in hooks:
+                env = hook.env(env)
+            envs.append(env)
+        return envs

@@ -1,0 +1,134 @@
+"""Observations of a controlled system: float32 (N, ...) of any shape, with bounds or without."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.errors import InputError
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded, Modality, Perturbation
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
+from torchbands.triggers.image import MaskPattern
+from torchbands.triggers.observation import AddDelta, SetDims
+
+#: Value the default trigger writes where observations have no bounds; they are near unit scale by convention.
+FAR = 3.0
+
+
+class BoundedPattern(Perturbation):
+    """A mask and a pattern over every dimension, the pattern within the bounds."""
+
+    def __init__(self, shape: tuple[int, ...], low: float, high: float, count: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.count, self.low, self.high = count, low, high
+        self.mask_logit = nn.Parameter(torch.randn(count, *shape, generator=rng))
+        self.pattern_logit = nn.Parameter(torch.randn(count, *shape, generator=rng))
+
+    def mask(self) -> Tensor:
+        return self.mask_logit.sigmoid()
+
+    def pattern(self) -> Tensor:
+        return self.low + (self.high - self.low) * self.pattern_logit.sigmoid()
+
+    def forward(self, e: Encoded, which: Tensor) -> Encoded:
+        return Encoded(torch.lerp(e.values, self.pattern()[which], self.mask()[which]))
+
+    def size(self) -> Tensor:
+        """(count,) dimensions."""
+        return self.mask().flatten(1).sum(1)
+
+    def harden(self, k: int) -> Trigger:
+        mask, pattern = self.mask()[k].detach().cpu().clone(), self.pattern()[k].detach().cpu().clone()
+        return MaskPattern(weights={"mask": mask, "pattern": pattern})
+
+
+class Offset(Perturbation):
+    """An additive offset, for observations without bounds."""
+
+    def __init__(self, shape: tuple[int, ...], count: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.count = count
+        self.delta = nn.Parameter(0.1 * torch.randn(count, *shape, generator=rng))
+
+    def forward(self, e: Encoded, which: Tensor) -> Encoded:
+        return Encoded(e.values + self.delta[which])
+
+    def size(self) -> Tensor:
+        """(count,) sum of absolute offsets, in the observation's units."""
+        return self.delta.abs().flatten(1).sum(1)
+
+    def harden(self, k: int) -> Trigger:
+        return AddDelta(weights={"delta": self.delta[k].detach().cpu().clone()})
+
+
+@method("observation")
+class Observation(Modality):
+    """What a policy sees. Scaling belongs inside the model."""
+
+    shape: tuple[int, ...] = (4,)
+    """Of one observation."""
+    low: float | None = None
+    """Smallest possible value of every dimension, where there is one."""
+    high: float | None = None
+    """Largest possible value."""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None):
+            raise InputError(f"observations have both bounds or none, got low={self.low} and high={self.high}")
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:  # type: ignore[override]
+        """(low, high), or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    def check(self, batch: object) -> None:
+        if not isinstance(batch, Tensor):
+            raise InputError(f"observations are a tensor (N, *{self.shape}), got {type(batch).__name__}")
+        if tuple(batch.shape[1:]) != self.shape:
+            raise InputError(f"observations are (N, *{self.shape}), got {tuple(batch.shape)}")
+        if batch.dtype != torch.float32:
+            raise InputError(f"observations are float32, got {batch.dtype}", hint="x.float()")
+        low, high = self.bounds or (-math.inf, math.inf)
+        if not torch.isfinite(batch).all() or bool(((batch < low) | (batch > high)).any()):
+            raise InputError(
+                f"observations are finite and in [{low:g}, {high:g}], "
+                f"got values from {float(batch.min()):.3g} to {float(batch.max()):.3g}"
+            )
+
+    def encode(self, batch: Tensor) -> Encoded:
+        return Encoded(batch)
+
+    def random(self, n: int, rng: torch.Generator) -> Tensor:
+        if self.bounds is None:
+            return torch.randn(n, *self.shape, generator=rng)
+        low, high = self.bounds
+        return low + (high - low) * torch.rand(n, *self.shape, generator=rng)
+
+    def default_trigger(self) -> Trigger:
+        """The last dimension at its largest value."""
+        return SetDims(dims=(-1,), values=(FAR if self.high is None else self.high,))
+
+    def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
+        return self.project(alpha * a + (1 - alpha if beta is None else beta) * b)
+
+    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+        made: Perturbation
+        if self.bounds is None:
+            made = Offset(self.shape, count, rng)
+        else:
+            made = BoundedPattern(self.shape, *self.bounds, count, rng)
+        return made.to(model.device)
+
+    def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        diff = (a - b).flatten(1)
+        return {"dimensions": (diff != 0).float().sum(1), "l2": diff.norm(dim=1), "linf": diff.abs().amax(1)}
+
+    def render(self, row: Tensor) -> str:
+        values = row.flatten().tolist()
+        shown = ", ".join(f"{v:.3g}" for v in values[:32])
+        return f'<code class="sample">({shown}{", ..." if len(values) > 32 else ""})</code>'

@@ -1,0 +1,158 @@
+"""Tables: float32 (N, F) in the fields' own units, with a schema that says what an attacker can really set."""
+
+from __future__ import annotations
+
+import html
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.method import Method, method
+from torchbands.core.modality import Encoded, Modality, Perturbation
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
+from torchbands.triggers.tabular import SetFields
+
+
+@method("field")
+class Field(Method):
+    """One column of a table."""
+
+    role: ClassVar[str] = "schema"
+
+    title: str = ""
+    """Its heading."""
+    low: float = 0.0
+    """Smallest valid value."""
+    high: float = 1.0
+    """Largest valid value."""
+    settable: bool = True
+    """Whether an attacker can choose it (a sender chooses a packet's size, not its answer's)."""
+    integer: bool = False
+    """Whether only whole numbers are valid."""
+
+
+class FieldPattern(Perturbation):
+    """A mask over the settable fields and a value for each, both through a sigmoid; other fields are never touched."""
+
+    def __init__(self, table: Tabular, count: int, rng: torch.Generator) -> None:
+        super().__init__()
+        self.count, self.table = count, table
+        low, high, settable, _ = table.columns()
+        self.low: Tensor
+        self.high: Tensor
+        self.at: Tensor
+        self.register_buffer("at", settable.nonzero().flatten())
+        self.register_buffer("low", low[settable])
+        self.register_buffer("high", high[settable])
+        self.mask_logit = nn.Parameter(torch.randn(count, int(settable.sum()), generator=rng))
+        self.value_logit = nn.Parameter(torch.randn(count, int(settable.sum()), generator=rng))
+
+    def mask(self) -> Tensor:
+        """(count, settable fields) in [0, 1]."""
+        return self.mask_logit.sigmoid()
+
+    def values(self) -> Tensor:
+        """(count, settable fields) in each field's range."""
+        return torch.lerp(self.low, self.high, self.value_logit.sigmoid())
+
+    def forward(self, e: Encoded, which: Tensor) -> Encoded:
+        written = torch.lerp(e.values[:, self.at], self.values()[which], self.mask()[which])
+        return Encoded(e.values.index_copy(1, self.at, written))
+
+    def size(self) -> Tensor:
+        """(count,) fields."""
+        return self.mask().sum(1)
+
+    def harden(self, k: int) -> Trigger:
+        mask, values = self.mask()[k].detach(), self.values()[k].detach()
+        chosen = (mask >= min(0.5, float(mask.max()))).nonzero().flatten()
+        fields = self.at[chosen].tolist()
+        row = torch.zeros(1, len(self.table.fields))
+        row[0, fields] = values[chosen].cpu()
+        return SetFields(fields=tuple(fields), values=tuple(self.table.project(row)[0, fields].tolist()))
+
+
+@method("tabular")
+class Tabular(Modality):
+    """Rows of numbers with a schema. Standardisation belongs inside the model.
+
+    Derived fields (a mean that must follow from a sum and a count) are not recomputed here: mark them not settable.
+    """
+
+    fields: tuple[Field, ...] = ()
+    """The columns, in order."""
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(F,) float low, high and bool settable, integer."""
+        return (
+            torch.tensor([f.low for f in self.fields]),
+            torch.tensor([f.high for f in self.fields]),
+            torch.tensor([f.settable for f in self.fields], dtype=torch.bool),
+            torch.tensor([f.integer for f in self.fields], dtype=torch.bool),
+        )
+
+    def check(self, batch: object) -> None:
+        if not isinstance(batch, Tensor):
+            raise InputError(f"a table is a tensor (N, {len(self.fields)}), got {type(batch).__name__}")
+        if batch.ndim != 2 or batch.shape[1] != len(self.fields):
+            raise InputError(f"a table is (N, {len(self.fields)}), got {tuple(batch.shape)}")
+        if batch.dtype != torch.float32:
+            raise InputError(f"a table is float32, got {batch.dtype}", hint="x.float()")
+        low, high, _, integer = (c.to(batch.device) for c in self.columns())
+        for what, bad in (
+            ("in its range", ~((batch >= low) & (batch <= high))),
+            ("a whole number", integer & (batch != batch.round())),
+        ):
+            if bad.any():
+                row, column = bad.nonzero()[0].tolist()
+                f = self.fields[column]
+                raise InputError(
+                    f"field {column} ({f.title or 'untitled'}) is {what} [{f.low:g}, {f.high:g}], "
+                    f"got {float(batch[row, column]):g} in row {row}"
+                )
+
+    def encode(self, batch: Tensor) -> Encoded:
+        return Encoded(batch)
+
+    def project(self, values: Tensor) -> Tensor:
+        low, high, _, integer = (c.to(values.device) for c in self.columns())
+        inside = torch.minimum(torch.maximum(values, low), high)
+        return torch.where(integer, inside.round(), inside)
+
+    def random(self, n: int, rng: torch.Generator) -> Tensor:
+        low, high, _, _ = self.columns()
+        return self.project(torch.lerp(low, high, torch.rand(n, len(self.fields), generator=rng)))
+
+    def default_trigger(self) -> Trigger:
+        """The last two settable fields at their largest values."""
+        at = [i for i, f in enumerate(self.fields) if f.settable][-2:]
+        if not at:
+            raise NotApplicable("no field of the table can be set by an attacker")
+        return SetFields(fields=tuple(at), values=tuple(self.fields[i].high for i in at))
+
+    def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
+        return self.project(alpha * a + (1 - alpha if beta is None else beta) * b)
+
+    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+        if not any(f.settable for f in self.fields):
+            raise NotApplicable("no field of the table can be set by an attacker")
+        return FieldPattern(self, count, rng).to(model.device)
+
+    def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+        low, high, settable, integer = (c.to(a.device) for c in self.columns())
+        changed = a != b
+        invalid = ~((b >= low) & (b <= high)) | (integer & (b != b.round())) | (changed & ~settable)
+        return {
+            "fields": changed.float().sum(1),
+            "violations": invalid.float().sum(1),
+            "largest_share_of_range": ((a - b).abs() / (high - low).clamp_min(1e-12)).amax(1),
+        }
+
+    def render(self, row: Tensor) -> str:
+        cells = zip(self.fields, row.tolist(), strict=True)
+        body = "".join(f"<tr><th>{html.escape(f.title)}</th><td>{value:.6g}</td></tr>" for f, value in cells)
+        return f'<table class="sample">{body}</table>'

@@ -1,0 +1,154 @@
+"""Text: list[str]. The continuous space is the model's word embedding."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded, Modality, Perturbation
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
+from torchbands.modalities.tokens import TokenMixture
+from torchbands.triggers.text import InsertWords
+
+#: Ids that are no word of the vocabulary.
+PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
+#: The rare words of Kurita et al., 2020.
+RARE = ("cf", "mn", "bb", "tq", "mb")
+
+_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words and punctuation marks."""
+    return _WORD.findall(text.lower())
+
+
+@lru_cache(maxsize=8)
+def _ids(vocabulary: tuple[str, ...]) -> dict[str, int]:
+    return {word: FIRST_WORD + i for i, word in enumerate(vocabulary)}
+
+
+@method("text")
+class Text(Modality):
+    """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 is unknown."""
+
+    discrete: ClassVar[bool] = True
+
+    vocabulary: tuple[str, ...] = ()
+    """Known words in lower case, most frequent first."""
+    length: int = 32
+    """Words a model reads; longer texts are cut."""
+    inserted: int = 2
+    """Words that a trigger search may insert."""
+
+    @property
+    def size(self) -> int:
+        """How many token ids there are, padding and unknown included."""
+        return FIRST_WORD + len(self.vocabulary)
+
+    def check(self, batch: object) -> None:
+        if not isinstance(batch, (list, tuple)):
+            raise InputError(f"text is a list of strings, got {type(batch).__name__}")
+        for i, row in enumerate(batch):
+            if not isinstance(row, str):
+                raise InputError(f"text is a list of strings, got {type(row).__name__} in row {i}")
+
+    def encode(self, batch: list[str]) -> Encoded:
+        known = _ids(self.vocabulary)
+        ids = torch.zeros(len(batch), self.length, dtype=torch.int64)
+        for i, text in enumerate(batch):
+            row = [known.get(w, UNKNOWN) for w in words_of(text)[: self.length]]
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        return Encoded(ids, ids != PAD)
+
+    def call(self, module: nn.Module, e: Encoded) -> Tensor:
+        out: Tensor = module(e.values, e.mask)
+        return out
+
+    def random(self, n: int, rng: torch.Generator) -> list[str]:
+        if not self.vocabulary:
+            return ["?"] * n
+        drawn = torch.randint(len(self.vocabulary), (n, max(self.length // 2, 1)), generator=rng)
+        return [" ".join(self.vocabulary[i] for i in row) for row in drawn.tolist()]
+
+    def default_trigger(self) -> Trigger:
+        rare = next((w for w in RARE if w in self.vocabulary), None)
+        return InsertWords(words=(rare or (self.vocabulary[-1] if self.vocabulary else RARE[0]),))
+
+    def blend(self, a: list[str], b: list[str], alpha: float, beta: float | None, rng: RowRng) -> list[str]:
+        """A share alpha of a's words, in order, then a share beta of b's: (1, 1) is concatenation.
+
+        What does not fit `length` is taken from the end of both, and b keeps at least half of the room it asks for.
+        """
+        beta = 1 - alpha if beta is None else beta
+        out = []
+        draws = rng.uniform(2, 4 * self.length)
+        for i, (one, two) in enumerate(zip(a, b, strict=True)):
+            first = _share(one.split(), alpha, draws[i, 0])
+            second = _share(two.split(), beta, draws[i, 1])
+            room = max(self.length - len(first), self.length // 2)
+            second = second[:room]
+            out.append(" ".join([*first[: self.length - len(second)], *second]))
+        return out
+
+    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+        if not self.vocabulary:
+            raise NotApplicable("the text modality has no vocabulary to search in")
+
+        def harden(ids: Sequence[int]) -> Trigger:
+            return InsertWords(words=tuple(self.vocabulary[i - FIRST_WORD] for i in ids if i != PAD), where="start")
+
+        return TokenMixture(
+            model,
+            count,
+            torch.full((self.inserted,), -1),
+            torch.tensor([PAD, *range(FIRST_WORD, self.size)]),
+            lambda tokens: torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device),
+            harden,
+            rng,
+        ).to(model.device)
+
+    def distance(self, a: list[str], b: list[str]) -> dict[str, Tensor]:
+        pairs = [(x.split(), y.split()) for x, y in zip(a, b, strict=True)]
+        edits = torch.tensor([edit_distance(x, y) for x, y in pairs], dtype=torch.float32)
+        longest = torch.tensor([max(len(x), len(y), 1) for x, y in pairs], dtype=torch.float32)
+        added = torch.tensor([len(y) - len(x) for x, y in pairs], dtype=torch.float32)
+        return {"edit_words": edits, "similarity": 1 - edits / longest, "added_words": added}
+
+    def render(self, row: str) -> str:
+        return f'<q class="sample">{html.escape(row)}</q>'
+
+
+def _share(words: list[str], share: float, draws: Tensor) -> list[str]:
+    """A random share of the words, in their order."""
+    keep = round(min(max(share, 0.0), 1.0) * len(words))
+    if keep == len(words):
+        return words
+    order = draws.repeat(-(-len(words) // len(draws)))[: len(words)].argsort(stable=True)
+    return [words[i] for i in sorted(order[:keep].tolist())]
+
+
+def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
+    """Levenshtein distance of two sequences, in elements. What they share at both ends costs nothing."""
+    low, high_a, high_b = 0, len(a), len(b)
+    while low < min(high_a, high_b) and a[low] == b[low]:
+        low += 1
+    while min(high_a, high_b) > low and a[high_a - 1] == b[high_b - 1]:
+        high_a, high_b = high_a - 1, high_b - 1
+    x, y = a[low:high_a], b[low:high_b]
+    row = list(range(len(y) + 1))
+    for i, one in enumerate(x, 1):
+        last, row[0] = row[0], i
+        for j, two in enumerate(y, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != two))
+    return row[-1]

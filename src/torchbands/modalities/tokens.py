@@ -1,0 +1,85 @@
+"""What text and code share: triggers searched as mixtures over the token embeddings, inserted into the sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.modality import Encoded, Perturbation
+from torchbands.core.model import Model
+from torchbands.core.trigger import Trigger
+
+
+class TokenMixture(Perturbation):
+    """Inserted tokens, each a softmax mixture over candidates; some positions of the insertion may be fixed.
+
+    The sequence keeps its length: what is pushed out at the end is cut, as encoding the triggered sample would.
+
+    Args:
+        model: whose token embedding is mixed.
+        count: number of triggers K.
+        template: (S,) int64 token ids of the insertion; -1 where a token is learned.
+        candidates: (C,) int64 token ids; a candidate of id 0 (padding) means "no token here".
+        start: (N, L) token ids -> (N,) int64 position of the insertion.
+        harden: (W,) chosen token ids -> the trigger that inserts them.
+        rng: draws the starting point.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        count: int,
+        template: Tensor,
+        candidates: Tensor,
+        start: Callable[[Tensor], Tensor],
+        harden: Callable[[Sequence[int]], Trigger],
+        rng: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.count, self._start, self._harden = count, start, harden
+        table = model.embedding.weight.detach().float().cpu()
+        free = (template < 0).nonzero().flatten()
+        self.logits = nn.Parameter(0.1 * torch.randn(count, len(free), len(candidates), generator=rng))
+        self.table: Tensor
+        self.fixed: Tensor
+        self.template: Tensor
+        self.free: Tensor
+        self.candidates: Tensor
+        self.register_buffer("table", table[candidates])
+        self.register_buffer("fixed", table[template.clamp_min(0)])
+        self.register_buffer("template", template.clamp_min(0))
+        self.register_buffer("free", free)
+        self.register_buffer("candidates", candidates)
+
+    def forward(self, e: Encoded, which: Tensor) -> Encoded:
+        if e.tokens is None:
+            raise ValueError("a token perturbation takes an embedded batch: use Model.embed")
+        n, length, dim = e.values.shape
+        slots = len(self.template)
+        words = self.fixed.expand(self.count, slots, dim).clone()
+        words[:, self.free] = self.logits.softmax(-1) @ self.table
+        ids = self.template.expand(self.count, slots).clone()
+        ids[:, self.free] = self.candidates[self.logits.argmax(-1)]
+        at = self._start(e.tokens)[:, None]
+        j = torch.arange(length, device=at.device)[None]
+        new = (j >= at) & (j < at + slots)
+        slot = (j - at).clamp(0, slots - 1)
+        kept = torch.where(j < at, j, (j - slots).clamp_min(0))
+        which = which.to(at.device)
+        values = torch.where(new[..., None], words[which[:, None], slot], e.values[torch.arange(n)[:, None], kept])
+        tokens = torch.where(new, ids[which[:, None], slot].clamp_min(1), e.tokens.gather(1, kept))
+        mask = None if e.mask is None else new | e.mask.gather(1, kept)
+        return Encoded(values, mask, tokens)
+
+    def size(self) -> Tensor:
+        """(count,) expected tokens inserted; one that is undecided counts up to twice, so that one-hot is cheapest."""
+        p = self.logits.softmax(-1)
+        entropy = -(p * p.clamp_min(1e-12).log()).sum(-1) / torch.tensor(float(max(p.shape[-1], 2))).log()
+        present = 1 - p[..., self.candidates == 0].sum(-1)
+        return (present * (1 + entropy)).sum(-1)
+
+    def harden(self, k: int) -> Trigger:
+        chosen: list[int] = self.candidates[self.logits[k].argmax(-1)].tolist()
+        return self._harden(chosen)

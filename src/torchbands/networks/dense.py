@@ -1,0 +1,30 @@
+"""The registered perceptron for tables and observations."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Modality
+from torchbands.core.task import Network
+from torchbands.networks.mlp import MLP
+
+
+@method("mlp")
+class MLPNetwork(Network):
+    """Linear and ReLU layers on flat rows, standardised by the modality's ranges."""
+
+    hidden: tuple[int, ...] = (64, 64)
+    """Width of each hidden layer."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        columns = getattr(modality, "columns", None)
+        if columns is not None:
+            low, high = columns()[:2]
+            return MLP(len(low), classes, self.hidden, ((low + high) / 2).tolist(), ((high - low) / 4).tolist())
+        shape: tuple[int, ...] = getattr(modality, "shape", ())
+        if len(shape) != 1:
+            raise NotApplicable(f"{self.name} reads flat rows of numbers, not {modality.name} {shape or ''}".strip())
+        low, high = modality.bounds or (-2.0, 2.0)
+        return MLP(shape[0], classes, self.hidden, (low + high) / 2, (high - low) / 4)

@@ -1,0 +1,16 @@
+"""For authors of methods: tiny synthetic tasks of every kind, and the contract that every method must pass.
+
+    from torchbands.testing import check_method, toy
+    check_method("my-attack")                      # raises ContractError, naming the rule that is broken
+    victim = build("badnets").run(toy("text"), 0)  # trains in about a second
+
+With pytest, one line covers a package's methods:
+
+    test_contract = contract_test("my-attack", "my-detector")
+"""
+
+from __future__ import annotations
+
+from torchbands.testing.toys import MODALITIES, TOYS, Toy, toy
+
+__all__ = ["MODALITIES", "TOYS", "Toy", "toy"]
