@@ -1,0 +1,207 @@
+"""The engine: resume, kill, failures as records, controls, the validity gate, and what a defense may see."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from torchbands import bench
+from torchbands.bench.store import Store
+from torchbands.core.attack import Victim
+from torchbands.core.data import Data, Overlay
+from torchbands.core.defense import DataFilter, Finding, ModelDetector, Suspicion
+from torchbands.core.errors import InputError, NotApplicable, UnknownName
+from torchbands.core.model import Model
+from torchbands.core.registry import build
+
+GRID: dict[str, Any] = {
+    "tasks": [{"name": "vision/digits", "learner": {"name": "sgd", "epochs": 4, "batch": 64, "lr": 0.1}}],
+    "attacks": ["badnets", {"name": "badnets", "rate": 0.001}],
+    "defenses": ["model-detector/channel-lipschitz", "spectral-signatures"],
+    "seeds": [0],
+}
+
+
+def _numbers(store: Path) -> dict[str, Any]:
+    """Everything in a store that is a result; costs are measurements of the machine."""
+    kept = Store(store)
+    found = [*kept.records("outcomes"), *kept.records("records")]
+    return {r["key"]: {k: v for k, v in r.items() if k not in ("cost", "versions")} for r in found}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench") / "store"
+    summary = bench.run(GRID, folder)
+    assert summary.failed == 0 and summary.found == 0
+    return folder
+
+
+def test_the_clean_attack_is_always_in_the_grid_and_comes_first() -> None:
+    cells = bench.load_grid(GRID).victims()
+    assert [c.attack.name for c in cells] == ["clean", "badnets", "badnets"]
+
+
+def test_a_second_run_computes_nothing(store: Path) -> None:
+    before = _numbers(store)
+    summary = bench.run(GRID, store)
+    assert summary.computed == summary.failed == summary.declined == 0
+    assert summary.found == 9
+    assert _numbers(store) == before
+
+
+def test_adding_an_axis_keeps_what_was_computed(store: Path) -> None:
+    wider = {**GRID, "defenses": [*GRID["defenses"], "fine-tune"]}
+    summary = bench.run(wider, store)
+    assert summary.found == 9 and summary.computed == 3
+
+
+def test_every_triggered_number_has_its_control(store: Path) -> None:
+    for record in Store(store).records("outcomes"):
+        metrics = record["metrics"]
+        assert metrics["control_asr"] is not None and metrics["control_asr"] < 0.2
+        assert metrics["lift"] == pytest.approx(metrics["asr"] - metrics["control_asr"], abs=1e-5)
+
+
+def test_an_attack_that_did_not_take_is_marked_invalid(store: Path) -> None:
+    by_label = {r["attack_label"]: r for r in Store(store).records("outcomes")}
+    assert by_label["badnets"]["valid"] is True
+    weak = by_label["badnets(rate=0.001)"]
+    assert weak["valid"] is False and "floor" in weak["invalid_reason"]
+    assert by_label["clean"]["valid"] is None
+
+
+def test_records_are_json_without_nan(store: Path) -> None:
+    for path in store.rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path.name} holds {name}"))
+
+
+def test_undefined_is_null_with_a_reason(store: Path) -> None:
+    clean = next(
+        r for r in Store(store).records("records") if r["attack"] == "clean" and r["defense"] == "spectral-signatures"
+    )
+    assert clean["metrics"]["auroc"] is None and "rows" in clean["metrics"]["undefined"]["auroc"]
+
+
+def test_every_record_tells_its_cost(store: Path) -> None:
+    for record in Store(store).records("records"):
+        assert {"seconds", "cpu_seconds", "peak_mb", "forward_passes", "clean_samples"} <= set(record["cost"])
+
+
+def test_a_failing_cell_is_a_record_and_the_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = type(build("model-detector/channel-lipschitz"))
+
+    def broken(*_: Any, **__: Any) -> Finding:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setattr(detector, "inspect", broken)
+    grid = {**GRID, "attacks": ["clean"]}
+    summary = bench.run(grid, tmp_path / "s")
+    assert summary.failed == 1
+    failed = [r for r in Store(tmp_path / "s").records("records") if r["status"] == "failed"]
+    assert failed[0]["reason"] == "RuntimeError: no luck" and "Traceback" in failed[0]["traceback"]
+    monkeypatch.undo()
+    assert bench.run(grid, tmp_path / "s").computed == 1, "a failed cell is tried again"
+
+
+def test_declining_is_a_result(planted_victim: Victim, tmp_path: Path) -> None:
+    grid = {**GRID, "attacks": [{"name": "wanet"}], "defenses": ["spectral-signatures"]}
+    bench.run(grid, tmp_path / "s")
+    record = next(r for r in Store(tmp_path / "s").records("records") if r["attack"] == "wanet")
+    assert record["status"] == "not-applicable" and "controls training" in record["reason"]
+
+
+def test_kill_and_resume_equals_an_uninterrupted_run(store: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "grid.json"
+    grid.write_text(json.dumps(GRID))
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from torchbands import bench\nbench.run(sys.argv[1], sys.argv[2])"
+    )
+    killed = tmp_path / "killed"
+    for _ in range(2):  # killed once early and once late
+        process = subprocess.Popen([sys.executable, "-c", code, str(grid), str(killed)])
+        want = len(list(killed.glob("*/*.json"))) + 2
+        deadline = time.monotonic() + 120
+        while process.poll() is None and len(list(killed.glob("*/*.json"))) < want and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    finished = {p: p.stat().st_mtime_ns for p in killed.glob("*/[!.]*.json")}
+    assert finished, "something was finished before the kill"
+    subprocess.run([sys.executable, "-c", code, str(grid), str(killed)], check=True, timeout=300)
+    assert all(p.stat().st_mtime_ns == then for p, then in finished.items()), "finished cells were not computed again"
+    whole = tmp_path / "whole"
+    subprocess.run([sys.executable, "-c", code, str(grid), str(whole)], check=True, timeout=300)
+    assert _numbers(killed) == _numbers(whole)
+
+
+def test_a_defense_sees_no_truth(planted_victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Data] = []
+
+    class Nosy(DataFilter):
+        name = "nosy"
+
+        def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
+            seen.append(data)
+            return Suspicion(torch.zeros(len(data)))
+
+    class NosyModel(ModelDetector):
+        name = "nosy-model"
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            seen.append(clean)
+            return Finding(0.0)
+
+    bench.judge(planted_victim, Nosy())
+    bench.judge(planted_victim, NosyModel())
+    assert seen[0].poisoned is None and not isinstance(seen[0].x, Overlay) and "cover" not in seen[0].meta
+    assert len(seen[1]) == 0, "a method that asks for no clean rows gets none"
+
+
+def test_the_clean_split_is_disjoint_from_train_and_test(digits: Any) -> None:
+    parts = [digits.load(name)[:].x.flatten(1) for name in ("train", "clean", "test")]
+    assert len(parts[1]) > 0
+    rows = {name: {bytes(r.numpy().tobytes()) for r in part} for name, part in zip("abc", parts, strict=True)}
+    assert not rows["a"] & rows["b"] and not rows["b"] & rows["c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"atacks": []}, UnknownName, "attacks"),
+        ({"attacks": ["badnet"]}, UnknownName, "badnets"),
+        ({"attacks": [{"name": "badnets", "rat": 0.1}]}, UnknownName, "rate"),
+        ({"attacks": [{"name": "badnets", "rate": "much"}]}, InputError, "much"),
+        ({"attacks": [{"name": "badnets", "rate": 2.0}]}, InputError, "fraction"),
+        ({"attacks": []}, InputError, "non-empty"),
+        ({"defenses": ["badnets"]}, InputError, "not a defense"),
+        ({"seeds": []}, InputError, "empty"),
+        ({"seeds": [-1]}, InputError, "whole numbers"),
+        ({"tasks": ["strip"]}, UnknownName, "task"),
+    ],
+)
+def test_a_bad_grid_says_what_is_wrong(change: dict[str, Any], error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        bench.load_grid({**GRID, **change})
+
+
+def test_presets_load() -> None:
+    assert {"quick", "vision", "population"} <= set(bench.presets())
+    for name in bench.presets():
+        grid = bench.load_grid(name)
+        assert grid.victims() and grid.defenses
+
+
+def test_not_applicable_keeps_its_reason() -> None:
+    assert NotApplicable("because").reason == "because"
