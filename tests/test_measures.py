@@ -50,9 +50,9 @@ def test_interval_of_a_perfect_auroc_is_not_empty() -> None:
 
 def test_tpr_at_keeps_false_alarms_at_or_under_the_budget() -> None:
     low = torch.arange(100.0)
-    high = torch.tensor([94.5, 95.5, 200.0])
-    threshold_free = tpr_at(high, low, 0.05)
-    assert threshold_free == pytest.approx(2 / 3)
+    high = torch.tensor([93.5, 94.5, 200.0])
+    caught = tpr_at(high, low, 0.05)
+    assert caught == pytest.approx(2 / 3), "94.5 costs exactly 5 false alarms in 100, 93.5 would cost 6"
     assert isinstance(tpr_at(high, low[:50], 0.01), Undefined), "50 rows cannot show 1 %"
 
 
