@@ -108,8 +108,6 @@ class Task(Method):
         """An untrained model."""
         with seeded("init", self.network.spec(), seed):
             module = self.network.build(self.modality, self.classes)
-        if any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Model(module.to(default_device()), self.modality, self.classes)
 
     def train(
