@@ -50,6 +50,8 @@ class Toy(Task):
     """Classes, 2 to 4."""
     rows: int = 0
     """Training rows; 0 takes 1,024."""
+    owned_every: int = 1
+    """The attacker owns every n-th group of `ways` rows; 1: all rows."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.ways <= synthetic.MAX_WAYS:
@@ -63,6 +65,10 @@ class Toy(Task):
         if split not in SPLITS:
             raise UnknownName("split", split, SPLITS)
         return _load(self, split, (self.rows if split == "train" else 0) or _ROWS[split])
+
+    def owned(self, data: Data) -> Tensor:
+        at = torch.arange(len(data))
+        return at[at // self.ways % self.owned_every == 0]
 
     @abstractmethod
     def draw(self, y: Tensor, rng: torch.Generator) -> Any:

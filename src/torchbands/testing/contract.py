@@ -1,0 +1,114 @@
+"""The contract that every method passes, ours or a third party's: rules of form, rules of behaviour, and usefulness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torchbands.core.method import Method
+from torchbands.core.registry import find, listing
+from torchbands.testing.behaviour import Outcome, exercise
+from torchbands.testing.form import PUBLISHED, check_form
+from torchbands.testing.subject import ContractError, demand
+from torchbands.testing.toys import MODALITIES
+
+#: Roles whose methods are run on toys, not only looked at.
+EXERCISED = (*PUBLISHED, "network")
+
+Case = tuple[str, Callable[[], None]]
+
+
+class _Subject:
+    """One method and what it did so far, so that no toy is run twice."""
+
+    def __init__(self, cls: type[Method], toys: Sequence[str]) -> None:
+        self.cls, self.toys = cls, toys
+        self.outcomes: dict[str, Outcome] = {}
+
+    def form(self) -> None:
+        check_form(self.cls)
+
+    def run(self, name: str) -> Outcome:
+        if name not in self.outcomes:
+            made = self.cls().but(**getattr(self.cls, "contract_settings", {}))
+            again = not any(o.ran for o in self.outcomes.values())
+            self.outcomes[name] = exercise(made, name, twice=again)
+        return self.outcomes[name]
+
+    def useful(self) -> None:
+        """It runs on some toy, and on one of those it does what it is for."""
+        seen = {}
+        for name in self.toys:
+            outcome = self.run(name)
+            if outcome.ran and outcome.useful is not False:
+                return
+            seen[name] = outcome.seen or f"declined: {outcome.reason}"
+        demand(False, "is of use on no toy: " + "; ".join(f"{k}: {v}" for k, v in seen.items()))
+
+    def cases(self) -> list[Case]:
+        steps: list[tuple[str, Callable[[], Any]]] = [("form", self.form)]
+        if self.cls.role in EXERCISED:
+            steps += [(name, lambda name=name: self.run(name)) for name in self.toys]  # type: ignore[misc]
+            steps += [("useful", self.useful)]
+        return [(f"{self.cls.role}/{self.cls.name}: {what}", self._named(what, step)) for what, step in steps]
+
+    def _named(self, what: str, step: Callable[[], Any]) -> Callable[[], None]:
+        def case() -> None:
+            try:
+                step()
+            except ContractError as error:
+                raise ContractError(f"{self.cls.role}/{self.cls.name} on {what}: {error}") from error
+
+        return case
+
+
+def _class(given: str | type[Method] | Method) -> type[Method]:
+    if isinstance(given, str):
+        return find(given)
+    return type(given) if isinstance(given, Method) else given
+
+
+def contract_cases(
+    methods: Iterable[str | type[Method] | Method] | None = None, tasks: Sequence[str] | None = None
+) -> list[Case]:
+    """(id, callable) pairs for a test runner; a callable raises ContractError where a rule is broken.
+
+    Args:
+        methods: names, classes or instances; None takes every registered method.
+        tasks: names of toys; None takes one of every modality.
+
+    A method whose published settings are too slow for a toy may name others for the contract alone:
+    `contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}`.
+    """
+    classes = listing() if methods is None else [_class(m) for m in methods]
+    return [case for cls in classes for case in _Subject(cls, tasks or MODALITIES).cases()]
+
+
+def check_method(method: str | type[Method] | Method, tasks: Sequence[str] | None = None) -> dict[str, Outcome]:
+    """Hold a method to the whole contract and say what it did on each toy.
+
+    Raises ContractError, listing every rule that is broken.
+    """
+    subject = _Subject(_class(method), tasks or MODALITIES)
+    broken = []
+    for _, case in subject.cases():
+        try:
+            case()
+        except ContractError as error:
+            broken.append(str(error))
+    if broken:
+        raise ContractError("\n".join(broken))
+    return dict(subject.outcomes)
+
+
+def contract_test(*methods: str | type[Method] | Method) -> Callable[[Callable[[], None]], None]:
+    """A pytest test of these methods, or of every registered one: `test_contract = contract_test("my-attack")`."""
+    import pytest
+
+    cases = contract_cases(methods or None)
+
+    @pytest.mark.parametrize("case", [pytest.param(call, id=name) for name, call in cases])
+    def test(case: Callable[[], None]) -> None:
+        case()
+
+    return test
