@@ -1,0 +1,64 @@
+"""The report of a benchmark: one offline HTML file a person can read, and the same as Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torchbands.core.errors import InputError, UnknownName
+
+from . import html, json, markdown
+from .collect import collect
+from .results import Results
+
+__all__ = ["FORMATS", "Results", "collect", "write"]
+
+_RENDER: dict[str, Callable[[Results], str]] = {"html": html.render, "md": markdown.render, "json": json.render}
+FORMATS = tuple(_RENDER)
+
+
+def write(store: Path | str, out: Path | str | None = None, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write the report of a store.
+
+    Args:
+        store: directory of a benchmark.
+        out: file of the first format (the others beside it, with their own suffix), or a directory; `store/report.*`
+            when None.
+        formats: of "html", "md", "json".
+
+    Returns:
+        The files written, in the order of the formats.
+
+    Raises:
+        InputError: no benchmark there, or the files cannot be written. UnknownName: no such format.
+    """
+    for given in formats:
+        if given not in _RENDER:
+            raise UnknownName("format of a report", given, FORMATS)
+    if not formats:
+        raise InputError("no format was named", hint=f"name some of: {', '.join(FORMATS)}")
+    results = collect(store)
+    target = Path(store) / "report" if out is None else Path(out)
+    if target.is_dir() or (out is not None and str(out).endswith("/")):
+        target = target / "report"
+    stem = target.with_suffix("") if target.suffix.lower() in (".html", ".htm", ".md", ".json") else target
+    written = []
+    for kind in formats:
+        own = len(formats) == 1 and target.suffix
+        path = target if own else stem.parent / f"{stem.name}.{kind}"
+        _write(path, _RENDER[kind](results))
+        written.append(path)
+    return written
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    temporary = path.parent / f".{path.name}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}", hint="name another place with -o FILE"
+        ) from error

@@ -1,0 +1,171 @@
+"""From the records of one task to its attacks, cells and defenses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torchbands.core.metric import Interval, mean_interval
+
+from .fragments import harmless
+from .means import between_models, means
+from .read import Record
+from .results import Attack, Cell, Defense, Histogram, Sample
+from .roles import ROLES, quality
+
+BENIGN = "clean"
+
+
+def attack_of(records: Sequence[Record]) -> Attack:
+    """One attack from its victims' records, one per seed."""
+    records = sorted(records, key=lambda r: int(r["seed"]))
+    made = [r for r in records if r["status"] == "done"]
+    valid = [r for r in made if r.get("valid") is not False]
+    counted = valid or made
+    metrics, undefined = means(_tables(counted, "metrics"))
+    shown = next((r for r in counted if r.get("samples")), None)
+    benign = records[0]["attack"] == BENIGN
+    return Attack(
+        label=str(records[0]["attack_label"]),
+        name=str(records[0]["attack"]),
+        benign=benign,
+        state=_state(records, made, valid),
+        seeds=tuple(int(r["seed"]) for r in counted),
+        valid=None if benign else len(valid),
+        trained=len(made),
+        reason=_reasons(records),
+        metrics=metrics,
+        undefined=undefined,
+        stealth={axis: means(_axis(counted, axis))[0] for axis in ("input", "feature", "parameter")},
+        cost=means(_tables(counted, "cost"))[0],
+        samples=tuple(_sample(s) for s in shown["samples"]) if shown else (),
+        trigger=harmless(str(shown.get("trigger_html") or "")) if shown else "",
+    )
+
+
+def cell_of(records: Sequence[Record], benign: Sequence[Record]) -> Cell:
+    """One defense on one attack from its records, one per seed. `benign`: the defense on models without a backdoor."""
+    records = sorted(records, key=lambda r: int(r["seed"]))
+    first, role = records[0], str(records[0]["role"])
+    done = [r for r in records if r["status"] == "done"]
+    valid = [r for r in done if r.get("valid") is not False]
+    counted = valid or done
+    metrics, undefined = means(_tables(counted, "metrics"))
+    is_benign = first["attack"] == BENIGN
+    if role == "model-detector" and not is_benign:
+        found = between_models(scores(counted), scores(benign))
+        if found is None:
+            undefined["auroc"] = "needs scores of models with and without a backdoor"
+        else:
+            metrics["auroc"] = found
+    state = _state(records, done, valid)
+    pictured = next((r for r in counted if r.get("recovered_html")), None)
+    return Cell(
+        attack=str(first["attack_label"]),
+        defense=str(first["defense_label"]),
+        role=role,
+        state=state,
+        seeds=tuple(int(r["seed"]) for r in counted),
+        metrics=metrics,
+        undefined=undefined,
+        reason=_reasons(records if state == "done" else [r for r in records if r["status"] != "done"]),
+        quality=quality(role, metrics, is_benign) if state == "done" else None,
+        cost=means(_tables(done, "cost"))[0],
+        histogram=next((h for r in counted if (h := _histogram(r.get("scores")))), None),
+        recovered=harmless(str(pictured["recovered_html"])) if pictured else "",
+        true=harmless(str(pictured.get("true_html") or "")) if pictured else "",
+    )
+
+
+def defense_of(records: Sequence[Record], cells: Sequence[Cell]) -> Defense:
+    """One defense over attacks, from its records and its cells; attacks that did not take are left out."""
+    first = records[0]
+    role = ROLES.get(str(first["role"]))
+    attacks = {str(r["attack_label"]) for r in records if r["attack"] != BENIGN}
+    ranked = [
+        (c.attack, c.metrics[role.headline])
+        for c in cells
+        if role and c.state == "done" and c.attack in attacks and role.headline in c.metrics
+    ]
+    worst = None
+    if role and ranked:
+        worst = (max if role.lower_is_better else min)(ranked, key=lambda pair: pair[1].mean)
+    return Defense(
+        label=str(first["defense_label"]),
+        name=str(first["defense"]),
+        role=str(first["role"]),
+        mean=_over_attacks(records, ranked, role.headline) if role else None,
+        worst=worst,
+        cost=means(_tables([r for r in records if r["status"] == "done"], "cost"))[0],
+    )
+
+
+def _over_attacks(records: Sequence[Record], ranked: Sequence[tuple[str, Interval]], name: str) -> Interval | None:
+    """The mean over attacks: of all models at once for model detectors, else per seed, then over seeds."""
+    counted = [r for r in records if r["status"] == "done" and r.get("valid") is not False]
+    if records[0]["role"] == "model-detector":
+        return between_models(
+            scores([r for r in counted if r["attack"] != BENIGN]), scores([r for r in counted if r["attack"] == BENIGN])
+        )
+    if not ranked:
+        return None
+    names = {attack for attack, _ in ranked}
+    by_seed: dict[int, dict[str, float]] = {}
+    for r in counted:
+        value = (r.get("metrics") or {}).get(name)
+        if r["attack_label"] in names and isinstance(value, (int, float)):
+            by_seed.setdefault(int(r["seed"]), {})[str(r["attack_label"])] = float(value)
+    whole = [sum(found.values()) / len(names) for found in by_seed.values() if len(found) == len(names)]
+    overall = sum(interval.mean for _, interval in ranked) / len(ranked)
+    if len(whole) < len(by_seed):  # seeds that lack an attack would shift the mean
+        return Interval(overall, None, None, len(ranked))
+    return mean_interval(whole)
+
+
+def scores(records: Iterable[Record]) -> list[float]:
+    """A model detector's scores."""
+    found = ((r.get("metrics") or {}).get("score") for r in records if r["status"] == "done")
+    return [float(s) for s in found if isinstance(s, (int, float))]
+
+
+def _tables(records: Iterable[Record], name: str) -> list[dict[str, Any]]:
+    return [r[name] for r in records if isinstance(r.get(name), dict)]
+
+
+def _axis(records: Iterable[Record], axis: str) -> list[dict[str, Any]]:
+    return [table[axis] for table in _tables(records, "stealth") if isinstance(table.get(axis), dict)]
+
+
+def _state(records: Sequence[Record], done: Sequence[Record], valid: Sequence[Record]) -> str:
+    if valid:
+        return "done"
+    if done:
+        return "invalid"
+    return "failed" if any(r["status"] == "failed" for r in records) else "not-applicable"
+
+
+def _reasons(records: Sequence[Record]) -> str:
+    """Why seeds are missing from the numbers, each reason once with its seeds."""
+    by_reason: dict[str, list[str]] = {}
+    for r in records:
+        if r["status"] != "done":
+            by_reason.setdefault(str(r.get("reason") or r["status"]), []).append(str(r["seed"]))
+        elif r.get("valid") is False:
+            why = str(r.get("invalid_reason") or "the attack did not take")
+            by_reason.setdefault(why, []).append(str(r["seed"]))
+    if len(by_reason) == 1 and len(next(iter(by_reason.values()))) == len(records):
+        return next(iter(by_reason))
+    return "; ".join(f"{why} (seed {', '.join(seeds)})" for why, seeds in by_reason.items())
+
+
+def _sample(raw: dict[str, Any]) -> Sample:
+    pictures = [harmless(str(raw.get(k) or "")) for k in ("original", "triggered", "difference")]
+    return Sample(pictures[0], pictures[1], pictures[2], str(raw.get("label", "")), str(raw.get("becomes", "")))
+
+
+def _histogram(raw: Any) -> Histogram | None:
+    if not isinstance(raw, dict):
+        return None
+    columns = [tuple(float(v) for v in raw.get(k) or ()) for k in ("clean", "triggered", "edges")]
+    whole = len(columns[0]) == len(columns[1]) == len(columns[2]) - 1
+    return Histogram(*columns) if whole and columns[0] else None

@@ -1,0 +1,97 @@
+"""A store directory to Results."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .cells import BENIGN, attack_of, cell_of, defense_of
+from .read import Record, read
+from .results import Attack, Results, TaskResults
+from .roles import ROLES
+
+
+def collect(store: str | Path) -> Results:
+    """Group a store's records by task, attack, defense and seed.
+
+    Victims of one task with different settings are tasks of their own: their numbers are never mixed.
+
+    Raises:
+        InputError: the directory is not a store.
+    """
+    files = read(Path(store))
+    by_task: dict[str, list[Record]] = defaultdict(list)
+    home: dict[str, str] = {}
+    for victim in files.victims:
+        task = json.dumps([victim["task"], victim.get("task_spec")], sort_keys=True)
+        by_task[task].append(victim)
+        home[str(victim["key"])] = task
+    cells: dict[str, list[Record]] = defaultdict(list)
+    for record in files.defenses:
+        if str(record["victim"]) in home:  # else of a victim that an earlier, different grid left here
+            cells[home[str(record["victim"])]].append(record)
+    labels = _labels(list(by_task))
+    grid = files.grid
+    return Results(
+        question=str(grid.get("question") or "Which defenses hold against which attacks?"),
+        command=str(grid.get("command") or ""),
+        preset=grid.get("preset") if isinstance(grid.get("preset"), str) else None,
+        created=str(grid.get("created") or ""),
+        versions={str(k): str(v) for k, v in (grid.get("versions") or {}).items()},
+        grid=grid.get("grid") or {},
+        tasks=tuple(_task(labels[task], victims, cells[task]) for task, victims in sorted(by_task.items())),
+        problems=tuple(files.problems),
+    )
+
+
+def _task(label: str, victims: list[Record], records: list[Record]) -> TaskResults:
+    attacks = [attack_of(group) for group in _grouped(victims, "attack_label").values()]
+    by_defense = _grouped(records, "defense_label", "role")
+    found, defenses = [], []
+    for group in by_defense.values():
+        benign = [r for r in group if r["attack"] == BENIGN]
+        mine = [cell_of(one, benign) for one in _grouped(group, "attack_label").values()]
+        found += mine
+        defenses.append(defense_of(group, mine))
+    return TaskResults(
+        name=str(victims[0]["task"]),
+        label=label,
+        attacks=tuple(sorted(attacks, key=_reading_order)),
+        defenses=tuple(sorted(defenses, key=lambda d: (list(ROLES).index(d.role) if d.role in ROLES else 9, d.label))),
+        cells=tuple(found),
+    )
+
+
+def _reading_order(attack: Attack) -> tuple[bool, str]:
+    return attack.benign, attack.label
+
+
+def _grouped(records: Iterable[Record], *names: str) -> dict[tuple[str, ...], list[Record]]:
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[tuple(str(record[n]) for n in names)].append(record)
+    return groups
+
+
+def _labels(tasks: list[str]) -> dict[str, str]:
+    """The name of each task, with the settings that tell tasks of one name apart."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for task in tasks:
+        named[json.loads(task)[0]].append(task)
+    out: dict[str, str] = {}
+    for name, group in named.items():
+        settings: list[dict[str, Any]] = [(json.loads(t)[1] or {}).get("params", {}) for t in group]
+        differ = [
+            k for k in sorted({k for s in settings for k in s}) if len({json.dumps(s.get(k)) for s in settings}) > 1
+        ]
+        for task, setting in zip(group, settings):
+            told = ", ".join(f"{k}={_short(setting.get(k))}" for k in differ)
+            out[task] = f"{name} ({told})" if told else name
+    return out
+
+
+def _short(value: Any) -> str:
+    return str(value["name"]) if isinstance(value, dict) and "name" in value else str(value)

@@ -1,0 +1,104 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+from . import summary, terms
+from .results import Attack, Cell, Results, TaskResults
+from .roles import ROLES, RULES
+from .table import Note, cell_view, costs_of, notes_of, plain
+from .terms import term
+
+_STATES = {"invalid": "did not take", "not-applicable": "n/a", "failed": "failed", "missing": "not run"}
+_EFFECT = ("ca", "asr", "control_asr", "lift", "ra")
+_SPECIAL = re.compile(r"([\\`*_\[\]|#~!])")
+
+
+def render(results: Results) -> str:
+    """Results as a Markdown document; every string of the store is escaped."""
+    out = [f"# {_safe(results.question)}", ""]
+    out += [
+        f"- **{lead}**: {_safe(text)}" if lead else f"- {_safe(text)}" for lead, text in summary.sentences(results)
+    ] + [""]
+    for task in results.tasks:
+        out += [f"## {_safe(task.label)}", "", *_verdicts(task), *_attacks(task), *_costs(task)]
+    out += ["## How to read it", ""]
+    out += [f"- **{m.title}**: {m.about}" for n in ("ca", *_EFFECT[1:], "auroc", "der", "rule_fpr") for m in [term(n)]]
+    out += [f"- {rule}" for rule in RULES.values()] + [""]
+    command = results.command.replace("\n", " ").replace("`", "'")
+    versions = ", ".join(f"{_safe(k)} {_safe(v)}" for k, v in results.versions.items())
+    out += [
+        "## How it was made",
+        "",
+        f"`{command}`" if command else "",
+        "",
+        f"{versions}. {_safe(results.created)}",
+        "",
+    ]
+    return "\n".join(out)
+
+
+def _verdicts(task: TaskResults) -> list[str]:
+    out: list[str] = []
+    for role in task.roles():
+        about, mine = ROLES[role], task.of_role(role)
+        notes = notes_of((task.cell(a, d), a.benign) for a in task.attacks for d in mine)
+        better = "lower is better" if about.lower_is_better else "higher is better"
+        rows = [
+            [_name(a), *(_cell(task.cell(a, d), a.benign, notes) for d in mine)] for a in task.attacks if not a.benign
+        ]
+        rows.append(["**mean**", *(plain(about.headline, d.mean) for d in mine)])
+        worst = [f"{plain(about.headline, d.worst[1])} ({_safe(d.worst[0])})" if d.worst else "–" for d in mine]
+        rows.append(["**worst attack**", *worst])
+        rows += [[_name(a), *(_cell(task.cell(a, d), True, notes) for d in mine)] for a in task.attacks if a.benign]
+        title = f"{about.asks} {term(about.headline).title}, {better}; without an attack: {term(about.benign).title}."
+        out += [f"### {about.title}", "", title, "", *_table(["attack", *(_safe(d.label) for d in mine)], rows), ""]
+        out += [f"{n.number}. {_safe(n.text)}" for n in notes.values()] + ([""] if notes else [])
+    return out
+
+
+def _cell(cell: Cell, benign: bool, notes: dict[str, Note]) -> str:
+    view = cell_view(cell, benign, notes)
+    head = " ".join(filter(None, [view.value, view.spread, view.word])) or _STATES.get(view.state, "–")
+    parts = [head, *(["attack did not take"] if view.state == "invalid" else []), *view.beside]
+    return _safe(", ".join(parts)) + (f" (note {view.note})" if view.note else "")
+
+
+def _attacks(task: TaskResults) -> list[str]:
+    costs = costs_of(task.attacks)
+    stealth = [f"stealth: {axis}" for axis in ("input", "feature", "parameter")]
+    head = ["attack", *(term(n).title for n in _EFFECT), *stealth, *(term(n).title for n in costs)]
+    rows = [
+        [
+            _name(a),
+            *(plain(n, a.metrics.get(n)) for n in _EFFECT),
+            *(plain("stealth", a.stealth.get(axis, {}).get("stealth")) for axis in ("input", "feature", "parameter")),
+            *(plain(n, a.cost.get(n)) for n in costs),
+        ]
+        for a in task.attacks
+    ]
+    why = [f"- {_safe(a.label)}: {_safe(a.reason)}" for a in task.attacks if a.reason]
+    return ["### Attacks", "", *_table(head, rows), "", *why, *([""] if why else [])]
+
+
+def _costs(task: TaskResults) -> list[str]:
+    costs = costs_of(task.defenses)
+    rows = [[_safe(d.label), *(plain(n, d.cost.get(n)) for n in costs)] for d in task.defenses]
+    return ["### Cost", "", *_table(["defense", *(terms.term(n).title for n in costs)], rows), ""] if rows else []
+
+
+def _name(attack: Attack) -> str:
+    note = "" if attack.state == "done" else f" ({_STATES[attack.state]})"
+    return _safe(attack.label) + note
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    rule = ["---", *("---:" for _ in head[1:])]
+    return ["| " + " | ".join(row) + " |" for row in (head, rule, *rows)]
+
+
+def _safe(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))

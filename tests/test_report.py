@@ -1,0 +1,291 @@
+"""The report of a made-up store: grouping, means, what is left out, and that nothing of a store becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import report_store
+from torchbands import report
+from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.metric import Interval
+from torchbands.report.fragments import harmless
+from torchbands.report.means import between_models, share_interval
+from torchbands.report.results import Results
+from torchbands.report.terms import number, spread
+
+EVIL = "<script>alert(1)</script>"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_store.write(tmp_path_factory.mktemp("made-up") / "store")
+
+
+@pytest.fixture(scope="module")
+def results(store: Path) -> Results:
+    return report.collect(store)
+
+
+def edit(folder: Path, name: str, **changes: Any) -> None:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def cell(results: Results, attack: str, defense: str) -> Any:
+    found = [c for c in results.tasks[0].cells if (c.attack, c.defense) == (attack, defense)]
+    assert len(found) == 1
+    return found[0]
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.text += data
+
+
+def test_means_and_intervals_are_those_of_the_records(store: Path, results: Results) -> None:
+    values = [json.loads(p.read_text())["metrics"]["asr"] for p in sorted((store / "outcomes").glob("v-0-*.json"))]
+    badnets = next(a for a in results.tasks[0].attacks if a.label == "badnets")
+    mean = sum(values) / 3
+    sd = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
+    assert badnets.metrics["asr"].mean == pytest.approx(mean)
+    assert badnets.metrics["asr"].high == pytest.approx(mean + 4.302652729749464 * sd / 3**0.5)
+    assert badnets.valid == badnets.trained == 3
+    assert badnets.undefined == {}
+
+
+def test_an_attack_that_did_not_take_is_shown_and_counted_in_no_mean(results: Results) -> None:
+    task = results.tasks[0]
+    sig = next(a for a in task.attacks if a.label == "sig")
+    assert (sig.state, sig.valid, sig.trained) == ("invalid", 0, 3)
+    assert "under the floor" in sig.reason
+    assert cell(results, "sig", "strip").state == "invalid"
+    assert cell(results, "sig", "strip").quality is None
+    strip = next(d for d in task.defenses if d.label == "strip")
+    counted = [cell(results, a, "strip").metrics["auroc"].mean for a in ("badnets", "blended(alpha=0.1)", "wanet")]
+    assert strip.mean is not None and strip.mean.mean == pytest.approx(sum(counted) / 3)
+    assert strip.worst is not None and strip.worst[1].mean == pytest.approx(min(counted))
+
+
+def test_the_worst_attack_of_a_repair_is_the_one_it_leaves_most_of(results: Results) -> None:
+    anp = next(d for d in results.tasks[0].defenses if d.label == "anp")
+    left = {a: cell(results, a, "anp").metrics["asr"].mean for a in ("badnets", "blended(alpha=0.1)", "wanet")}
+    assert anp.worst is not None and anp.worst[0] == max(left, key=lambda a: left[a])
+
+
+def test_invalid_seeds_leave_the_numbers_of_a_valid_attack(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s")
+    edit(folder, "outcomes/v-0-2.json", valid=False, invalid_reason="attack success 3% is under the floor of 50%")
+    edit(folder, "records/d-v-0-2-strip.json", valid=False, metrics={"auroc": 0.0})
+    found = report.collect(folder)
+    badnets = next(a for a in found.tasks[0].attacks if a.label == "badnets")
+    assert (badnets.state, badnets.valid, badnets.trained, badnets.seeds) == ("done", 2, 3, (0, 1))
+    assert cell(found, "badnets", "strip").seeds == (0, 1)
+    assert cell(found, "badnets", "strip").metrics["auroc"].mean > 0.5
+    assert "seed 2" in cell(found, "badnets", "strip").reason
+
+
+def test_declined_and_failed_cells_keep_their_reason_and_no_number(results: Results) -> None:
+    declined = cell(results, "wanet", "spectral-signatures")
+    assert (declined.state, declined.metrics) == ("not-applicable", {})
+    assert declined.reason == "wanet controls training: there is no poisoned data set to filter"
+    partly = cell(results, "blended(alpha=0.1)", "badexpert")
+    assert (partly.state, partly.seeds) == ("done", (0, 2))
+    assert "out of memory (seed 1)" in partly.reason
+
+
+def test_a_seed_without_every_attack_takes_the_interval_from_the_mean(results: Results) -> None:
+    badexpert = next(d for d in results.tasks[0].defenses if d.label == "badexpert")
+    assert badexpert.mean is not None and badexpert.mean.low is None
+
+
+def test_model_detectors_are_judged_by_ranking_models(store: Path, results: Results) -> None:
+    def scores(attack: int) -> list[float]:
+        paths = [store / "records" / f"d-v-{attack}-{seed}-mm-bd.json" for seed in range(3)]
+        return [json.loads(p.read_text())["metrics"]["score"] for p in paths]
+
+    wins = [a > b for a in scores(2) for b in scores(4)]
+    found = cell(results, "wanet", "mm-bd").metrics
+    assert found["auroc"].mean == pytest.approx(sum(wins) / 9)
+    assert found["auroc"].n == 6 and "score" not in found
+    assert "auroc" not in cell(results, "clean", "mm-bd").metrics
+
+
+def test_intervals_of_shares_and_of_perfect_rankings_are_not_points() -> None:
+    share = share_interval([1.0, 1.0, 1.0])
+    assert share is not None and share.mean == 1 and share.low == pytest.approx(0.4385, abs=1e-3)
+    ranking = between_models([2.0, 3.0, 4.0], [0.0, 1.0])
+    assert ranking is not None and ranking.mean == 1 and ranking.low is not None and 0.2 < ranking.low < 0.8
+    assert between_models([], [1.0]) is None
+
+
+def test_numbers_read_as_a_reader_expects() -> None:
+    assert number("asr", 0.98765) == "98.8 %"
+    assert number("lift", -0.031) == "−3.1 %"
+    assert number("ca_drop", -0.0001) == "0.0 %"
+    assert number("auroc", 0.98765) == "0.988"
+    assert number("forward_passes", 12345.0) == "12,345"
+    assert spread("asr", Interval(0.5, 0.4, 0.6, 3)) == "±10.0"
+    assert spread("auroc", Interval(1.0, 0.5, 1.0, 3)) == "[0.500, 1.000]"
+    assert spread("asr", Interval(0.5, None, None, 1)) == ""
+
+
+def test_three_formats_are_written_and_hold_the_same(store: Path, tmp_path: Path) -> None:
+    written = report.write(store, tmp_path / "out" / "r.html")
+    assert [p.name for p in written] == ["r.html", "r.md", "r.json"]
+    html, markdown, raw = (p.read_text() for p in written)
+    data = json.loads(raw)
+    strip = next(c for c in data["tasks"][0]["cells"] if (c["attack"], c["defense"]) == ("badnets", "strip"))
+    shown = f"{strip['metrics']['auroc']['mean']:.3f}"
+    assert shown in html and shown in markdown
+    for words in ("Which defenses notice or remove", "did not take hold", "controls training", "RuntimeError"):
+        assert words in html and words in markdown
+    assert "bands bench run quick --store demo" in html and "bands bench run quick --store demo" in markdown
+    assert not list(tmp_path.glob("out/.*"))
+
+
+def test_one_format_goes_to_exactly_the_named_file(store: Path, tmp_path: Path) -> None:
+    assert report.write(store, tmp_path / "x.htm", ["html"]) == [tmp_path / "x.htm"]
+    assert report.write(store, tmp_path, ["md"]) == [tmp_path / "report.md"]
+    assert report.write(store, None, ["json"]) == [store / "report.json"]
+
+
+def test_the_page_asks_nothing_of_the_network_and_runs_only_its_own_script(store: Path, tmp_path: Path) -> None:
+    text = report.write(store, tmp_path / "r.html", ["html"])[0].read_text()
+    page = Page(text)
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            if name in ("src", "href", "srcset", "action"):
+                assert (value or "").startswith(("data:image/", "#"))
+    assert re.search(r"url\(|@import|https?://", re.sub(r"data:image/png;base64,[^\"]*", "", text)) is None
+    policies = [a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policies) == 1 and "default-src 'none'" in str(policies[0])
+    assert "unsafe-inline" not in str(policies[0]).split("script-src")[1]
+
+
+def test_the_page_has_every_part(store: Path, tmp_path: Path) -> None:
+    page = Page(report.write(store, tmp_path / "r.html", ["html"])[0].read_text())
+    ids = {a["id"] for _, a in page.tags if "id" in a}
+    assert ids == {"summary", "verdict", "attacks", "looks", "scores", "cost", "read", "made"}
+    assert sum(a.get("class") == "triple" for _, a in page.tags) == 4 * 3
+    assert sum(t == "svg" and a.get("class") == "hist" for t, a in page.tags) == 3 * 5 + 2 * 4
+    assert "planted" in page.text and "neural-cleanse" in page.text
+    heads = [a for t, a in page.tags if t == "th" and a.get("scope") == "col"]
+    assert heads and all(a.get("aria-sort") == "none" for a in heads)
+    signs = {a.get("aria-label") for t, a in page.tags if a.get("class") == "sign"}
+    assert signs == {"strong", "partial", "weak"}
+
+
+def test_no_model_is_called_clean_or_safe(store: Path, tmp_path: Path) -> None:
+    page = Page(report.write(store, tmp_path / "r.html", ["html"])[0].read_text())
+    assert re.search(r"\bsafe\b|\bis clean\b|model is clean|not backdoored", page.text, re.I) is None
+    assert "not proof that a model holds no backdoor" in " ".join(page.text.split())
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    names = {"badnets": f"badnets({EVIL})", "strip": f"strip{EVIL}", "class": f'"{EVIL}', "reason": f"because {EVIL}"}
+    names |= {"question": f"Is it </title>{EVIL}?", "store": f"`{EVIL}"}
+    folder = report_store.write(tmp_path / "s", rename=names)
+    plain = report_store.write(tmp_path / "p")
+    html, markdown, _ = (p.read_text() for p in report.write(folder))
+    scripts = sum(tag == "script" for tag, _ in Page(html).tags)
+    assert scripts == sum(tag == "script" for tag, _ in Page(report.write(plain)[0].read_text()).tags) == 1
+    page = Page(html)
+    assert page.text.count("alert(1)") > 10
+    assert EVIL not in html
+    command = next(line for line in markdown.splitlines() if line.startswith("`bands"))
+    assert EVIL not in markdown.replace(command, "") and command.count("`") == 2
+    tables = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert len({line.count(" | ") for line in tables if "alert" in line and "found" in line}) <= 2
+
+
+def test_hostile_fragments_lose_everything_but_their_picture(tmp_path: Path) -> None:
+    bad = (
+        '<img src="data:image/png;base64,AAAA" onerror="alert(1)"><script>alert(2)</script>'
+        '<img src="https://example.org/x.png"><a href="javascript:alert(3)">go</a><div><b>open'
+    )
+    assert harmless(bad) == '<img src="data:image/png;base64,AAAA"><img>go<div><b>open</b></div>'
+    assert harmless("a &lt;b&gt; <mark>x</mark></p>") == "a &lt;b&gt; <mark>x</mark>"
+    folder = report_store.write(tmp_path / "s", fragment=bad, seeds=1)
+    html = report.write(folder, None, ["html"])[0].read_text()
+    assert "onerror" not in html and "example.org" not in html and "javascript:" not in html
+    assert "AAAA" in html
+
+
+def test_victims_of_other_settings_are_another_task(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=2)
+    for attack in range(5):
+        edit(folder, f"outcomes/v-{attack}-1.json", task_spec={"name": "vision/digits", "params": {"rows": 500}})
+    labels = [t.label for t in report.collect(folder).tasks]
+    assert sorted(labels) == ["vision/digits (rows=500)", "vision/digits (rows=None)"]
+    assert {c.seeds for t in report.collect(folder).tasks for c in t.cells if c.seeds} == {(0,), (1,)}
+    html = report.write(folder, None, ["html"])[0].read_text()
+    assert "rows=500" in html
+
+
+def test_records_of_an_earlier_grid_in_the_same_store_are_left_out(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    spec = {"role": "attack", "name": "badnets", "version": 1, "params": {"rate": 0.1}}
+    edit(folder, "grid.json", grid={"attacks": [spec], "defenses": []})
+    edit(folder, "outcomes/v-0-0.json", attack_spec=spec)
+    edit(folder, "outcomes/v-1-0.json", attack_spec={**spec, "params": {"rate": 0.2}})
+    labels = [a.label for a in report.collect(folder).tasks[0].attacks]
+    assert "badnets" in labels and "blended(alpha=0.1)" not in labels
+
+
+def test_a_victim_that_failed_is_a_row_that_says_so(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    edit(folder, "outcomes/v-0-0.json", status="failed", reason="RuntimeError: diverged", metrics={}, samples=[])
+    for path in (folder / "records").glob("d-v-0-0-*.json"):
+        path.unlink()
+    found = report.collect(folder)
+    badnets = next(a for a in found.tasks[0].attacks if a.label == "badnets")
+    assert (badnets.state, badnets.reason) == ("failed", "RuntimeError: diverged")
+    assert "the victim was not made: RuntimeError: diverged" in report.write(folder)[0].read_text()
+
+
+def test_damaged_records_are_named_and_left_out(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    (folder / "records" / "d-v-0-0-strip.json").write_text('{"key": ')
+    (folder / "records" / "other.json").write_text("[]")
+    found = report.collect(folder)
+    assert len(found.problems) == 2 and any("d-v-0-0-strip.json" in p for p in found.problems)
+    html = report.write(folder)[0].read_text()
+    assert "2 unreadable files" in html and "not run" in html
+
+
+@pytest.mark.parametrize("seeds", [0, 1])
+def test_a_store_with_little_in_it_still_has_a_report(tmp_path: Path, seeds: int) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=seeds)
+    assert all(p.stat().st_size > 500 for p in report.write(folder, None, ["html", "md"]))
+
+
+def test_what_cannot_be_reported_says_why(tmp_path: Path, store: Path) -> None:
+    with pytest.raises(InputError, match="no such directory"):
+        report.write(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no grid.json"):
+        report.write(tmp_path)
+    with pytest.raises(UnknownName, match="'html'"):
+        report.write(store, tmp_path, ["htm"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        report.write(store, tmp_path / "file" / "r.html", ["html"])
