@@ -83,7 +83,7 @@ def run(python: Path, tool: str, exchange: Path, work: str, *, variants: bool) -
         line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return line
     print(done.stderr, file=sys.stderr)
-    reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    reason = (done.stderr.strip().splitlines() or ["no output"])[-1].replace(str(ROOT), ".")
     try:
         installed = version(tool)
     except PackageNotFoundError:
