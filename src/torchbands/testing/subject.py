@@ -100,7 +100,7 @@ def untouched(*held: Data | Model | None) -> Iterator[None]:
     models = [
         (m, {k: v.clone() for k, v in m.module.state_dict().items()}, _shape(m)) for m in held if isinstance(m, Model)
     ]
-    importlib.import_module("joblib")  # its first import, by scikit-learn, draws a folder name from `random`
+    importlib.import_module("sklearn.covariance")  # its first import draws from `random`
     before, printed = _random_states(), io.StringIO()
     with contextlib.redirect_stdout(printed):
         yield
