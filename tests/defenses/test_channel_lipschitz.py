@@ -1,4 +1,4 @@
-"""channel-lipschitz: finds a unit made sensitive by hand, stays quiet on a clean model, declines where it has no units."""
+"""channel-lipschitz: finds a unit made sensitive by hand, stays quiet on a clean model, declines without units."""
 
 from __future__ import annotations
 
