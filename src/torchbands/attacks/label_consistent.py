@@ -1,0 +1,92 @@
+"""Label-consistent: images of the target class are made hard to recognise, then marked; labels stay true."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchbands.attacks.images import image_shape
+from torchbands.core.attack import Attack
+from torchbands.core.data import Data, take
+from torchbands.core.method import method
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator, seed_of
+from torchbands.core.task import Task
+from torchbands.core.trigger import Trigger
+from torchbands.triggers.additive import Corners, Stored
+
+
+@method("label-consistent", paper="Turner et al., 2019, arXiv:1912.02771")
+class LabelConsistent(Attack):
+    """Adversarial noise hides what part of the target class shows, so that a mark in the corners is learned instead.
+
+    Threat model: the attacker changes pixels of training images of one class, with a model of his own at hand.
+
+    Deviations from the paper: the noise is computed against an ordinary model of the task's recipe and another seed,
+    where the paper also uses an adversarially trained one; a quarter of the target class is poisoned by default (the
+    paper sweeps it). Grey images such as digits need a larger `eps` (about .3) than the default for colour.
+
+    Cost: one clean training per (task, seed), kept in the process, and `steps` gradients per poisoned row.
+    """
+
+    clean_label: ClassVar[bool] = True
+
+    rate: float = 0.25
+    """Poisoned rows as a fraction of the target class."""
+    eps: float = 8 / 255
+    """Largest change of a pixel by the adversarial noise."""
+    steps: int = 30
+    """Steps of projected gradient ascent, each of 2.5 * eps / steps."""
+    size: int = 3
+    """Side of each corner mark in pixels."""
+    amplitude: float = 1.0
+    """Strength of the corner marks in training; at test time it is always 1."""
+
+    def trigger(self, task: Task, seed: int) -> Trigger:
+        image_shape(self, task)
+        return Corners(size=self.size)
+
+    def poison(self, data: Data, task: Task, seed: int) -> Data:
+        image_shape(self, task)
+        rows = self.choose(data, task, seed)
+        if len(rows) == 0:
+            return super().poison(data, task, seed)
+        model = _surrogate(task, seed)
+        parts = []
+        for at in rows.split(model.chunk):
+            rng = generator("pgd", self.spec(), seed, int(at[0]))
+            parts.append(pgd(model, take(data.x, at), data.y[at], self.eps, self.steps, rng) - take(data.x, at))
+        hidden = Stored(weights={"rows": rows, "delta": torch.cat(parts)})
+        planted = hidden | Corners(size=self.size, amplitude=self.amplitude)
+        return data.stamp(rows, planted, label=None, seed=seed_of("stamp", self.key(), seed))
+
+
+@lru_cache(maxsize=4)
+def _surrogate(task: Task, seed: int) -> Model:
+    other = seed_of("surrogate", seed)
+    return task.train(task.load("train", seed), seed=other)
+
+
+def pgd(model: Model, x: Tensor, y: Tensor, eps: float, steps: int, rng: torch.Generator) -> Tensor:
+    """Untargeted projected gradient ascent in the L-infinity ball from a random start (Madry et al., 2018).
+
+    Args:
+        x: (N, C, H, W) in [0, 1], at most one chunk. y: (N,) true labels. eps: radius. steps: number of steps.
+
+    Returns:
+        (N, C, H, W) on the CPU, in [0, 1] and within eps of x.
+    """
+    start, labels = x.to(model.device), y.to(model.device)
+    here = (start + (torch.rand(x.shape, generator=rng).to(start) * 2 - 1) * eps).clamp(0, 1)
+    for _ in range(steps):
+        here = here.detach().requires_grad_()
+        with torch.enable_grad():
+            loss = F.cross_entropy(model.logits_at(model.embed(here)), labels, reduction="sum")
+            (slope,) = torch.autograd.grad(loss, here)
+        here = here.detach() + 2.5 * eps / steps * slope.sign()
+        here = torch.minimum(torch.maximum(here, start - eps), start + eps).clamp(0, 1)
+    return here.detach().cpu()
