@@ -92,6 +92,7 @@ class NeuralCleanse(ModelDetector):
             "sizes": [round(s, 4) for s in sizes.tolist()],
             "reached": reached.tolist(),
             "epochs": search.epochs,
+            "success": round(search.success(target), 4),
             "log_gap": round(float(logs.median() - logs.min()), 4),
         }
         flagged: bool | None = None
@@ -142,6 +143,15 @@ class _Search:
     def sizes(self) -> Tensor:
         """(K,) sizes of the triggers kept."""
         return self.trigger.size().detach()
+
+    @torch.no_grad()
+    def success(self, k: int) -> float:
+        """Share of all samples that the trigger kept for class k sends there."""
+        hits, size = 0, self.model.chunk
+        for rows in torch.arange(len(self.inputs.values), device=self.model.device).split(size):
+            logits = self.model.logits_at(self.trigger(self.inputs.at(rows), torch.full_like(rows, k)))
+            hits += int((logits.argmax(1) == k).sum())
+        return hits / len(self.inputs.values)
 
     def run(self, group: Tensor) -> None:
         """Search the triggers of some classes and leave the best of each in place."""
