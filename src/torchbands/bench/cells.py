@@ -26,9 +26,9 @@ from torchbands.core.metric import Undefined, Value, to_json
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.trigger import Trigger
-from torchbands.measures import stealth
 from torchbands.measures.cost import Cost, measured
 from torchbands.measures.effectiveness import Effect, auroc, decisions, der, effect, histogram, ranking
+from torchbands.measures.stealth import measure
 
 #: Test rows of each kind that an input detector is judged on.
 JUDGED_ROWS = 1000
@@ -74,7 +74,7 @@ def assess(victim: Victim, control: Victim | None, bench: Bench | None = None) -
         metrics["lift"] = base if isinstance(base, Undefined) else asr if isinstance(asr, Undefined) else asr - base
     return {
         "metrics": to_json(metrics),
-        "stealth": {axis: to_json(values) for axis, values in stealth.measure(victim, control).items()},
+        "stealth": {axis: to_json(values) for axis, values in measure(victim, control).items()},
         "samples": _samples(bench),
     }
 

@@ -119,6 +119,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
     Images smaller than 11 pixels use the largest odd window that fits.
     """
+    a, b = a.double(), b.double()  # variances are differences of nearly equal numbers
     side = min(11, a.shape[-1] - (1 - a.shape[-1] % 2))
     at = torch.arange(side, dtype=a.dtype, device=a.device) - side // 2
     g = torch.exp(-(at**2) / (2 * 1.5**2))
@@ -132,7 +133,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
     value = ((2 * ma * mb + c1) * (2 * cov + c2)) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
-    return value.flatten(1).mean(1)
+    return value.flatten(1).mean(1).float()
 
 
 def high_frequency(x: Tensor) -> Tensor:
