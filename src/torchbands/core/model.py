@@ -186,17 +186,19 @@ class Model:
         """(N, D) float32 on the CPU: what enters the linear head, or a layer's output (maps averaged over space)."""
         if layer is None:
             return self.outputs(x).features
-        caught: list[Tensor] = []
+        last: dict[int, Tensor] = {}  # of each chunk; a layer that is used twice gives its last output
+        at = 0
         handle = self._layer(layer).register_forward_hook(
-            lambda _, args, out: caught.append(_pooled(_first(out).detach().float()).cpu())
+            lambda _, args, out: last.update({at: _pooled(_first(out).detach().float()).cpu()})
         )
         try:
             with torch.no_grad():
                 for part in self._chunks(x):
                     self._forward(self.encode(part))
+                    at += 1
         finally:
             handle.remove()
-        return torch.cat(caught)
+        return torch.cat(list(last.values()))
 
     def _state(self, x: object) -> tuple[int, ...]:
         tensors = [] if self._module is None else [*self._module.parameters(), *self._module.buffers()]
@@ -308,14 +310,20 @@ class Model:
                 raise NotApplicable("no linear head was found to cut before")
             return Split(self.features, self.module.get_submodule(self.head))
         target = self._layer(layer)
-        dummy = self.encode(self.modality.random(1, torch.Generator().manual_seed(1)))
+        rng = torch.Generator().manual_seed(1)
 
-        def head(h: Tensor) -> Tensor:
-            handle = target.register_forward_hook(lambda *_: h)
-            try:
-                return self.modality.call(self.module, dummy)
-            finally:
-                handle.remove()
+        def head_of(rows: int) -> Callable[[Tensor], Tensor]:
+            dummy = self.encode(self.modality.random(rows, rng)) if rows else None
+
+            def head(h: Tensor) -> Tensor:
+                e = self.encode(self.modality.random(len(h), rng)) if dummy is None else dummy
+                handle = target.register_forward_hook(lambda *_: h)
+                try:
+                    return self.modality.call(self.module, e)
+                finally:
+                    handle.remove()
+
+            return head
 
         def body(x: Batch) -> Tensor:
             caught: list[Tensor] = []
@@ -327,14 +335,17 @@ class Model:
             return caught[0]
 
         probe = self.modality.random(4, torch.Generator().manual_seed(2))
-        with torch.no_grad():
-            try:
-                same = torch.allclose(head(body(probe)).float().cpu(), self.logits(probe), atol=1e-2, rtol=1e-2)
-            except RuntimeError:
-                same = False
-        if not same:
-            raise NotApplicable(f"layer {layer!r} is no cut: the layers after it see more than its output")
-        return Split(body, head)
+        wanted = self.logits(probe)
+        # one dummy row feeds what is before the cut; networks that ask their input for its length need as many as h has
+        for head in (head_of(1), head_of(0)):
+            with torch.no_grad():
+                try:
+                    got = head(body(probe)).float().cpu()
+                except RuntimeError:
+                    continue
+            if got.shape == wanted.shape and torch.allclose(got, wanted, atol=1e-2, rtol=1e-2):
+                return Split(body, head)
+        raise NotApplicable(f"layer {layer!r} is no cut: the layers after it see more than its output")
 
     @contextmanager
     def training(self) -> Iterator[nn.Module]:
