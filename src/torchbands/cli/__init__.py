@@ -1,0 +1,52 @@
+"""The command `bands`: parses, calls, prints. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName
+
+DONE, TOOL_ERROR, DECLINED, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 2, 3, 4, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code: 0 done, 2 something went wrong, 3 the method does not apply, 4 wrong usage, 130 interrupted.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    verbose = any(flag in args for flag in ("-v", "--verbose"))
+    args = [a for a in args if a not in ("-v", "--verbose")]
+    try:
+        from .tree import run
+
+        code = run(args)
+        sys.stdout.flush()
+        return code
+    except BandsError as error:
+        return _fail(f"error: {error}", USAGE if isinstance(error, (InputError, UnknownName)) else TOOL_ERROR, verbose)
+    except NotApplicable as declined:
+        return _fail(f"not applicable: {declined.reason}", DECLINED, verbose)
+    except SystemExit as stop:  # the parsers' own: 0 after --help, 2 for a wrong command line
+        return DONE if stop.code in (0, None) else USAGE
+    except KeyboardInterrupt:
+        return _fail(
+            "\ninterrupted: whatever was finished is kept; the same command goes on from there", INTERRUPTED, False
+        )
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        hint = "" if verbose else "\n  run it again with -v to see where; please report it"
+        return _fail(f"error: {type(error).__name__}: {error}{hint}", TOOL_ERROR, verbose)
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,79 @@
+"""What is printed, and where: results to stdout, progress and remarks to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+
+def out() -> Console:
+    """stdout; wide where it is no terminal, so that nothing is cut in a pipe. NO_COLOR is respected."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def note(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout, alone."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """A table; cells are plain text, never markup."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=any(columns))
+    for i, column in enumerate(columns):
+        last = i == len(columns) - 1
+        table.add_column(Text(column, style="bold"), justify="right" if i in right else "left", no_wrap=not last)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = out()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+class Bar:
+    """One progress bar on stderr; where that is no terminal, a line whenever the work named changes."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.task = None if progress is None else progress.add_task("starting", total=None)
+        self.last = ""
+
+    def __call__(self, done: float, total: float | None, what: str) -> None:
+        if self.progress is not None and self.task is not None:
+            self.progress.update(self.task, completed=done, total=total, description=_short(what))
+        elif what != self.last:
+            self.last = what
+            note(f"[{done:g}/{total:g}] {what}" if total else what)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """A bar for the length of the block."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Bar(None)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Bar(progress)
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,93 @@
+"""`bands list` and `bands show`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from typing import Any
+
+from torchbands.core.method import Method
+from torchbands.core.registry import find, listing
+
+from . import console
+from .flags import settings
+
+_NEEDS = {
+    "gradients": "gradients through the model",
+    "features": "the model's inner features",
+    "weights": "the model's weights",
+    "units": "the model's layers",
+    "logits": "the model's outputs",
+    "training-run": "to run the training itself",
+    "poison-rate": "a guess of the share of poison",
+    "target": "the suspected target class",
+    "model": "a model trained on the data",
+}
+_USED = {"attack": "bands attack {}"} | dict.fromkeys(
+    ("input-detector", "model-detector", "data-filter", "training", "repair"), "bands defend {} VICTIM"
+)
+
+
+def show_list(given: argparse.Namespace) -> int:
+    """Every method, or those of one role."""
+    found = listing(given.role)
+    if given.json:
+        console.print_json([_facts(cls) for cls in found])
+        return 0
+    rows = [(cls.role, cls.name, _first_line(cls), cls.paper) for cls in found]
+    console.print_table(("role", "name", "what it is", "paper"), rows)
+    return 0
+
+
+def show(given: argparse.Namespace) -> int:
+    """One method: what it is, needs, and may be set to."""
+    cls = find(given.name)
+    if given.json:
+        console.print_json(_facts(cls) | {"doc": inspect.getdoc(cls) or "", "settings": _settings(cls)})
+        return 0
+    to = console.out()
+
+    def line(text: str = "", style: str = "") -> None:
+        to.print(text, style=style or None, markup=False)
+
+    line(f"{cls.name} · {cls.role}", "bold")
+    line(cls.paper or "no paper")
+    line()
+    line(inspect.getdoc(cls) or "(no description)")
+    line()
+    line("needs: " + (", ".join(_need(n) for n in cls.needs) or "nothing beyond the role's own inputs"))
+    if found := settings(cls):
+        line()
+        rows = [(f"--{s.name.replace('_', '-')}", s.type, _value(s.default), s.about) for s in found]
+        console.print_table(("setting", "type", "default", "meaning"), rows)
+    if cls.role in _USED:
+        name = cls.name if len([c for c in listing() if c.name == cls.name]) == 1 else f"{cls.role}/{cls.name}"
+        line()
+        line(f"use it: {_USED[cls.role].format(name)}")
+    return 0
+
+
+def _facts(cls: type[Method]) -> dict[str, Any]:
+    about = {"role": cls.role, "name": cls.name, "version": cls.version, "paper": cls.paper, "needs": list(cls.needs)}
+    return about | {"about": _first_line(cls), "module": cls.__module__}
+
+
+def _settings(cls: type[Method]) -> list[dict[str, Any]]:
+    return [{"name": s.name, "type": s.type, "default": _plain(s.default), "about": s.about} for s in settings(cls)]
+
+
+def _plain(value: Any) -> Any:
+    return value.spec() if isinstance(value, Method) else list(value) if isinstance(value, tuple) else value
+
+
+def _value(value: Any) -> str:
+    return value.label() if isinstance(value, Method) else str(value)
+
+
+def _need(need: str) -> str:
+    kind, _, count = need.partition(":")
+    return f"{count} clean labelled samples" if kind == "clean" else _NEEDS.get(kind, kind)
+
+
+def _first_line(cls: type[Method]) -> str:
+    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
