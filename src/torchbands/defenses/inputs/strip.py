@@ -1,0 +1,98 @@
+"""STRIP: a triggered input keeps its prediction whatever is laid over it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Batch, Column, Data, concat, take
+from torchbands.core.defense import FittedDetector, InputDetector, per_row, require
+from torchbands.core.errors import InputError
+from torchbands.core.method import method
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng, generator, seed_of
+
+
+@method("strip", paper="Gao et al., ACSAC 2019, arXiv:1902.06531", needs=("logits", "clean:320"))
+class STRIP(InputDetector):
+    """Minus the mean entropy, in bits, of the predictions on an input with each of N clean samples laid over it.
+
+    Every input gets the same N overlays, so its score does not depend on the batch it comes in. The threshold leaves
+    `frr` of clean inputs above it, by a normal distribution fitted to the scores of clean samples that are no overlays.
+
+    Needs: logits (a black box will do), clean samples (labels are not read).
+
+    Deviations from the paper: 64 overlays (paper: 100); up to 256 clean samples for the threshold (paper: 2,000).
+    Overlays are added and clipped to the valid range, as in the authors' code; "blend" takes half of each instead, as
+    many toolkits do.
+
+    Cost: `overlays` forward passes per input.
+    """
+
+    overlays: int = 64
+    """Clean samples laid over every input."""
+    superposition: Literal["add", "blend"] = "add"
+    """x + overlay, or their mean."""
+    frr: float = 0.01
+    """Share of clean inputs that may be rejected."""
+    calibration: Literal["normal", "quantile"] = "normal"
+    """How the threshold is read off the clean scores."""
+    calibration_rows: int = 256
+    """Clean samples used for the threshold, at most."""
+
+    def __post_init__(self) -> None:
+        if min(self.overlays, self.calibration_rows) < 1 or not 0 < self.frr < 1:
+            raise InputError("strip: overlays and calibration_rows are at least 1 and frr is between 0 and 1")
+
+    def fit(self, model: Model, clean: Data, *, seed: int = 0) -> FittedDetector:
+        require(self, model, clean)
+        if len(clean) < 2:
+            raise InputError(f"strip needs clean samples to lay over inputs and others to compare, got {len(clean)}")
+        order = torch.randperm(len(clean), generator=generator("strip", seed))
+        count = min(self.overlays, len(clean) // 2)
+        alpha, beta = (1.0, 1.0) if self.superposition == "add" else (0.5, 0.5)
+        fitted = FittedSTRIP(model, take(clean.x, order[:count]), alpha, beta, seed_of("strip blend", seed))
+        scores = fitted.score(take(clean.x, order[count : count + self.calibration_rows])).double()
+        if self.calibration == "normal":
+            spread = float(scores.std()) if len(scores) > 1 else 0.0
+            fitted.threshold = float(scores.mean()) + NormalDist().inv_cdf(1 - self.frr) * spread
+        else:
+            fitted.threshold = float(scores.quantile(1 - self.frr))
+        return fitted
+
+
+@dataclass
+class FittedSTRIP(FittedDetector):
+    """STRIP with its overlays drawn."""
+
+    model: Model
+    overlays: Batch
+    alpha: float
+    beta: float
+    seed: int
+    threshold: float | None = None
+
+    def score(self, x: Batch | Column) -> Tensor:
+        """(N,) minus the mean entropy in bits: 0 is the most suspicious there is."""
+        n = len(self.overlays)
+        found = [self._entropies(take(x, rows)) for rows in torch.arange(len(x)).split(max(1, self.model.chunk // n))]
+        return per_row(-torch.cat(found).cpu() if found else torch.zeros(0), len(x), "strip")
+
+    @torch.no_grad()
+    def _entropies(self, batch: Batch) -> Tensor:
+        """(n,) mean over overlays of the entropy over classes, on the model's device."""
+        model, count, n = self.model, len(batch), len(self.overlays)
+        if isinstance(batch, Tensor):
+            batch, self.overlays = batch.to(model.device), self.overlays.to(model.device)
+        under = take(batch, torch.arange(count).repeat_interleave(n))
+        over = concat([self.overlays] * count) if count else self.overlays
+        draws = RowRng(self.seed, torch.arange(n).repeat(count))  # a draw belongs to the overlay, not to the input
+        mixed = model.modality.blend(under, over, self.alpha, self.beta, draws)
+        logits = model.logits_at(model.encode(mixed)) if "gradients" in model.capabilities else model.logits(mixed)
+        logs = logits.log_softmax(1)
+        bits = -(logs.exp() * logs).sum(1) / torch.log(torch.tensor(2.0))
+        return bits.view(count, n).mean(1)
