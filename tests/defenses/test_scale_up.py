@@ -85,7 +85,7 @@ def test_threshold_is_set_however_it_is_given(
 
 def test_calibration_standardises_by_predicted_class(digits: Task) -> None:
     model = Model.black_box(brightness, digits.modality, 3)
-    dim = torch.cat([image(v) for v in (0.06, 0.06, 0.06, 0.04, 0.04, 0.04)])  # class 0, shares .6 and .8
+    dim = torch.cat([image(v) for v in (0.06, 0.06, 0.06, 0.048, 0.048, 0.048)])  # class 0, shares .6 and .8
     bright = torch.cat([image(0.9)] * 6)  # class 1, all 1
     fitted = ScaleUp(calibrated=True).fit(model, Data(torch.cat([dim, bright]), torch.zeros(12, dtype=torch.int64)))
     got = fitted.score(torch.cat([image(0.06), image(0.9), image(0.3)]))

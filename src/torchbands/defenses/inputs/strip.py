@@ -78,9 +78,11 @@ class FittedSTRIP(FittedDetector):
 
     def score(self, x: Batch | Column) -> Tensor:
         """(N,) minus the mean entropy in bits: 0 is the most suspicious there is."""
-        n = len(self.overlays)
-        found = [self._entropies(take(x, rows)) for rows in torch.arange(len(x)).split(max(1, self.model.chunk // n))]
-        return per_row(-torch.cat(found).cpu() if found else torch.zeros(0), len(x), "strip")
+        if len(x) == 0:
+            return torch.zeros(0)
+        together = max(1, self.model.chunk // len(self.overlays))
+        bits = torch.cat([self._entropies(take(x, rows)) for rows in torch.arange(len(x)).split(together)])
+        return per_row(-bits.cpu(), len(x), "strip")
 
     @torch.no_grad()
     def _entropies(self, batch: Batch) -> Tensor:
@@ -89,7 +91,7 @@ class FittedSTRIP(FittedDetector):
         if isinstance(batch, Tensor):
             batch, self.overlays = batch.to(model.device), self.overlays.to(model.device)
         under = take(batch, torch.arange(count).repeat_interleave(n))
-        over = concat([self.overlays] * count) if count else self.overlays
+        over = concat([self.overlays] * count)
         draws = RowRng(self.seed, torch.arange(n).repeat(count))  # a draw belongs to the overlay, not to the input
         mixed = model.modality.blend(under, over, self.alpha, self.beta, draws)
         logits = model.logits_at(model.encode(mixed)) if "gradients" in model.capabilities else model.logits(mixed)
