@@ -116,6 +116,7 @@ class Task(Method):
         """A model trained on data by the task's own recipe."""
         model = self.fresh(seed)
         self.learner.fit(model, data, hooks=hooks, seed=seed_of("fit", seed), progress=progress)
+        model.module.zero_grad(set_to_none=True)
         return model
 
 

@@ -58,6 +58,9 @@ class _Subject:
                 step()
             except ContractError as error:
                 raise ContractError(f"{self.cls.role}/{self.cls.name} on {what}: {error}") from error
+            except Exception as error:
+                said = f"crashed with {error!r}; to decline, raise NotApplicable"
+                raise ContractError(f"{self.cls.role}/{self.cls.name} on {what}: {said}") from error
 
         return case
 
@@ -91,11 +94,13 @@ def check_method(method: str | type[Method] | Method, tasks: Sequence[str] | Non
     """
     subject = _Subject(_class(method), tasks or MODALITIES)
     broken = []
-    for _, case in subject.cases():
+    for i, (_, case) in enumerate(subject.cases()):
         try:
             case()
         except ContractError as error:
             broken.append(str(error))
+            if i == 0:  # a method of the wrong form cannot be run
+                break
     if broken:
         raise ContractError("\n".join(broken))
     return dict(subject.outcomes)

@@ -1,0 +1,346 @@
+"""The contract catches what it is there to catch: each method here breaks one rule."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from torchbands.attacks.badnets import BadNets
+from torchbands.core import registry
+from torchbands.core.attack import Attack
+from torchbands.core.data import Data, whole
+from torchbands.core.defense import (
+    Aggregator,
+    DataFilter,
+    Finding,
+    ModelDetector,
+    Repair,
+    RoundContext,
+    Suspicion,
+)
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import Method, method
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.task import Task
+from torchbands.core.trigger import Trigger
+from torchbands.testing import ContractError, check_method, contract_cases
+
+
+@pytest.fixture(autouse=True)
+def scratch() -> Iterator[None]:
+    """Methods registered here are forgotten."""
+    registry.discover()
+    before = dict(registry._methods)
+    yield
+    registry._methods.clear()
+    registry._methods.update(before)
+
+
+def refused(cls: type[Method], said: str, tasks: tuple[str, ...] = ("tabular",)) -> None:
+    with pytest.raises(ContractError, match=said):
+        check_method(cls, tasks)
+
+
+PAPER = {"paper": "Nobody, 2000"}
+
+
+class Base(Attack):
+    """The plain trigger. Deviations from the paper: none."""
+
+    def trigger(self, task: Task, seed: int) -> Trigger:
+        return task.modality.default_trigger()
+
+
+def test_a_good_method_passes_and_says_what_it_did() -> None:
+    outcomes = check_method("badnets", ("tabular", "text"))
+    assert set(outcomes) == {"tabular", "text"} and all(o.ran for o in outcomes.values())
+    assert contract_cases(["badnets"])[0][0] == "attack/badnets: form"
+
+
+def test_form_paper_docstring_and_deviations() -> None:
+    refused(method("t-nameless")(type("Nameless", (Base,), {"__doc__": Base.__doc__})), "names no paper")
+    refused(method("t-undocumented", **PAPER)(type("Undocumented", (Base,), {})), "no docstring of its own")
+    bare = type("Bare", (Base,), {"__doc__": "Just this.", "__module__": "torchbands.core.attack"})
+    refused(method("t-bare", **PAPER)(bare), "no 'Deviations")
+    long = type("Long", (Base,), {"__doc__": "x" * 130 + "\n\nDeviations: none."})
+    refused(method("t-long", **PAPER)(long), "130 characters long")
+
+
+def test_form_defaults_freezing_and_spec() -> None:
+    @method("t-needy", **PAPER)
+    class Needy(Base):
+        """Needs an argument. Deviations: none."""
+
+        what: int
+
+    refused(Needy, "cannot be constructed without arguments")
+
+    @method("t-nan", **PAPER)
+    class NotANumber(Base):
+        """A setting that JSON does not know. Deviations: none."""
+
+        scale: float = float("nan")
+
+    refused(NotANumber, "spec does not round-trip through JSON")
+
+
+def test_honesty_an_oracle_says_so_in_its_name() -> None:
+    def inspect(self: Any, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        return Finding(0.0)
+
+    made = type("Knows", (ModelDetector,), {"__doc__": "Knows. Deviations: none.", "inspect": inspect})
+    refused(method("t-knows", needs=("target",), **PAPER)(made), "put 'oracle' in its name")
+
+
+def test_an_attack_that_touches_what_it_does_not_own() -> None:
+    @method("t-greedy", **PAPER)
+    class Greedy(Base):
+        """Poisons the first rows, whoever owns them. Deviations: none."""
+
+        def choose(self, data: Data, task: Task, seed: int, count: int | None = None) -> Tensor:
+            return torch.arange(40)
+
+    refused(Greedy, "touched rows that it does not own")
+
+
+def test_an_attack_that_does_not_say_what_it_changed() -> None:
+    @method("t-secretive", **PAPER)
+    class Secretive(Base):
+        """Changes rows and denies it. Deviations: none."""
+
+        def poison(self, data: Data, task: Task, seed: int) -> Data:
+            out = super().poison(data, task, seed)
+            assert out.poisoned is not None
+            return replace(out, poisoned=torch.zeros_like(out.poisoned))
+
+    refused(Secretive, "does not call poisoned")
+
+
+def test_an_attack_that_writes_into_the_training_data() -> None:
+    @method("t-vandal", **PAPER)
+    class Vandal(Base):
+        """Writes in place. Deviations: none."""
+
+        def poison(self, data: Data, task: Task, seed: int) -> Data:
+            data.x[task.owned(data)[:1]] *= 0.5
+            return super().poison(data, task, seed)
+
+    from torchbands.testing import toys
+
+    refused(Vandal, "changed the data it was given")
+    toys._load.cache_clear()
+
+
+def test_an_attack_whose_seed_does_not_decide() -> None:
+    count = iter(range(1000))
+
+    @method("t-moody", **PAPER)
+    class Moody(Base):
+        """Other rows each time. Deviations: none."""
+
+        def choose(self, data: Data, task: Task, seed: int, count_: int | None = None) -> Tensor:
+            return super().choose(data, task, next(count))
+
+    refused(Moody, "the same seed gave other poison")
+
+
+def test_a_clean_label_attack_that_relabels() -> None:
+    @method("t-liar", **PAPER)
+    class Liar(Base):
+        """Says clean-label, flips labels. Deviations: none."""
+
+        clean_label: ClassVar[bool] = True
+
+        def poison(self, data: Data, task: Task, seed: int) -> Data:
+            rows = self.choose(data, task, seed)
+            return data.stamp(rows, self.trigger(task, seed), label=1, seed=seed)
+
+    refused(Liar, "is clean-label and changed labels")
+
+
+def test_a_trigger_that_depends_on_its_batch_or_cannot_be_saved() -> None:
+    @method("t-batchy")
+    class Batchy(Trigger):
+        """Depends on the first row."""
+
+        def __call__(self, batch: Tensor, rng: RowRng) -> Tensor:
+            return torch.minimum(batch, batch[:1])
+
+    hidden: dict[int, Tensor] = {}
+
+    @method("t-closure")
+    class Closure(Trigger):
+        """Keeps its pattern outside of itself."""
+
+        def __call__(self, batch: Tensor, rng: RowRng) -> Tensor:
+            return batch * hidden.get(id(self), torch.tensor(0.0))
+
+    class Uses(Base):
+        def trigger(self, task: Task, seed: int) -> Trigger:
+            made = self.kind()
+            hidden[id(made)] = torch.tensor(1.0)
+            kept.append(made)
+            return made
+
+    kept: list[Trigger] = []
+    for kind, said in ((Batchy, "depends on the batch it comes in"), (Closure, "another after saving")):
+        body = {"__doc__": "x. Deviations: none.", "kind": kind}
+        cls = method(f"t-{kind.__name__}", **PAPER)(type(f"Uses{kind.__name__}", (Uses,), body))
+        refused(cls, said, ("observation",))
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda: torch.rand(1), "global generator of torch"),
+        (lambda: np.random.rand(), "global generator of numpy.random"),
+        (lambda: random.random(), "global generator of random"),
+        (lambda: print("hello"), "printed to stdout: 'hello"),
+    ],
+)
+def test_side_effects(draw: Any, said: str) -> None:
+    @method("t-noisy", **PAPER)
+    class Noisy(ModelDetector):
+        """Has a side effect. Deviations: none."""
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            draw()
+            return Finding(1.0)
+
+    refused(Noisy, said)
+
+
+@pytest.mark.parametrize("what", ["weights", "mode", "gradients", "hooks"])
+def test_a_defense_that_leaves_the_model_changed(what: str) -> None:
+    @method("t-messy", **PAPER)
+    class Messy(ModelDetector):
+        """Leaves traces. Deviations: none."""
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            first = next(model.module.parameters())
+            if what == "weights":
+                with torch.no_grad():
+                    first.mul_(1.01)
+            elif what == "mode":
+                model.module.train()
+            elif what == "gradients":
+                first.grad = torch.zeros_like(first)
+            else:
+                model.module.register_forward_hook(lambda *_: None)
+            return Finding(1.0)
+
+    refused(Messy, "changed the model's weights" if what == "weights" else "left the model in train mode, or with")
+
+
+def test_a_repair_that_hands_back_the_broken_model() -> None:
+    @method("t-idle", **PAPER)
+    class Idle(Repair):
+        """Does nothing. Deviations: none."""
+
+        def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
+            return model
+
+    refused(Idle, "gave back the model it was given")
+
+
+def test_a_filter_of_the_wrong_shape_and_one_that_is_not_finite() -> None:
+    for scores, said in ((torch.zeros(3), r"not \(1024,\)"), (torch.full((1024,), torch.nan), "not all finite")):
+
+        @method("t-odd", **PAPER)
+        class Odd(DataFilter):
+            """Wrong scores. Deviations: none."""
+
+            def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
+                return Suspicion(scores)  # noqa: B023
+
+        refused(Odd, said)
+        registry._methods.pop(("data-filter", "t-odd"))
+
+
+def test_a_detector_of_no_use_anywhere_and_one_that_always_declines() -> None:
+    @method("t-blind", **PAPER)
+    class Blind(ModelDetector):
+        """Says the same of everything. Deviations: none."""
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            return Finding(0.5)
+
+    refused(Blind, r"is of use on no toy: tabular: planted 0.5, clean 0.5")
+
+    @method("t-shy", **PAPER)
+    class Shy(ModelDetector):
+        """Declines. Deviations: none."""
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            raise NotApplicable(reason)
+
+    reason = "not today"
+    refused(Shy, "tabular: declined: not today")
+    reason = ""
+    refused(Shy, "declined without a reason")
+
+
+def test_a_defense_sees_no_truth() -> None:
+    seen: list[Data] = []
+
+    @method("t-peeping", needs=("clean:40",), **PAPER)
+    class Peeping(DataFilter):
+        """Looks for the truth. Deviations: none."""
+
+        def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
+            assert clean is not None
+            seen.extend((data, clean))
+            return Suspicion(torch.arange(len(data)) / len(data))
+
+    with pytest.raises(ContractError, match="of use on no toy"):
+        check_method(Peeping, ("tabular",))
+    for data in seen:
+        assert data.poisoned is None and not data.meta and isinstance(whole(data.x), Tensor) and data.x is whole(data.x)
+    assert len(seen[1]) == 40 and seen[1].y.bincount().tolist() == [10] * 4
+
+
+def test_a_crash_is_no_way_to_decline() -> None:
+    @method("t-crash", **PAPER)
+    class Crash(ModelDetector):
+        """Crashes. Deviations: none."""
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            raise KeyError("channels")
+
+    refused(Crash, r"on tabular: crashed with KeyError\('channels'\); to decline, raise NotApplicable")
+
+
+def test_an_aggregator_that_ignores_its_clients() -> None:
+    @method("t-deaf", **PAPER)
+    class Deaf(Aggregator):
+        """Never moves. Deviations: none."""
+
+        def aggregate(self, updates: Tensor, context: RoundContext) -> tuple[Tensor, Tensor]:
+            return torch.zeros(updates.shape[1]), torch.zeros(len(updates))
+
+    refused(Deaf, "of use on no toy")
+
+
+def test_quick_settings_are_used_by_the_contract_alone() -> None:
+    rates: list[float] = []
+
+    @method("t-quick", **PAPER)
+    class Quick(BadNets):
+        """Records its rate. Deviations: none."""
+
+        contract_settings: ClassVar[dict[str, Any]] = {"rate": 0.25}
+
+        def trigger(self, task: Task, seed: int) -> Trigger:
+            rates.append(self.rate)
+            return super().trigger(task, seed)
+
+    check_method(Quick, ("tabular",))
+    assert set(rates) == {0.25} and Quick().rate == 0.1
