@@ -41,8 +41,8 @@ def finetune(
 ) -> None:
     """Train the model in place with SGD and a cosine schedule over its steps.
 
-    Rows are encoded once and stay on the device; an epoch's batches differ by at most one row in size. bfloat16 autocast
-    where the device computes it natively. The same seed gives the same weights on one machine.
+    Rows are encoded once and stay on the device; an epoch's batches differ by at most one row in size. bfloat16
+    autocast where the device computes it natively. The same seed gives the same weights on one machine.
 
     Args:
         step: how one update is made; sharpness-aware and masked updates put theirs here.
@@ -65,7 +65,7 @@ def finetune(
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
                         logits = model.run(e.at(rows)).float()
                     loss = F.cross_entropy(logits, y[rows], label_smoothing=label_smoothing)
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     nonlocal total
                     total = total + loss.detach()
                     return loss
