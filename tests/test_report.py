@@ -17,6 +17,7 @@ from torchbands.core.metric import Interval
 from torchbands.report.fragments import harmless
 from torchbands.report.means import between_models, share_interval
 from torchbands.report.results import Results
+from torchbands.report.roles import quality, word
 from torchbands.report.terms import number, spread
 
 EVIL = "<script>alert(1)</script>"
@@ -136,6 +137,13 @@ def test_intervals_of_shares_and_of_perfect_rankings_are_not_points() -> None:
     assert between_models([], [1.0]) is None
 
 
+def test_an_auroc_that_may_be_chance_gets_no_good_shade() -> None:
+    def shade(mean: float, low: float) -> str:
+        return word(quality("model-detector", {"auroc": Interval(mean, low, 1.0, 3)}, False))
+
+    assert [shade(1.0, 0.28), shade(1.0, 0.6), shade(0.8, 0.6), shade(0.5, 0.1)] == ["", "strong", "partial", "weak"]
+
+
 def test_numbers_read_as_a_reader_expects() -> None:
     assert number("asr", 0.98765) == "98.8 %"
     assert number("lift", -0.031) == "−3.1 %"
@@ -250,6 +258,16 @@ def test_records_of_an_earlier_grid_in_the_same_store_are_left_out(tmp_path: Pat
     edit(folder, "outcomes/v-1-0.json", attack_spec={**spec, "params": {"rate": 0.2}})
     labels = [a.label for a in report.collect(folder).tasks[0].attacks]
     assert "badnets" in labels and "blended(alpha=0.1)" not in labels
+
+
+def test_an_unfinished_grid_says_how_much_is_left(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    assert report.collect(folder).missing == 0
+    names = {"attacks": [{"name": a.split("(")[0]} for a in report_store.ATTACKS]}
+    grid = names | {"tasks": ["vision/digits"], "defenses": list(report_store.DEFENSES), "seeds": [0]}
+    edit(folder, "grid.json", grid=grid | {"clean_seeds": [0, 1]})
+    assert report.collect(folder).missing == 11
+    assert "11 runs of the grid are still to be done" in report.write(folder)[0].read_text()
 
 
 def test_a_victim_that_failed_is_a_row_that_says_so(tmp_path: Path) -> None:

@@ -44,7 +44,20 @@ def collect(store: str | Path) -> Results:
         grid=grid.get("grid") or {},
         tasks=tuple(_task(labels[task], victims, cells[task]) for task, victims in sorted(by_task.items())),
         problems=tuple(files.problems),
+        missing=_missing(grid.get("grid"), len(files.victims) + len(files.defenses)),
     )
+
+
+def _missing(grid: Any, found: int) -> int:
+    """Cells that the grid asks for beyond those found; 0 where the store does not say what it asks for."""
+    kinds = ("tasks", "attacks", "defenses", "seeds")
+    if not isinstance(grid, dict) or not all(isinstance(grid.get(k), list) for k in kinds):
+        return 0
+    benign = sum(isinstance(a, dict) and a.get("name") == BENIGN for a in grid["attacks"])
+    seeds, extra = set(grid["seeds"]), set(grid.get("clean_seeds") or ())
+    victims: int = len(grid["tasks"]) * ((len(grid["attacks"]) - benign) * len(seeds) + benign * len(seeds | extra))
+    asked: int = victims * (1 + len(grid["defenses"]))
+    return max(0, asked - found)
 
 
 def _task(label: str, victims: list[Record], records: list[Record]) -> TaskResults:

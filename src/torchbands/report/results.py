@@ -135,7 +135,7 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole store. `problems` are files that could not be read."""
+    """A whole store. `problems` are files that could not be read; `missing` counts cells of the grid not run yet."""
 
     question: str
     command: str
@@ -145,3 +145,4 @@ class Results:
     grid: Mapping[str, Any]
     tasks: tuple[TaskResults, ...]
     problems: tuple[str, ...] = ()
+    missing: int = 0

@@ -78,7 +78,7 @@ RULES = {
     "detectors": "AUROC: strong from 0.90, weak below 0.70.",
     "repairs": "Attack success afterwards plus twice the accuracy lost: strong up to 20 %, weak above 60 %.",
     "benign": "Without an attack, false alarms (or twice the accuracy lost): strong up to 20 %, weak above 60 %.",
-    "mean": "The shade goes by the mean alone; a wide interval means too few models to be sure.",
+    "mean": "The shade goes by the mean; an AUROC whose interval reaches down to chance gets no shade unless it is weak.",
 }
 
 
@@ -88,8 +88,10 @@ def quality(role: str, metrics: Mapping[str, Interval], benign: bool) -> float |
     name = None if known is None else known.benign if benign else known.headline
     if known is None or name is None or name not in metrics:
         return None
-    value = metrics[name].mean
+    value, low = metrics[name].mean, metrics[name].low
     if name == "auroc":
+        if low is not None and low <= 0.5 and word(_unit(2 * value - 1)) != WEAK:
+            return None
         return _unit(2 * value - 1)
     lost = max(0.0, metrics["ca_drop"].mean) if "ca_drop" in metrics else 0.0
     return _unit(1 - 2 * lost) if name == "ca_drop" else _unit(1 - value - 2 * lost)

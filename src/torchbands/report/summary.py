@@ -13,6 +13,9 @@ def sentences(results: Results) -> list[tuple[str, str]]:
     for task in results.tasks:
         first, *others = _task(task)
         out += [(f"On {task.label}", first[1]) if len(results.tasks) > 1 else first, *others]
+    if results.missing:
+        text = f"{_count(results.missing, 'run')} of the grid are still to be done; the same command goes on with them."
+        out.append(("Unfinished", text))
     if results.problems:
         out.append(("", f"Left out of the numbers: {_count(len(results.problems), 'unreadable file')} of the store."))
     return out
