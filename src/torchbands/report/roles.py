@@ -78,12 +78,12 @@ RULES = {
     "detectors": "AUROC: strong from 0.90, weak below 0.70.",
     "repairs": "Attack success afterwards plus twice the accuracy lost: strong up to 20 %, weak above 60 %.",
     "benign": "Without an attack, false alarms (or twice the accuracy lost): strong up to 20 %, weak above 60 %.",
-    "mean": "The shade goes by the mean; an AUROC whose interval reaches down to chance gets no shade unless it is weak.",
+    "mean": "The shade goes by the mean; an AUROC whose interval reaches chance gets none unless it is weak.",
 }
 
 
 def quality(role: str, metrics: Mapping[str, Interval], benign: bool) -> float | None:
-    """From 0 (useless) to 1 (all one could ask), from the means; None where the headline has no value."""
+    """From 0 (useless) to 1 (all one could ask), by the means; None without a headline or with too few models to say."""
     known = ROLES.get(role)
     name = None if known is None else known.benign if benign else known.headline
     if known is None or name is None or name not in metrics:
