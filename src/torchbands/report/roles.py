@@ -83,7 +83,7 @@ RULES = {
 
 
 def quality(role: str, metrics: Mapping[str, Interval], benign: bool) -> float | None:
-    """From 0 (useless) to 1 (all one could ask), by the means; None without a headline or with too few models to say."""
+    """From 0 (useless) to 1 (all one could ask), by the means; None without a headline, or with too few models."""
     known = ROLES.get(role)
     name = None if known is None else known.benign if benign else known.headline
     if known is None or name is None or name not in metrics:
