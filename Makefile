@@ -32,8 +32,8 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 bench: $(READY)
-	@$(BIN)/bands bench run vision --store store
-	@$(BIN)/bands bench report store
+	@$(BIN)/python -m benchmarks.receipts
+	@$(BIN)/python -m benchmarks.peers
 
 clean:
 	rm -rf $(VENV) $(STORE) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

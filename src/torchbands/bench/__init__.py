@@ -5,7 +5,6 @@ Truth is one small JSON file per cell. Running the same command again is the res
 
 from .cells import assess, judge
 from .grid import Grid, load_grid, presets
-from .population import population
 from .run import Summary, run, status
 
-__all__ = ["Grid", "Summary", "assess", "judge", "load_grid", "population", "presets", "run", "status"]
+__all__ = ["Grid", "Summary", "assess", "judge", "load_grid", "presets", "run", "status"]

@@ -1,0 +1,72 @@
+"""Run benchmark presets and commit what came out: receipts/PRESET.json and docs/results.md.
+
+    python -m benchmarks.receipts [PRESET ...] [--store store] [--only-write]
+
+Every number in docs/results.md comes from here. Rerunning resumes; --only-write writes from what is in the stores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from torchbands import bench, report
+
+PRESETS = ("vision", "training", "population")
+#: Pictures have no place in a receipt.
+_PICTURES = frozenset({"samples", "recovered", "true", "trigger", "histogram"})
+_HEAD = """# Results
+
+Every table here is written by `python -m benchmarks.receipts` from receipts of the same name in
+[`receipts/`](../receipts), which also hold the settings, the versions and the seconds. What the columns mean is in
+[Concepts](concepts.md). Nothing was tuned on a test split, and whatever the numbers are, they are here.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("presets", nargs="*", default=list(PRESETS))
+    parser.add_argument("--store", type=Path, default=Path("store"), help="folder of one store per preset")
+    parser.add_argument("--only-write", action="store_true", help="run nothing")
+    args = parser.parse_args()
+    for preset in args.presets:
+        folder = args.store / preset
+        if not args.only_write:
+            bench.run(
+                preset,
+                folder,
+                command=f"python -m benchmarks.receipts {preset}",
+                progress=lambda a, b, what, _: print(f"[{a}/{b}] {what}", file=sys.stderr),
+            )
+        receipt = Path("receipts") / f"{preset}.json"
+        report.write(folder, receipt, ("json",))
+        plain = _without_pictures(json.loads(receipt.read_text()))
+        receipt.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+        report.write(folder, Path("receipts") / f"{preset}.md", ("md",))
+        print(f"written: {receipt} and receipts/{preset}.md")
+    _write_docs()
+    return 0
+
+
+def _without_pictures(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_pictures(v) for k, v in value.items() if k not in _PICTURES}
+    return [_without_pictures(v) for v in value] if isinstance(value, list) else value
+
+
+def _write_docs() -> None:
+    parts = [_HEAD]
+    for preset in PRESETS:
+        path = Path("receipts") / f"{preset}.md"
+        if path.is_file():
+            body = path.read_text("utf-8").split("## How to read it")[0].strip()
+            shifted = "\n".join(f"#{line}" if line.startswith("#") else line for line in body.splitlines())
+            parts.append(f"{shifted}\n\nMade by `python -m benchmarks.receipts {preset}`.\n")
+    Path("docs/results.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
