@@ -7,8 +7,9 @@ from typing import Any
 
 from torchbands.core.method import Method
 from torchbands.core.registry import find, listing
-from torchbands.testing.behaviour import Outcome, exercise
+from torchbands.testing.behaviour import exercise
 from torchbands.testing.form import PUBLISHED, check_form
+from torchbands.testing.judging import Outcome
 from torchbands.testing.subject import ContractError, demand
 from torchbands.testing.toys import MODALITIES
 

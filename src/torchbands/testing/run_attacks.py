@@ -1,0 +1,76 @@
+"""The rules of behaviour for attacks and their triggers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchbands.core.attack import Attack
+from torchbands.core.data import Data, take, whole
+from torchbands.core.registry import build
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
+from torchbands.testing.judging import Outcome
+from torchbands.testing.subject import demand, differing, same_rows, same_weights, untouched
+from torchbands.testing.toys import toy
+
+
+def run_attack(made: Attack, name: str, twice: bool) -> Outcome:
+    task = toy(name, rows=512, owned_every=2)
+    clean = task.load("train")
+    with untouched(clean):
+        trigger = made.trigger(task, 0)
+        if not made.controls_training:
+            poisoned = made.poison(clean, task, 0)
+            _poison(made, clean, poisoned, made.poison(clean, task, 0), task.owned(clean))
+    check_trigger(trigger, name)
+    if twice:
+        with untouched(clean):
+            first, again = made.run(task, 0), made.run(task, 0)
+        demand(same_weights(first.model, again.model), "the same seed gave another victim")
+        triggered, _ = first.triggered(task.load("test"))
+        demand(same_rows(triggered.x, again.triggered(task.load("test"))[0].x), "the same seed gave another trigger")
+        task.modality.check(whole(triggered.x))
+        check_trigger(first.trigger, name)
+    return Outcome(True)
+
+
+def _poison(made: Attack, clean: Data, first: Data, again: Data, owned: Tensor) -> None:
+    demand(
+        first.poisoned is not None and len(first) == len(clean), "poison() keeps the rows and says which are poisoned"
+    )
+    assert first.poisoned is not None and again.poisoned is not None
+    same = torch.equal(first.poisoned, again.poisoned) and torch.equal(first.y, again.y)
+    demand(same and same_rows(first.x, again.x), "the same seed gave other poison")
+    written, relabelled = differing(first.x, clean.x), first.y != clean.y
+    mine = torch.zeros(len(clean), dtype=torch.bool)
+    mine[owned] = True
+    cover = first.meta.get("cover", torch.zeros_like(mine))
+    demand(not ((written | relabelled | first.poisoned | cover) & ~mine).any(), "touched rows that it does not own")
+    demand(not (written & ~(first.poisoned | cover)).any(), "changed rows that it does not call poisoned or cover")
+    demand(not (relabelled & ~first.poisoned).any(), "relabelled rows that it does not call poisoned")
+    demand(not (made.clean_label and relabelled.any()), "is clean-label and changed labels")
+    demand(made.rate == 0 or bool(first.poisoned.any()), f"poisoned no row at rate {made.rate}")
+
+
+def check_trigger(trigger: Trigger, name: str) -> None:
+    """Pure, independent of the batch, and saveable."""
+    task = toy(name)
+    rows = torch.arange(16)
+    batch = task.load("test")[rows]
+    with untouched(batch):
+        whole_batch = trigger(batch.x, RowRng(1, rows))
+        backwards = trigger(take(batch.x, rows.flip(0)), RowRng(1, rows.flip(0)))
+        back = build(trigger.spec())
+        assert isinstance(back, Trigger)
+        again = back.with_tensors(trigger.tensors())(batch.x, RowRng(1, rows))
+    task.modality.check(whole_batch)
+    near = _close(take(backwards, rows.flip(0)), whole_batch)
+    demand(near, "a row's trigger depends on the batch it comes in: draw from `rng` per row")
+    demand(_close(again, whole_batch), "the trigger was another after saving: put tensors in `weights`")
+
+
+def _close(a: Any, b: Any) -> bool:
+    return torch.allclose(a, b, atol=1e-5) if isinstance(a, Tensor) else list(a) == list(b)
