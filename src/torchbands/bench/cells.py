@@ -149,7 +149,7 @@ def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
 
 def _data(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     model, clean = _fast(bench.victim.model), _clean(bench, defense)
-    require(defense, model)
+    require(defense, model, clean)
     truth, blind = bench.training()
     with measured(model) as cost:
         suspicion = defense.score(blind, model, clean=clean if len(clean) else None, seed=seed)
