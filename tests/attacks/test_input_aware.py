@@ -8,12 +8,14 @@ import pytest
 import torch
 from attack_planting import Plant, Planted, took
 
-from torchbands.attacks.input_aware import InputAware, diversity
+from torchbands.attacks.input_aware import InputAware, JointTraining, diversity
 from torchbands.core.errors import InputError
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.triggers.generated import Generated, harden, write
 from torchbands.zoo.victims import load, save
+
+pytestmark = pytest.mark.timeout(600)  # the generators take about 5 CPU seconds: long on a crowded machine
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +79,18 @@ def test_no_weights_and_too_many_rows_are_refused() -> None:
         Generated()(torch.zeros(1, 1, 8, 8), RowRng(0, torch.arange(1)))
     with pytest.raises(InputError, match="rate"):
         InputAware(rate=0.6, cross=0.6)
+
+
+def test_a_batch_without_triggered_rows_leaves_the_generator_alone(digits: Task) -> None:
+    (hook,) = InputAware(mask_steps=0).hooks(digits, 0)
+    assert isinstance(hook, JointTraining)
+    model, rows = digits.fresh(0), digits.load("train")[:40]
+    hook.begin(model, rows, 0)
+    loss = hook.loss(model, rows.x, rows.y, lambda x: x)
+    assert loss is not None
+    loss.backward()
+    hook.after_step(model)
+    moved = {k: v.clone() for k, v in hook.pattern.named_parameters()}
+    assert hook.loss(model, rows.x[:3], rows.y[:3], lambda x: x) is None
+    hook.after_step(model)
+    assert all(torch.equal(v, moved[k]) for k, v in hook.pattern.named_parameters())

@@ -134,6 +134,7 @@ class JointTraining(Hook):
         network.eval().requires_grad_(False)
 
     def loss(self, model: Model, x: Any, y: Tensor, augment: Callable[[Any], Any]) -> Tensor | None:
+        self.optimizer.zero_grad(set_to_none=True)  # without gradients, the next step moves nothing
         hit, crossed, cover = draft(self.attack, y, model.classes, self.attack.cross)
         order = torch.randperm(len(x), generator=self.rng).to(x.device)
         own, other = torch.cat((hit, cover)), order[: len(crossed)]
@@ -146,7 +147,6 @@ class JointTraining(Hook):
             apart = diversity(x[own][:pairs], x[other][:pairs], patterns[:pairs], foreign[:pairs])
         written = x.index_copy(0, own, ours).index_copy(0, crossed, theirs)
         labels = y.index_copy(0, hit, self.attack.relabel(y[hit], model.classes))
-        self.optimizer.zero_grad(set_to_none=True)
         logits = model.run(model.encode(augment(written))).float()
         return F.cross_entropy(logits, labels) + self.attack.lambda_div * apart
 
