@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import report_store
+from torchbands import zoo
 from torchbands.cli import main
 from torchbands.cli.doctor import CORE, EXTRAS
 from torchbands.cli.flags import field_docs, settings
@@ -298,3 +299,15 @@ def test_a_closed_pipe_is_not_an_error_message() -> None:
         run.stdout.close()
         assert run.stderr.read() == ""
         assert run.wait(timeout=60) == 141
+
+
+def test_a_repair_keeps_its_model_and_a_detector_has_none(
+    tmp_path: Path, planted_victim: Victim, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo.save(planted_victim, tmp_path / "victim")
+    assert main(["defend", "fine-tune", str(tmp_path / "victim"), "--epochs", "1", "-o", str(tmp_path / "mended")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("fine-tune(epochs=1) (repair) on badnets") and "repaired model:" in shown
+    assert zoo.load(tmp_path / "mended").info["repaired_by"]["name"] == "fine-tune"
+    assert main(["defend", "strip", str(tmp_path / "victim"), "-o", str(tmp_path / "no")]) == 4
+    assert "makes no model" in capsys.readouterr().err

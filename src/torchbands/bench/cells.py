@@ -43,6 +43,7 @@ class Bench:
     triggered: Data
     wanted: Tensor
     before: Effect
+    keep: Callable[[Model], None] | None = None
     _training: Data | None = None
     _blind: Data | None = None
 
@@ -79,9 +80,22 @@ def assess(victim: Victim, control: Victim | None, bench: Bench | None = None) -
     }
 
 
-def judge(victim: Victim, defense: Method, *, seed: int = 0, bench: Bench | None = None) -> dict[str, Any]:
-    """Run one defense on one victim: metrics, cost, scores and evidence. Raises NotApplicable when it declines."""
+def judge(
+    victim: Victim,
+    defense: Method,
+    *,
+    seed: int = 0,
+    bench: Bench | None = None,
+    keep: Callable[[Model], None] | None = None,
+) -> dict[str, Any]:
+    """Run one defense on one victim: metrics, cost, scores and evidence. Raises NotApplicable when it declines.
+
+    Args:
+        bench: what is shared between the defenses of one victim.
+        keep: is handed the model that a repair or a robust training made.
+    """
     bench = bench or Bench.of(victim)
+    bench.keep = keep
     for kind, run in _ROLES.items():
         if isinstance(defense, kind):
             with torch.random.fork_rng(devices=[]):
@@ -180,6 +194,8 @@ def _repair(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
 
 
 def _mended(bench: Bench, model: Model, cost: Cost, clean: Data) -> dict[str, Any]:
+    if bench.keep is not None:
+        bench.keep(model)
     before, after = bench.before, effect(model, bench.test, bench.triggered, bench.wanted)
     drop: Value = (
         Undefined("there are no test rows")

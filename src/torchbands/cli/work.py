@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from torchbands.core.attack import Attack, Victim
 from torchbands.core.defense import DEFENSE_ROLES
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.method import Method
+from torchbands.core.model import Model
 from torchbands.core.registry import build, find, listing
 from torchbands.core.task import Task
 
@@ -52,6 +53,10 @@ class DefendFlags:
 
     victim: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="VICTIM", help="Made by `bands attack`.")]
     seed: Annotated[int, tyro.conf.arg(help="Tells this repetition from another.")] = 0
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(aliases=["-o"], metavar="DIR", help="Where a repair's model is kept, as a victim directory."),
+    ] = None
     json: Annotated[bool, tyro.conf.arg(help="Print JSON and nothing else on stdout.")] = False
 
 
@@ -86,11 +91,16 @@ def defend(given: argparse.Namespace) -> int:
     method, flags = parse(cls, DefendFlags, given.rest, f"bands defend {given.name}")
     if not flags.victim.is_dir():
         raise InputError(f"{flags.victim} is no victim directory", hint="make one: bands attack badnets -o DIR")
+    if flags.out is not None and method.role != "repair":
+        raise InputError(f"{method.name} is a {method.role}: it makes no model to keep", hint="leave -o out")
+    made: list[Model] = []
     with console.progress_bar() as bar:
         bar(0, None, "loading the victim")
         victim = zoo.load(flags.victim)
         bar(0, None, f"running {method.name}")
-        found = bench.judge(victim, method, seed=flags.seed)
+        found = bench.judge(victim, method, seed=flags.seed, keep=made.append)
+    if flags.out is not None:
+        zoo.save(replace(victim, model=made[0], info={**victim.info, "repaired_by": method.spec()}), flags.out)
     if flags.json:
         facts = {"victim": str(flags.victim), "defense": method.spec(), "role": method.role, "seed": flags.seed}
         console.print_json(facts | found)
@@ -99,7 +109,11 @@ def defend(given: argparse.Namespace) -> int:
     _print_metrics(title, found["metrics"])
     cost = found["cost"]
     used = f"{cost['seconds']:.1f} s, {cost['forward_passes'] or 0:,.0f} forward passes"
+    if found.get("target") is not None:
+        print(f"suspected class: {found['target']} ({victim.task.class_names[found['target']]})")
     print(f"cost: {used}, {cost['clean_samples']} clean samples")
+    if flags.out is not None:
+        print(f"repaired model: {flags.out}")
     return 0
 
 
@@ -150,10 +164,10 @@ def _print_metrics(title: str, metrics: dict[str, Any], names: tuple[str, ...] =
     rows = []
     for name in names or [n for n in metrics if n != "undefined"]:
         value = metrics.get(name)
-        title, about = _ONE_MODEL.get(name, (term(name).title, term(name).about))
+        word, about = _ONE_MODEL.get(name, (term(name).title, term(name).about))
         shown = "–" if value is None else number(name, float(value))
         if name in _ONE_MODEL and value is not None:
             shown = "yes" if value else "no"
-        rows.append((title, shown, str(reasons.get(name, "")) or about))
+        rows.append((word, shown, str(reasons.get(name, "")) or about))
     print(title)
     console.print_table(("", "", ""), rows, right=(1,))
