@@ -40,6 +40,7 @@ class FedAvg(Learner):
     """Rounds of local training and aggregation. Rows say whose they are by `meta["client"]`.
 
     Hooks act in malicious clients alone: on their batches and losses, and on the update they send (`Hook.update`).
+    An update holds parameters alone; running statistics are averaged apart, for a scaled variance may be negative.
     """
 
     rounds: int = 10
@@ -64,13 +65,14 @@ class FedAvg(Learner):
         for hook in hooks:
             hook.begin(worker, data[torch.isin(owner, torch.tensor(self.malicious, dtype=owner.dtype))], seed)
         for round_ in range(self.rounds):
-            start = weights_of(model)
+            start, statistics = weights_of(model), _flat(_buffers(model))
             count = max(1, round(self.fraction * len(parts)))
             clients = [sorted(parts)[i] for i in torch.randperm(len(parts), generator=rng)[:count].sort().values]
-            updates = []
+            updates, drifts = [], []
             for client in clients:
                 bad = client in self.malicious
                 load_weights(worker, start)
+                _write(_buffers(worker), statistics)
                 self.local.fit(
                     worker, parts[client], hooks=inside if bad else (), seed=seed_of("client", seed, round_, client)
                 )
@@ -78,26 +80,35 @@ class FedAvg(Learner):
                 for hook in hooks if bad else ():
                     delta = hook.update(delta, client, round_)
                 updates.append(delta)
+                drifts.append(_flat(_buffers(worker)) - statistics)
             step, _ = self.aggregator.aggregate(
                 torch.stack(updates), RoundContext(round_, torch.tensor(clients), start.clone())
             )
             load_weights(model, start + step)
+            _write(_buffers(model), statistics + torch.stack(drifts).mean(0))
             if progress is not None:
                 progress(round_ + 1, self.rounds, "round")
 
 
 def weights_of(model: Model) -> Tensor:
-    """(D,) float32: every floating parameter and buffer of a model, in the order of its state dict."""
-    return torch.cat([t.detach().float().flatten() for t in _floats(model)])
+    """(D,) float32: every parameter of a model, in the module's order; running statistics are none."""
+    return _flat(list(model.module.parameters()))
 
 
 def load_weights(model: Model, weights: Tensor) -> None:
     """Write a (D,) vector from `weights_of` into a model."""
-    tensors = _floats(model)
+    _write(list(model.module.parameters()), weights)
+
+
+def _buffers(model: Model) -> list[Tensor]:
+    return [b for b in model.module.buffers() if b.is_floating_point()]
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([t.detach().float().flatten() for t in tensors]) if tensors else torch.zeros(0)
+
+
+def _write(tensors: Sequence[Tensor], values: Tensor) -> None:
     with torch.no_grad():
-        for tensor, part in zip(tensors, weights.split([t.numel() for t in tensors]), strict=True):
+        for tensor, part in zip(tensors, values.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
-
-
-def _floats(model: Model) -> list[Tensor]:
-    return [t for t in model.module.state_dict().values() if t.is_floating_point()]
