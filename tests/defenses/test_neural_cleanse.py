@@ -87,7 +87,7 @@ def test_kept_triggers_succeed_though_the_last_ones_may_not(clean: Data, planted
     assert found.evidence["reached"][found.target] and found.trigger is not None
     stamped = found.trigger(clean.x[torch.arange(len(clean))], RowRng(0, torch.arange(len(clean))))
     assert found.target is not None and share(model, stamped, found.target) >= 0.9
-    assert found.evidence["success"] == pytest.approx(share(model, stamped, found.target), abs=0.01)
+    assert found.evidence["success"][found.target] == pytest.approx(share(model, stamped, found.target), abs=0.01)
 
 
 def rules() -> CostSchedule:

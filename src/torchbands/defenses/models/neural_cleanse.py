@@ -26,8 +26,8 @@ class NeuralCleanse(ModelDetector):
 
     The index is (median - smallest) / (1.4826 MAD) over the sizes of all classes. Flagged: index > 2. Of each class
     the smallest trigger that reached the success threshold is kept, never the last one; a class that never reached it
-    counts as large as the largest. With fewer than 4 classes the index does not exist: the score is then -log of the
-    smallest size and nothing is flagged.
+    counts as the largest size divided by its success rate. With fewer than 4 classes the index does not exist: the
+    score is then -log of the smallest size and nothing is flagged.
 
     Needs: gradients, clean samples (their labels are not read).
 
@@ -83,8 +83,9 @@ class NeuralCleanse(ModelDetector):
 
     def _judge(self, search: _Search) -> Finding:
         reached, sizes = search.reached.cpu(), search.sizes().cpu()
-        if reached.any():
-            sizes = torch.where(reached, sizes, sizes[reached].max())
+        success = [search.success(k) for k in range(len(sizes))]
+        share = torch.tensor(success).clamp_min(1 / self.rows)
+        sizes = torch.where(reached, sizes, sizes.max() / share)
         logs = sizes.clamp_min(1e-6).log()
         target = int(sizes.argmin())
         index, evidence = anomaly_index(sizes)
@@ -92,7 +93,7 @@ class NeuralCleanse(ModelDetector):
             "sizes": [round(s, 4) for s in sizes.tolist()],
             "reached": reached.tolist(),
             "epochs": search.epochs,
-            "success": round(search.success(target), 4),
+            "success": [round(share, 4) for share in success],
             "log_gap": round(float(logs.median() - logs.min()), 4),
         }
         flagged: bool | None = None
