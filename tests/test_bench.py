@@ -82,7 +82,7 @@ def test_an_attack_that_did_not_take_is_marked_invalid(store: Path) -> None:
 
 def test_records_are_json_without_nan(store: Path) -> None:
     for path in store.rglob("*.json"):
-        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path.name} holds {name}"))
+        json.loads(path.read_text(), parse_constant=lambda name, at=path.name: pytest.fail(f"{at} holds {name}"))
 
 
 def test_undefined_is_null_with_a_reason(store: Path) -> None:
@@ -124,8 +124,7 @@ def test_kill_and_resume_equals_an_uninterrupted_run(store: Path, tmp_path: Path
     grid = tmp_path / "grid.json"
     grid.write_text(json.dumps(GRID))
     code = (
-        "import sys, torch; torch.set_num_threads(1)\n"
-        "from torchbands import bench\nbench.run(sys.argv[1], sys.argv[2])"
+        "import sys, torch; torch.set_num_threads(1)\nfrom torchbands import bench\nbench.run(sys.argv[1], sys.argv[2])"
     )
     killed = tmp_path / "killed"
     for _ in range(2):  # killed once early and once late
@@ -167,6 +166,11 @@ def test_a_defense_sees_no_truth(planted_victim: Victim, monkeypatch: pytest.Mon
     bench.judge(planted_victim, NosyModel())
     assert seen[0].poisoned is None and not isinstance(seen[0].x, Overlay) and "cover" not in seen[0].meta
     assert len(seen[1]) == 0, "a method that asks for no clean rows gets none"
+
+
+def test_a_detector_leaves_the_precision_that_repairs_are_judged_in(planted_victim: Victim) -> None:
+    bench.judge(planted_victim, build("model-detector/channel-lipschitz"))
+    assert planted_victim.model.precision == "float32"
 
 
 def test_the_clean_split_is_disjoint_from_train_and_test(digits: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,6 +53,11 @@ class Bench:
         test = victim.task.load("test", victim.seed)
         triggered, wanted = victim.triggered(test)
         return cls(victim, test, triggered, wanted, effect(victim.model, test, triggered, wanted))
+
+    @cached_property
+    def model(self) -> Model:
+        """The victim's model as detectors get it: fast inference. Accuracy and success are always told in float32."""
+        return self.victim.model.at_precision("fast")
 
     def training(self) -> tuple[Data, Data]:
         """The training data with and without the truth about it. Raises NotApplicable where there is none."""
@@ -113,7 +119,7 @@ def _clean(bench: Bench, defense: Method) -> Data:
 
 
 def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
-    model, clean = _fast(bench.victim.model), _clean(bench, defense)
+    model, clean = bench.model, _clean(bench, defense)
     require(defense, model, clean)
     normal = bench.test.sample(JUDGED_ROWS, "judged", bench.victim.seed)
     asked = bench.triggered.sample(JUDGED_ROWS, "judged-triggered", bench.victim.seed)
@@ -134,7 +140,7 @@ def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
 
 
 def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
-    model, clean = _fast(bench.victim.model), _clean(bench, defense)
+    model, clean = bench.model, _clean(bench, defense)
     require(defense, model, clean)
     with measured(model) as cost:
         finding = defense.inspect(model, clean, seed=seed)
@@ -162,7 +168,7 @@ def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
 
 
 def _data(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
-    model, clean = _fast(bench.victim.model), _clean(bench, defense)
+    model, clean = bench.model, _clean(bench, defense)
     require(defense, model, clean)
     truth, blind = bench.training()
     with measured(model) as cost:
@@ -214,11 +220,6 @@ _ROLES: dict[type[Method], Callable[[Bench, Any, int], dict[str, Any]]] = {
     Training: _training,
     Repair: _repair,
 }
-
-
-def _fast(model: Model) -> Model:
-    model.precision = "fast"
-    return model
 
 
 def _record(

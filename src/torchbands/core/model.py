@@ -47,7 +47,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 class Model:
     """A classifier over raw batches of a modality.
 
-    The module is put in eval mode, and its convolutions in channels_last layout. Normalisation belongs inside it: raw images are in [0, 1].
+    The module is put in eval mode, and its convolutions in channels_last layout. Normalisation belongs inside it: raw
+    images are in [0, 1].
 
     Args:
         module: maps encoded batches to (N, classes) logits; None for a black box.
@@ -123,6 +124,12 @@ class Model:
             self.classes,
             precision=self.precision,
             passes=self.passes,
+        )
+
+    def at_precision(self, precision: str) -> Model:
+        """The same weights run in another precision; forward passes are counted together."""
+        return Model(
+            self._module, self.modality, self.classes, predict=self._predict, precision=precision, passes=self.passes
         )
 
     # --- forward ------------------------------------------------------------------------------------------------
