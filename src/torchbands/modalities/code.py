@@ -21,7 +21,7 @@ from torchbands.triggers.code import CARRIER, ENDBR64, InsertNops
 
 @method("code")
 class Code(Modality):
-    """Function bytes as tokens: byte b is id b + 1, padding 0. A module takes `(ids (N, L) int64, mask (N, L) bool)`."""
+    """Function bytes as tokens: byte b is id b + 1, padding 0. A module takes (ids (N, L) int64, mask (N, L) bool)."""
 
     discrete: ClassVar[bool] = True
 
