@@ -40,8 +40,9 @@ def measure(victim: Victim, control: Victim | None) -> dict[str, dict[str, Value
         none = Undefined(f"only {len(eligible)} rows can be triggered")
         return {axis: {"stealth": none} for axis in ("input", "feature", "parameter")}
     order = eligible[torch.randperm(len(eligible), generator=torch.Generator().manual_seed(victim.seed))]
-    before, after = test[order[:ROWS]], victim.triggered(test[order[:ROWS]])[0]
-    others = test[order[ROWS : 2 * ROWS]] if len(order) >= 2 * ROWS else before
+    half = min(ROWS, len(order) // 2)
+    before, after = test[order[:half]], victim.triggered(test[order[:half]])[0]
+    others = test[order[half : 2 * half]]
     target = test[(test.y == victim.attack.target).nonzero().flatten()[:ROWS]]
     return {
         "input": input_axis(victim.model, before, after, others),
