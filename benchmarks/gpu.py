@@ -1,9 +1,12 @@
 """PreActResNet-18 on CIFAR-10 on a CUDA device: the public leaderboard's recipe and a fast one, then every defense.
 
-    python benchmarks/gpu.py --store gpu-store [--attacks badnets,blended] [--recipes fast] [--seeds 1] [--quick]
+    python benchmarks/gpu.py --store gpu-store [--attacks badnets,blended] [--recipes fast] [--seeds 1] [--no-defenses]
 
 Prints and writes receipts/gpu.json: seconds per training, CA/ASR/RA beside the published row, and every defense's
 CA/ASR/DER with its seconds. Rerunning resumes. Without a CUDA device it says so and stops.
+
+Where the leaderboard's recipe is not followed to the letter: the 5 % that defenders get are held out of training, crops
+reflect the border instead of padding with zeros, training is in bfloat16, and attacks have this toolkit's own settings.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class VGGNetwork(Network):
     """VGG with BatchNorm and one linear head."""
 
     depth: int = 11
-    """11, 13, 16 or 19 layers."""
+    """11, 16 or 19 layers."""
     width: int = 64
     """Channels of the first stage."""
 
