@@ -6,15 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchbands.core.attack import Victim
+from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data
 from torchbands.core.errors import NotApplicable
 from torchbands.core.model import Model
+from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng, generator
 from torchbands.core.task import Task
 from torchbands.defenses.models._inversion import CostSchedule, Rules
 from torchbands.defenses.models.neural_cleanse import NeuralCleanse, anomaly_index
 from torchbands.modalities.image import MaskedPattern
+from torchbands.testing import toy
+from torchbands.triggers.text import InsertWords
 
 SHORT = NeuralCleanse(epochs=12, patience=2, batch=16, steps=3)
 
@@ -168,3 +171,14 @@ def test_declines_a_black_box(clean: Data, clean_victim: Victim) -> None:
     box = Model.black_box(clean_victim.model.probabilities, clean_victim.model.modality, 10)
     with pytest.raises(NotApplicable, match="gradients"):
         NeuralCleanse().inspect(box, clean)
+
+
+def test_finds_the_word_of_a_text_backdoor() -> None:
+    task = toy("text")
+    attack = build("badnets")
+    assert isinstance(attack, Attack)
+    victim = attack.run(task, 0)
+    found = NeuralCleanse(epochs=20).inspect(victim.model, task.load("clean"))
+    assert found.target == attack.target and found.evidence["success"][0] > 0.95
+    assert isinstance(found.trigger, InsertWords) and isinstance(victim.trigger, InsertWords)
+    assert set(victim.trigger.words) & set(found.trigger.words)

@@ -35,7 +35,8 @@ class NeuralCleanse(ModelDetector):
     that of a loop, to rounding). An epoch, after which weights and stopping are decided, is 4 batches of 32 (paper:
     1,000 samples) and there are at most 60 (paper: 1,000 with the same early stop): on Fashion-MNIST victims the
     sizes stay within a few per cent of those at 4 times the work. The MAD is floored at 1 % of the median. In other
-    modalities the trigger is what the modality searches: fields of a table, words.
+    modalities the trigger is what the modality searches: fields of a table, or words as softmax mixtures over tokens,
+    for which the rate is that of DBS (Shen et al., ICML 2022).
     """
 
     rows: int = 512
@@ -48,6 +49,8 @@ class NeuralCleanse(ModelDetector):
     """At most this many."""
     lr: float = 0.1
     """Of Adam."""
+    token_lr: float = 0.5
+    """Of Adam where triggers are mixtures of tokens."""
     betas: tuple[float, float] = (0.5, 0.9)
     """Of Adam."""
     cost: float = 1e-3
@@ -159,7 +162,8 @@ class _Search:
         s = self.settings
         rules = Rules(s.cost, s.factor, s.threshold, s.patience, s.stop_patience, s.stop_ratio)
         schedule = CostSchedule(rules, self.model.classes, self.model.device)
-        optimizer = torch.optim.Adam(self.trigger.parameters(), lr=s.lr, betas=s.betas)
+        lr = s.token_lr if self.model.modality.discrete else s.lr
+        optimizer = torch.optim.Adam(self.trigger.parameters(), lr=lr, betas=s.betas)
         best = {name: p.detach().clone() for name, p in self.trigger.named_parameters()}
         order, self._queue = generator("neural-cleanse batches", self.seed), torch.arange(0)
         active = group.to(self.model.device)
