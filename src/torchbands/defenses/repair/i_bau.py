@@ -51,6 +51,7 @@ class IBAU(Repair):
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)
         repaired = model.clone()
+        repaired.precision = "float32"
         rng, device = generator("i-bau", seed), repaired.device
         e, y = repaired.embed(whole(clean.x)), clean.y.to(device)
         weights: list[Tensor] = [p for p in repaired.module.parameters() if p.requires_grad]
@@ -61,6 +62,7 @@ class IBAU(Repair):
                 delta = self._search(repaired, e, y, batches)
                 for rows in batches:
                     self._unlearn(repaired, weights, optimizer, e.at(rows), y[rows], delta)
+        repaired.precision = model.precision
         return repaired
 
     def _inner(self, model: Model, e: Encoded, y: Tensor, delta: Tensor) -> Tensor:

@@ -27,18 +27,22 @@ class PartitionAggregation(Training):
     row: `PartitionModel.certificate` says how many leave a prediction as it is. Ties go to the smaller class.
 
     Deviations from the paper: 10 parts by default; the paper has 50 to 250 for CIFAR-10 and 1,200 to 3,000 for
-    MNIST, which leave too few rows each at this toolkit's scale (set `partitions`); networks and learner are
-    the task's.
+    MNIST, which leave too few rows each at this toolkit's scale (set `partitions`); network and learner are
+    the task's, with `stretch` times its epochs (where it has them), for few rows make few steps.
     """
 
     partitions: int = 10
     """Number of disjoint parts (k)."""
+    stretch: int = 4
+    """Each part is trained for this many times the learner's epochs."""
 
     def __post_init__(self) -> None:
-        if self.partitions < 1:
-            raise InputError(f"partitions is at least 1, got {self.partitions}")
+        if self.partitions < 1 or self.stretch < 1:
+            raise InputError(f"partitions and stretch are at least 1, got {self.partitions} and {self.stretch}")
 
     def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+        epochs = getattr(task.learner, "epochs", None)
+        recipe = task.but(learner=task.learner.but(epochs=epochs * self.stretch)) if epochs is not None else task
         hashed = content_hash(data.x)
         part = hashed.remainder(self.partitions)
         sizes = torch.bincount(part, minlength=self.partitions)
@@ -49,7 +53,7 @@ class PartitionAggregation(Training):
         order = hashed.argsort(stable=True)  # within a part the order is the content's, not the data set's
         voters: list[Model] = []
         for k in range(self.partitions):
-            voters.append(task.train(data[order[part[order] == k]], seed=seed_of("partition", seed, k)))
+            voters.append(recipe.train(data[order[part[order] == k]], seed=seed_of("partition", seed, k)))
             if progress is not None:
                 progress(k + 1, self.partitions, "part")
         return PartitionModel(Voting([v.module for v in voters]), task.modality, task.classes)

@@ -1,0 +1,80 @@
+"""ABL: poison that is learned first is isolated and unlearned."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from torchbands.core.attack import Victim
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.task import Task
+from torchbands.defenses.training.abl import ABL, Trap, Unlearn, Without
+from torchbands.testing import toy
+
+
+def _rates(model: object, victim: Victim) -> tuple[float, float]:
+    test = victim.task.load("test")
+    triggered, wanted = victim.triggered(test)
+    return (
+        float((model.logits(test.x).argmax(1) == test.y).float().mean()),  # type: ignore[attr-defined]
+        float((model.logits(triggered.x).argmax(1) == wanted).float().mean()),  # type: ignore[attr-defined]
+    )
+
+
+def test_badnets_does_not_take(planted_victim: Victim) -> None:
+    ca, asr = _rates(planted_victim.model, planted_victim)
+    data = planted_victim.training_data().blind()
+    cured_ca, cured_asr = _rates(ABL().train(planted_victim.task, data, seed=0), planted_victim)
+    assert asr > 0.95 and cured_asr < 0.3
+    assert cured_ca > ca - 0.08
+
+
+def test_unlearning_innocent_rows_costs_a_bounded_share_of_accuracy(clean_victim: Victim) -> None:
+    data, test = clean_victim.training_data().blind(), clean_victim.task.load("test")
+    model = ABL().train(clean_victim.task, data, seed=0)
+    assert float((model.logits(test.x).argmax(1) == test.y).float().mean()) > 0.65
+
+
+def test_the_trap_turns_the_slope_below_gamma(clean_victim: Victim) -> None:
+    data, model = clean_victim.training_data()[torch.arange(64)], clean_victim.model
+    loss = float(F.cross_entropy(model.logits(data.x), data.y))
+    assert loss < 0.5
+    same = lambda x: x  # noqa: E731
+    assert float(Trap(0.5, "ascent").loss(model, data.x, data.y, same).detach()) < 0
+    assert abs(float(Trap(0.5, "flooding").loss(model, data.x, data.y, same).detach()) - (1.0 - loss)) < 1e-4
+    assert abs(float(Trap(0.0, "ascent").loss(model, data.x, data.y, same).detach()) - loss) < 1e-4
+
+
+def test_marked_rows_are_left_out_and_then_pushed_away(clean_victim: Victim) -> None:
+    data, model = clean_victim.training_data()[torch.arange(64)], clean_victim.model
+    marked = data.y.clone()
+    marked[:8] += 10
+    same = lambda x: x  # noqa: E731
+    rest = F.cross_entropy(model.logits(data.x[8:]), data.y[8:])
+    assert abs(float(Without().loss(model, data.x, marked, same)) - float(rest)) < 1e-4
+    p = model.probabilities(data.x[:8]).double().gather(1, data.y[:8, None])
+    away = -(1 - p).clamp_min(1e-9).log().mean()
+    with torch.no_grad():
+        assert abs(float(Unlearn().loss(model, data.x, marked, same)) - float(rest + away)) < 0.05
+        unknown = 10 + (data.y + 1) % 10  # labels the model gives no chance: nothing is left to unlearn
+        floor = -torch.tensor(0.9).log()
+        assert abs(float(Unlearn().loss(model, data.x, unknown, same)) - float(floor)) < 0.01
+
+
+def test_declines_a_learner_without_epochs() -> None:
+    task: Task = toy("federated")
+    try:
+        ABL().train(task, task.load("train"))
+    except NotApplicable as said:
+        assert "epochs" in said.reason
+    else:
+        raise AssertionError("a federated learner has no epochs to divide")
+
+
+def test_settings_are_checked() -> None:
+    for wrong in ({"isolated": 0.0}, {"isolation": 0.6, "unlearning": 0.5}):
+        try:
+            ABL(**wrong)
+        except InputError:
+            continue
+        raise AssertionError(wrong)

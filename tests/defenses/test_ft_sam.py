@@ -1,0 +1,38 @@
+"""FT-SAM: the gradient is taken at the worst nearby weights, and the weights come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from torchbands.core.attack import Victim
+from torchbands.core.data import Data
+from torchbands.core.model import Model
+from torchbands.defenses.repair.fine_tune import FineTune
+from torchbands.defenses.repair.ft_sam import FTSAM, frozen_statistics
+
+
+def test_no_learning_leaves_the_weights_where_they_were(backdoored: Victim, clean: Data) -> None:
+    repaired = FTSAM(lr=0.0, epochs=2).repair(backdoored.model, clean)
+    for (name, a), b in zip(backdoored.model.module.named_parameters(), repaired.module.parameters()):
+        assert torch.allclose(a, b, atol=1e-5), name
+
+
+def test_statistics_are_frozen_and_momentum_comes_back() -> None:
+    norm = torch.nn.BatchNorm1d(3)
+    with frozen_statistics(norm):
+        norm(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)) + 5)
+        assert torch.equal(norm.running_mean, torch.zeros(3))
+    assert norm.momentum == pytest.approx(0.1)
+
+
+def test_weakens_the_backdoor_more_than_fine_tuning(
+    backdoored: Victim, clean: Data, rates: Callable[[Model, Victim], tuple[float, float]]
+) -> None:
+    ca, asr = rates(backdoored.model, backdoored)
+    plain = rates(FineTune(epochs=60, lr=0.03).repair(backdoored.model, clean), backdoored)
+    sharp = rates(FTSAM(epochs=60, lr=0.03).repair(backdoored.model, clean), backdoored)
+    assert sharp[1] < 0.6 * asr and sharp[1] <= plain[1]
+    assert sharp[0] > ca - 0.05
