@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.layers import Gate
 from torchbands.core.modality import Encoded, Modality
@@ -300,3 +301,34 @@ def test_modalities_are_seen_through_one_interface() -> None:
         model = task.fresh(0)
         x = task.load("test")[:4].x
         assert model.logits(x).shape == (4, 4) and model.features(x).shape[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("x", "said"),
+    [
+        (X * 255, r"in \[0, 1\], got values from .* to 25"),
+        (X - 1, r"in \[0, 1\], got values from -"),
+        (X / 0, r"in \[0, 1\]"),
+        ((X * 255).to(torch.uint8), "divide uint8 images by 255"),
+        (X[:, :1], r"\(N, 3, 16, 16\), got \(\d, 1, 16, 16\)"),
+        (["a picture"], "tensor"),
+    ],
+)
+def test_a_wrong_image_is_refused_by_everything_that_takes_one(x: object, said: str) -> None:
+    model = made({"name": "small-cnn", "widths": (8, 16)})
+    y = torch.arange(len(x)) % 5  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=said):
+        model.logits(x)
+    with pytest.raises(InputError, match=said):
+        model.features(x)
+    with pytest.raises(InputError, match=said):
+        build("strip").fit(model, Data(X, torch.arange(6) % 5)).score(x)  # type: ignore[attr-defined]
+    for defense, use in (("neural-cleanse", "inspect"), ("i-bau", "repair"), ("badexpert", "fit")):
+        with pytest.raises(InputError, match=said):
+            getattr(build(defense), use)(model, Data(x, y))
+    with pytest.raises(InputError, match=said):
+        build("sgd").fit(model, Data(x, y))  # type: ignore[attr-defined]
+
+
+def test_a_mixture_may_leave_the_range_by_rounding() -> None:
+    made({"name": "small-cnn", "widths": (8, 16)}).logits(X + (1 + 1e-7 - X.max()))

@@ -152,13 +152,16 @@ DEFENSE_ROLES = ("input-detector", "model-detector", "data-filter", "training", 
 
 
 def require(method: Method, model: Model, clean: Data | None = None) -> None:
-    """Raise NotApplicable when a model cannot serve a method's needs, InputError when clean data falls short."""
+    """Raise NotApplicable when a model cannot serve a method's needs, InputError when clean data falls short or is not
+    what the model takes."""
     for need in method.needs:
         kind = need.split(":")[0]
         if kind in ("gradients", "features", "weights", "units") and kind not in model.capabilities:
             raise NotApplicable(f"{method.name} needs {kind}, which this model does not give (a black box)")
         if kind == "clean" and (clean is None or len(clean) == 0):
             raise InputError(f"{method.name} needs {need.split(':')[-1]} clean labelled samples, got none")
+    if clean is not None and isinstance(clean.x, (Tensor, list)):
+        model.modality.check(clean.x)
 
 
 def per_row(values: Tensor, n: int, what: str) -> Tensor:

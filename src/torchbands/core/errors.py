@@ -27,6 +27,10 @@ class InputError(BandsError):
     """A value of the wrong shape, dtype, range or type."""
 
 
+class Diverged(InputError):
+    """Training left the finite numbers: one result of a sweep, not its end."""
+
+
 class UnknownName(BandsError):
     """A name that is in no registry; close names are suggested."""
 

@@ -150,10 +150,15 @@ class Model:
 
     def _chunks(self, x: Batch | Column) -> Iterator[Batch]:
         for rows in torch.arange(len(x)).split(self.chunk):
-            yield x if len(x) <= self.chunk and isinstance(x, (Tensor, list)) else take(x, rows)
+            part = x if len(x) <= self.chunk and isinstance(x, (Tensor, list)) else take(x, rows)
+            self.modality.check(part)
+            yield part
 
     def logits(self, x: Batch | Column) -> Tensor:
-        """(N, K) float32 on the CPU, without gradients. A black box gives log-probabilities."""
+        """(N, K) float32 on the CPU, without gradients. A black box gives log-probabilities.
+
+        Raises InputError where samples are of the wrong type, shape, dtype or range, as `outputs` and `features` do.
+        """
         if (kept := self._recall(x)) is not None:
             return kept.logits
         if len(x) == 0:

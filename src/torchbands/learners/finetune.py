@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchbands.core.data import Data, whole
-from torchbands.core.errors import InputError
+from torchbands.core.errors import Diverged
 from torchbands.core.model import Model, fast_dtype
 from torchbands.core.seeding import generator, seeded
 
@@ -47,7 +47,7 @@ def finetune(
     Args:
         step: how one update is made; sharpness-aware and masked updates put theirs here.
 
-    Raises InputError when the loss is not finite at the end of an epoch.
+    Raises Diverged when the loss is not finite at the end of an epoch.
     """
     device, rng = model.device, generator("fine-tune", seed)
     e, y = model.encode(whole(clean.x)), clean.y.to(device)
@@ -73,6 +73,6 @@ def finetune(
                 step(closure, optimizer)
                 schedule.step()
             if not math.isfinite(float(total)):
-                raise InputError(
+                raise Diverged(
                     f"the loss became {float(total)} in epoch {epoch + 1} of fine-tuning", hint="lower the setting lr"
                 )

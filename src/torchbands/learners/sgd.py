@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchbands.core.data import Data, take, whole
-from torchbands.core.errors import InputError
+from torchbands.core.errors import Diverged, InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model, fast_dtype
@@ -92,7 +92,7 @@ class SGD(Learner):
                     progress(epoch + 1, self.epochs, "epoch")
                 mean = float(total) / len(data)
                 if not math.isfinite(mean):
-                    raise InputError(
+                    raise Diverged(
                         f"the training loss became {mean} in epoch {epoch + 1}", hint="lower the learning rate: lr"
                     )
                 best, waited = (mean, 0) if mean < best - 1e-4 else (best, waited + 1)
@@ -150,12 +150,16 @@ def _resident(data: Data, device: torch.device, model: Model) -> object:
     if model.modality.discrete:
         return model.encode(whole(data.x))
     first = take(data.x, torch.arange(1))
+    model.modality.check(first)
     if isinstance(first, Tensor) and first.numel() * 4 * len(data) <= RESIDENT_BYTES:
-        return whole(data.x).to(device)
+        held = whole(data.x)
+        model.modality.check(held)
+        return held.to(device)
     return data.x
 
 
 def _gather(x: object, rows: Tensor) -> Any:
     if isinstance(x, Encoded):
         return x.at(rows)
-    return take(x, rows)
+    batch = take(x, rows)
+    return batch.to(rows.device) if isinstance(batch, Tensor) else batch  # hooks index it by labels on the device

@@ -19,6 +19,9 @@ from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.triggers.image import MaskPattern, Patch
 
+#: By how much a mixture of two values in [0, 1] may leave it.
+ROUNDING = 1e-5
+
 
 class MaskedPattern(Perturbation):
     """Neural Cleanse's trigger: a mask shared by the channels and a pattern, both through tanh into [0, 1]."""
@@ -71,7 +74,7 @@ class Image(Modality):
                 hint="divide uint8 images by 255: x.float() / 255" if batch.dtype == torch.uint8 else "x.float()",
             )
         low, high = (float(batch.min()), float(batch.max())) if batch.numel() else (0.0, 0.0)
-        if not (low >= 0.0 and high <= 1.0):
+        if not (low >= -ROUNDING and high <= 1.0 + ROUNDING):
             raise InputError(
                 f"images are in [0, 1], got values from {low:.3g} to {high:.3g}",
                 hint="put normalisation inside the model and divide pixels by 255",

@@ -94,7 +94,8 @@ class Observation(Modality):
         if batch.dtype != torch.float32:
             raise InputError(f"observations are float32, got {batch.dtype}", hint="x.float()")
         low, high = self.bounds or (-math.inf, math.inf)
-        if not torch.isfinite(batch).all() or bool(((batch < low) | (batch > high)).any()):
+        slack = 0.0 if self.bounds is None else 1e-5 * (high - low)  # mixtures are rounded
+        if not torch.isfinite(batch).all() or bool(((batch < low - slack) | (batch > high + slack)).any()):
             raise InputError(
                 f"observations are finite and in [{low:g}, {high:g}], "
                 f"got values from {float(batch.min()):.3g} to {float(batch.max()):.3g}"

@@ -88,6 +88,7 @@ class FittedSTRIP(FittedDetector):
     def _entropies(self, batch: Batch) -> Tensor:
         """(n,) mean over overlays of the entropy over classes, on the model's device."""
         model, count, n = self.model, len(batch), len(self.overlays)
+        model.modality.check(batch)
         if isinstance(batch, Tensor):
             batch, self.overlays = batch.to(model.device), self.overlays.to(model.device)
         under = take(batch, torch.arange(count).repeat_interleave(n))
