@@ -21,7 +21,7 @@ from torchbands.core.seeding import seed_of
 from torchbands.core.task import Hook, Progress, Task
 
 
-@method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571")
+@method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571", needs=("training-run", "gradients"))
 class ABL(Training):
     """Isolates the rows learned fastest (of lowest loss, held near gamma), trains on the others, unlearns the isolated.
 

@@ -14,12 +14,12 @@ from torchbands.core.defense import Training
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Modality
-from torchbands.core.model import Model
+from torchbands.core.model import Model, Passes
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.task import Progress, Task
 
 
-@method("partition-aggregation", paper="Levine and Feizi, ICLR 2021, arXiv:2006.14768")
+@method("partition-aggregation", paper="Levine and Feizi, ICLR 2021, arXiv:2006.14768", needs=("training-run",))
 class PartitionAggregation(Training):
     """Splits the rows by a hash of their content, trains one model on each part, and lets them vote (DPA).
 
@@ -56,7 +56,8 @@ class PartitionAggregation(Training):
             voters.append(recipe.train(data[order[part[order] == k]], seed=seed_of("partition", seed, k)))
             if progress is not None:
                 progress(k + 1, self.partitions, "part")
-        return PartitionModel(Voting([v.module for v in voters]), task.modality, task.classes)
+        passes = Passes(sum(v.passes.forward for v in voters))
+        return PartitionModel(Voting([v.module for v in voters]), task.modality, task.classes, passes=passes)
 
 
 class Voting(nn.Module):
