@@ -151,7 +151,7 @@ class Attack(Method):
         started = time.perf_counter()
         clean = task.load("train", seed)
         data = clean if self.controls_training else self.poison(clean, task, seed)
-        poisoned = 0 if data.poisoned is None else int(data.poisoned.sum())
+        poisoned = None if self.controls_training or data.poisoned is None else int(data.poisoned.sum())
         hooks = self.hooks(task, seed)
         poison_seconds = time.perf_counter() - started
         model: Model = task.train(data, hooks=hooks, seed=seed, progress=progress)

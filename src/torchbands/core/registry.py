@@ -17,7 +17,7 @@ from typing import Any
 from .errors import InputError, UnknownName
 from .method import Method
 
-BUILT_IN = ("networks", "learners", "modalities", "tasks", "attacks", "defenses", "measures", "testing")
+BUILT_IN = ("networks", "learners", "modalities", "tasks", "triggers", "attacks", "defenses", "measures", "testing")
 ENTRY_POINTS = "torchbands.methods"
 
 _methods: dict[tuple[str, str], type[Method]] = {}
