@@ -113,6 +113,30 @@ def test_a_failing_cell_is_a_record_and_the_sweep_goes_on(tmp_path: Path, monkey
     assert bench.run(grid, tmp_path / "s").computed == 1, "a failed cell is tried again"
 
 
+def test_a_training_that_diverges_is_a_failed_cell_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    wild = {"name": "vision/digits", "learner": {"name": "sgd", "epochs": 1, "lr": 1e30, "precision": "float32"}}
+    grid = {**GRID, "tasks": [wild, *GRID["tasks"]], "attacks": ["clean"], "defenses": ["spectral-signatures"]}
+    summary = bench.run(grid, tmp_path / "s")
+    assert summary.failed == 2 and summary.computed == 2
+    reasons = [r["reason"] for r in Store(tmp_path / "s").records("outcomes") if r["status"] == "failed"]
+    assert len(reasons) == 1 and "learning rate" in reasons[0]
+
+
+def test_a_damaged_victim_fails_its_cells_alone_and_is_made_again_as_told(tmp_path: Path) -> None:
+    store, grid = tmp_path / "s", {**GRID, "attacks": ["badnets"], "defenses": []}
+    bench.run(grid, store)
+    planted = next(r["key"] for r in Store(store).records("outcomes") if r["attack"] == "badnets")
+    weights = store / "victims" / planted / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    wider = {**grid, "defenses": ["spectral-signatures"]}
+    summary = bench.run(wider, store)
+    assert (summary.failed, summary.computed) == (1, 1), "the clean victim is whole"
+    failed = next(r for r in Store(store).records("records") if r["status"] == "failed")
+    assert "truncated" in failed["reason"] and f"outcomes/{planted}.json" in failed["reason"]
+    (store / "outcomes" / f"{planted}.json").unlink()
+    assert bench.run(wider, store).failed == 0
+
+
 def test_declining_is_a_result(planted_victim: Victim, tmp_path: Path) -> None:
     grid = {**GRID, "attacks": [{"name": "wanet"}], "defenses": ["spectral-signatures"]}
     bench.run(grid, tmp_path / "s")

@@ -11,7 +11,7 @@ from typing import Any
 
 from torchbands import zoo
 from torchbands.core.attack import Victim
-from torchbands.core.errors import BandsError, DamagedVictim, NotApplicable
+from torchbands.core.errors import BandsError, DamagedVictim, Diverged, InputError, NotApplicable
 from torchbands.core.method import Method
 from torchbands.measures.cost import measured
 
@@ -114,9 +114,17 @@ class _Runner:
                 reason = f"its victim was not made: {record['reason']}"
                 self._write(at, {**_head(at, record), "status": record["status"], "reason": reason})
             return
-        for at in missing:
-            if bench is None:
+        if missing and bench is None:
+            try:
                 bench = Bench.of(self._load(cell))
+            except (DamagedVictim, InputError) as error:
+                outcome = self.store.folder / "outcomes" / f"{cell.key}.json"
+                reason = f"{error.message}; to make the victim again, remove {outcome} and run the same command"
+                for at in missing:
+                    self._write(at, {**_head(at, record), "status": "failed", "reason": reason})
+                return
+        for at in missing:
+            assert bench is not None
             self._defend(at, record, bench)
 
     def _count_found(self, n: int) -> None:
@@ -153,9 +161,9 @@ class _Runner:
             head["cost"] = {"cpu_seconds": round(cost.cpu_seconds, 3), "peak_mb": _plain(cost.peak_mb), **facts}
         except NotApplicable as declined:
             head |= {"status": "not-applicable", "reason": declined.reason}
-        except BandsError:
-            raise
         except Exception as error:
+            if isinstance(error, BandsError) and not isinstance(error, (Diverged, DamagedVictim)):
+                raise  # no other cell would fare better: no data, a full disk, a setting that the task refuses
             head |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
             head["traceback"] = traceback.format_exc()
         self.store.write_victim_record(head)
@@ -172,15 +180,15 @@ class _Runner:
     def _load(self, cell: VictimCell) -> Victim:
         return zoo.load(self.store.victim_dir(cell.key))
 
-    def _control(self, cell: VictimCell, victim: Victim) -> Victim | None:
+    def _control(self, cell: VictimCell, victim: Victim) -> Victim:
         key = (cell.task.key(), cell.seed)
         if cell.attack.name == "clean":
             self.controls = {key: victim}
             return victim
         if key not in self.controls:
             clean = next(c for c in self.grid.victims() if c.attack.name == "clean" and (c.task.key(), c.seed) == key)
-            if not self.store.victim_dir(clean.key).is_dir():
-                return None
+            if not self.store.victim_dir(clean.key).is_dir():  # tried again by the next run, once there is one
+                raise RuntimeError("the never-poisoned control of the same task and seed was not made")
             self.controls = {key: self._load(clean)}
         return self.controls[key]
 
