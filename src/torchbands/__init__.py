@@ -35,7 +35,7 @@ _WHERE = {
     "core.trigger": ("Trigger",),
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names}
-__all__ = ["__version__", *sorted(_NAMES)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_NAMES)]
 
 
 def __getattr__(name: str) -> Any:

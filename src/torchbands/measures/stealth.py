@@ -52,7 +52,7 @@ def measure(victim: Victim, control: Victim | None) -> dict[str, dict[str, Value
 
 
 def input_axis(model: Model, before: Data, after: Data, others: Data) -> dict[str, Value]:
-    """Mean distances of paired rows, and stealth against a linear probe on raw inputs that never saw the same row twice.
+    """Mean distances of paired rows, and stealth against a linear probe on raw inputs that sees no row twice.
 
     Args:
         before, after: the same rows without and with the trigger.
