@@ -18,15 +18,16 @@ from torchbands import bench
 from torchbands.bench.store import Store
 from torchbands.core.attack import Victim
 from torchbands.core.data import Data, Overlay
-from torchbands.core.defense import DataFilter, Finding, ModelDetector, Suspicion
+from torchbands.core.defense import DataFilter, Finding, ModelDetector, Suspicion, Training
 from torchbands.core.errors import InputError, NotApplicable, UnknownName
 from torchbands.core.model import Model
 from torchbands.core.registry import build
+from torchbands.core.task import Progress, Task
 
 GRID: dict[str, Any] = {
     "tasks": [{"name": "vision/digits", "learner": {"name": "sgd", "epochs": 4, "batch": 64, "lr": 0.1}}],
     "attacks": ["badnets", {"name": "badnets", "rate": 0.001}],
-    "defenses": ["model-detector/channel-lipschitz", "spectral-signatures"],
+    "defenses": ["model-detector/channel-lipschitz", "spectral-signatures", {"name": "fine-tune", "epochs": 1}],
     "seeds": [0],
 }
 
@@ -55,14 +56,14 @@ def test_a_second_run_computes_nothing(store: Path) -> None:
     before = _numbers(store)
     summary = bench.run(GRID, store)
     assert summary.computed == summary.failed == summary.declined == 0
-    assert summary.found == 9
+    assert summary.found == 12
     assert _numbers(store) == before
 
 
 def test_adding_an_axis_keeps_what_was_computed(store: Path) -> None:
-    wider = {**GRID, "defenses": [*GRID["defenses"], "fine-tune"]}
+    wider = {**GRID, "defenses": [*GRID["defenses"], "repair/channel-lipschitz"]}
     summary = bench.run(wider, store)
-    assert summary.found == 9 and summary.computed == 3
+    assert summary.found == 12 and summary.computed == 3
 
 
 def test_every_triggered_number_has_its_control(store: Path) -> None:
@@ -195,6 +196,19 @@ def test_a_defense_sees_no_truth(planted_victim: Victim, monkeypatch: pytest.Mon
 def test_a_detector_leaves_the_precision_that_repairs_are_judged_in(planted_victim: Victim) -> None:
     bench.judge(planted_victim, build("model-detector/channel-lipschitz"))
     assert planted_victim.model.precision == "float32"
+
+
+def test_a_training_is_given_no_other_rows(planted_victim: Victim) -> None:
+    class Greedy(Training):
+        name = "greedy"
+
+        def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+            assert task.fresh(0).classes == 10 and task.spec() == planted_victim.task.spec()
+            task.load("test")
+            raise AssertionError("the test rows were there")
+
+    with pytest.raises(InputError, match="not given the 'test' rows"):
+        bench.judge(planted_victim, Greedy())
 
 
 def test_the_clean_split_is_disjoint_from_train_and_test(digits: Any) -> None:

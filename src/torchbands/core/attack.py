@@ -159,6 +159,7 @@ class Attack(Method):
         info = {
             "poisoned": poisoned,
             "rows": len(data),
+            "data": task.fingerprint(),
             "seconds": round(time.perf_counter() - started, 3),
             "poison_seconds": round(poison_seconds, 3),
             "forward_passes": model.passes.forward,

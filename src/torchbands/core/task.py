@@ -100,6 +100,10 @@ class Task(Method):
     def load(self, split: str, seed: int = 0) -> Data:
         """The "train", "clean" (the defender's) or "test" rows."""
 
+    def fingerprint(self) -> str:
+        """What tells this task's data from other data of the same name; empty where there is only one."""
+        return ""
+
     def owned(self, data: Data) -> Tensor:
         """(M,) int64 rows that an attacker may touch: all of them, unless the task says less."""
         return torch.arange(len(data))

@@ -62,6 +62,8 @@ class SGD(Learner):
     ) -> None:
         if len(data) == 0:
             raise InputError("there are no rows to train on")
+        if not 0 < self.warm_up < 1 or self.epochs < 1 or self.batch < 1:
+            raise InputError("sgd: warm_up is a share between 0 and 1, epochs and batch are at least 1")
         device, rng = model.device, generator("sgd", seed)
         x, y = _resident(data, device, model), data.y.to(device)
         steps = math.ceil(len(data) / self.batch) * self.epochs

@@ -46,7 +46,9 @@ def measure(victim: Victim, control: Victim | None) -> dict[str, dict[str, Value
     target = test[(test.y == victim.attack.target).nonzero().flatten()[:ROWS]]
     return {
         "input": input_axis(victim.model, before, after, others),
-        "feature": feature_axis(victim.model, target, after),
+        "feature": {"stealth": Undefined("there is no single target class")}
+        if victim.attack.labels == "all-to-all"
+        else feature_axis(victim.model, target, after),
         "parameter": parameter_axis(victim.model, None if control is None else control.model),
     }
 

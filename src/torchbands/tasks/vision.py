@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,6 +58,11 @@ class VisionTask(Task):
         from .sources import classes
 
         return classes(self.source)
+
+    def fingerprint(self) -> str:
+        from .sources import fingerprint
+
+        return fingerprint(self.source)
 
     def arrays(self, part: str) -> tuple[Tensor, Tensor]:
         """All uint8 images and int64 labels of the official "train" or "test" part."""
@@ -159,6 +165,10 @@ class ImageFolder(VisionTask):
     @property
     def class_names(self) -> Sequence[str]:
         return self._read("train")[2]
+
+    def fingerprint(self) -> str:
+        x, y = self.arrays("train")
+        return hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()
 
     def arrays(self, part: str) -> tuple[Tensor, Tensor]:
         x, y, _ = self._read(part)
