@@ -18,7 +18,6 @@ $(VENV): $(READY)
 
 demo: $(READY)
 	@$(BIN)/bands bench run quick --store $(STORE)
-	@$(BIN)/bands bench report $(STORE)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q
