@@ -276,7 +276,14 @@ def test_ctrl_c_is_130_and_leaves_a_whole_store(grid: Path, tmp_path: Path) -> N
     grid.write_text(json.dumps(spec | {"seeds": list(range(60))}))
     store = tmp_path / "store"
     command = [sys.executable, "-m", "torchbands", "bench", "run", str(grid), "--store", str(store)]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        command,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
+    ) as run:
         deadline = time.monotonic() + 90
         while not list(store.glob("records/[!.]*.json")) and run.poll() is None and time.monotonic() < deadline:
             time.sleep(0.05)
