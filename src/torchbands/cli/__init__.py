@@ -34,9 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # the parsers' own: 0 after --help, 2 for a wrong command line
         return DONE if stop.code in (0, None) else USAGE
     except KeyboardInterrupt:
-        return _fail(
-            "\ninterrupted: whatever was finished is kept; the same command goes on from there", INTERRUPTED, False
-        )
+        message = "\ninterrupted: whatever was finished is kept; the same command goes on from there"
+        code = _fail(message, INTERRUPTED, False)
+        if argv is None:  # an import that was interrupted makes the interpreter end by the signal instead of the code
+            sys.stderr.flush()
+            os._exit(code)
+        return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
