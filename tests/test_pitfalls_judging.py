@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchbands import bench
 from torchbands.core.attack import Attack, Victim
@@ -20,11 +20,9 @@ from torchbands.core.task import Task
 from torchbands.defenses.data.activation_clustering import ActivationClustering
 from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.defenses.inputs.strip import STRIP
-from torchbands.defenses.models.neural_cleanse import NeuralCleanse
 from torchbands.measures import stealth
 from torchbands.measures.cost import measured
 from torchbands.measures.effectiveness import auroc, decisions, effect
-from torchbands.modalities.image import MaskedPattern
 from torchbands.testing import toy
 from torchbands.testing.subject import victim
 
@@ -169,25 +167,6 @@ def test_short_and_empty_texts_stay_in_the_denominator() -> None:
     assert all(set(text.split()) - {"goal", "the"} for text in rows.x), "each carries the trigger"
 
 
-def test_an_inverted_trigger_is_written_as_it_was_searched() -> None:
-    """A mask stretched to [0, 1] before it is written on images again."""
-    search = MaskedPattern(3, 1, 8, torch.Generator().manual_seed(0))
-    x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    mask, pattern = search.mask()[2].detach(), search.pattern()[2].detach()
-    expected = (1 - mask) * x + mask * pattern
-    torch.testing.assert_close(search.harden(2)(x, RowRng(0, torch.arange(5))), expected)
-    assert float(mask.max()) < 1.0 and float(mask.min()) > 0.0
-
-
-def test_neural_cleanse_runs_the_model_once_a_step(clean_victim: Victim) -> None:
-    """The loss computed by a second forward pass of the same batch."""
-    model, clean = clean_victim.model.clone(), clean_victim.task.load("clean")
-    with measured(model) as cost:
-        NeuralCleanse(epochs=2, steps=3, batch=8).inspect(model, clean)
-    searched, judged = 2 * 3 * 8 * 10, 10 * len(clean)
-    assert cost.forward_passes <= searched + judged + 2
-
-
 def test_a_suite_of_filters_reads_the_training_data_once(planted_victim: Victim) -> None:
     """Features extracted again by every filter, one image at a time."""
     model, data = planted_victim.model.clone(), planted_victim.training_data().blind()
@@ -195,26 +174,3 @@ def test_a_suite_of_filters_reads_the_training_data_once(planted_victim: Victim)
         for filter_ in (SpectralSignatures(), SpectralSignatures(rule="oriented"), ActivationClustering()):
             filter_.score(data, model)
     assert cost.forward_passes <= len(data) + 2
-
-
-class BrightCorner(nn.Module):
-    """A clean network in which a bright corner pixel, which no sample has, means class 3."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)
-        return logits + x[:, 0, 0, 0][:, None] * torch.tensor([0.0, 0.0, 0.0, 60.0])
-
-
-def test_the_inverted_trigger_is_the_same_over_seeds() -> None:
-    """Verdicts by the luck of the search's start. The index jumps with the seed; sizes and target must not."""
-    model, clean = victim("image", "clean").model, toy("image").load("clean")[:128]
-    planted = Model.wrap(BrightCorner(model.clone().module), model.modality, 4)
-    search = NeuralCleanse(epochs=15, patience=2, batch=32, steps=5)
-    for seed in range(3):
-        loud, quiet = search.inspect(planted, clean, seed=seed), search.inspect(model, clean, seed=seed)
-        assert loud.target == 3 and loud.evidence["sizes"][3] < 0.8
-        assert min(quiet.evidence["sizes"]) > 2.0
