@@ -97,6 +97,8 @@ class Overlay:
         hit = self.mask[rows].nonzero().flatten()
         if len(hit) == 0:
             return batch
+        if len(hit) == len(rows):
+            return self.trigger(batch, RowRng(self.seed, rows))
         stamped = self.trigger(take(batch, hit), RowRng(self.seed, rows[hit]))
         if isinstance(batch, Tensor):
             return batch.index_copy(0, hit.to(batch.device), stamped.to(batch))
