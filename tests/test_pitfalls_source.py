@@ -58,6 +58,9 @@ RULES: dict[str, Callable[[ast.AST], bool]] = {
     "one value at a time off the device": lambda n: isinstance(n, ast.Call) and name_of(n.func).endswith(".item"),
 }
 
+#: The command line alone may end the process.
+ALLOWED = {("leaving Python", "cli/__init__.py")}
+
 
 @pytest.mark.parametrize("rule", RULES)
 def test_no_source_file_does_it(rule: str) -> None:
@@ -65,7 +68,7 @@ def test_no_source_file_does_it(rule: str) -> None:
         f"{path}:{getattr(node, 'lineno', '?')}"
         for path, tree in TREES.items()
         for node in ast.walk(tree)
-        if RULES[rule](node)
+        if RULES[rule](node) and (rule, path) not in ALLOWED
     ]
     assert not found
 
