@@ -53,7 +53,7 @@ def main() -> int:
 
     description = json.loads((given.exchange / "description.json").read_text())
     receipt = {
-        "command": "python -m benchmarks.peers",
+        "command": f"python -m benchmarks.peers --repeats {given.repeats}",
         "machine": machine(),
         "torch": version("torch"),
         "settings": WORK,
