@@ -32,6 +32,8 @@ class Finding:
         target: the suspected target class. source: the suspected source class, where the method tells.
         trigger: the recovered trigger, where the method recovers one.
         per_class: (K,) score of every class, higher more suspicious.
+        per_pair: (K, K) score of every (source, target) pair, higher more suspicious; NaN where a pair was not judged.
+        statistics: (D,) numbers of the model that mean something only beside those of reference models.
         evidence: JSON-ready facts behind the score.
     """
 
@@ -41,6 +43,8 @@ class Finding:
     source: int | None = None
     trigger: Trigger | None = None
     per_class: Tensor | None = None
+    per_pair: Tensor | None = None
+    statistics: Tensor | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 

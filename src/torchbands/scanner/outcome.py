@@ -1,0 +1,243 @@
+"""What a scan says: alerts, two calibrated answers, the ledger behind them, and what was not covered. Plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Level = Literal["low", "medium", "high"]
+LEVELS: tuple[Level, ...] = ("low", "medium", "high")
+
+#: indicated: an alert at or above `medium`. unusual: only low alerts. none: nothing found by the methods that ran.
+Verdict = Literal["indicated", "unusual", "none", "inconclusive"]
+
+FOUND, TOOL_ERROR, INCONCLUSIVE = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A kind of alert with a stable id. severity: SARIF's security-severity, 0 to 10. atlas: MITRE ATLAS technique."""
+
+    id: str
+    name: str
+    about: str
+    level: Level
+    severity: float
+    atlas: str
+
+
+RULES: dict[str, Rule] = {
+    rule.id: rule
+    for rule in (
+        Rule(
+            "BD-TRG-01",
+            "trigger-found",
+            "A trigger search found an input change that reaches a class far more cheaply than in reference models.",
+            "high",
+            8.5,
+            "AML.T0018.000",
+        ),
+        Rule(
+            "BD-RCP-01",
+            "unusual-recipe",
+            "Parameters or behaviour differ from the reference models: unusual training data, or another recipe.",
+            "low",
+            3.0,
+            "AML.T0020",
+        ),
+        Rule(
+            "BD-FILE-01",
+            "code-in-file",
+            "The file holds instructions that run code when it is loaded.",
+            "high",
+            9.5,
+            "AML.T0011.000",
+        ),
+        Rule(
+            "BD-FILE-02",
+            "malformed-file",
+            "The file is not what its format promises: truncated, contradictory or oversized.",
+            "medium",
+            5.0,
+            "AML.T0011.000",
+        ),
+        Rule(
+            "BD-FILE-03",
+            "unusual-file",
+            "The file has something that a model file does not need, such as a link or a path that leaves its folder.",
+            "medium",
+            5.5,
+            "AML.T0011.000",
+        ),
+        Rule(
+            "BD-FILE-04",
+            "non-finite-weights",
+            "Weights that are NaN or infinite: the model cannot be judged.",
+            "medium",
+            4.0,
+            "AML.T0018",
+        ),
+        Rule(
+            "BD-DAT-01",
+            "suspicious-samples",
+            "Training samples that filters rank far above what the false-alarm budget explains.",
+            "medium",
+            6.5,
+            "AML.T0020",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One finding. `subject` is the class, file or sample it is about; `facts` are JSON-ready."""
+
+    rule: str
+    level: Level
+    message: str
+    subject: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def fingerprint(self, sha256: str) -> str:
+        """Stable over runs: hash of the scanned thing, the rule and what the alert is about."""
+        return hashlib.sha256(f"{sha256}|{self.rule}|{self.subject}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One calibrated question. p is None, with a reason, where it could not be asked.
+
+    Attributes:
+        p: conformal p-value: the share of reference models at least as extreme, the suspect counted among them.
+        statistic: the combined score. references: number of reference models behind p.
+        smallest: the smallest p that so many references can give.
+    """
+
+    p: float | None
+    statistic: float | None = None
+    references: int = 0
+    reason: str = ""
+
+    @property
+    def smallest(self) -> float:
+        return 1.0 / (self.references + 1)
+
+
+@dataclass(frozen=True)
+class LedgerLine:
+    """What one view saw. z: how far above the references, in their standard units; None where it declined or has no
+    references, with the reason."""
+
+    view: str
+    answer: Literal["trigger", "recipe", "evidence"]
+    about: str
+    score: float | None = None
+    z: float | None = None
+    p: float | None = None
+    target: str | None = None
+    source: str | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    forward_passes: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was scanned. kind: model, data or input."""
+
+    kind: str
+    path: str
+    sha256: str = ""
+    format: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An HTML fragment made by a modality's `render` (already escaped), with a caption (not escaped)."""
+
+    html: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The object that the Python call returns and the command line prints.
+
+    Attributes:
+        verdict: never says that something is free of backdoors.
+        alerts: what was found, worst first.
+        trigger, recipe: the two calibrated answers; only `trigger` may say "backdoor".
+        not_covered: what this profile did not look for.
+        reasons: why the result is inconclusive, where it is.
+        pictures: recovered trigger, a sample before and after, worst rows.
+        cost: seconds, peak memory in MB, forward passes, clean samples.
+    """
+
+    subject: Subject
+    verdict: Verdict
+    alerts: tuple[Alert, ...] = ()
+    trigger: Answer | None = None
+    recipe: Answer | None = None
+    ledger: tuple[LedgerLine, ...] = ()
+    source: str | None = None
+    target: str | None = None
+    pictures: tuple[Picture, ...] = ()
+    methods: tuple[str, ...] = ()
+    not_covered: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    profile: str = "full"
+    alpha: float = 0.05
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    created: str = ""
+    version: str = ""
+
+    def sentence(self) -> str:
+        """The verdict in one sentence, with its methods and false-alarm level, and no promise."""
+        used = ", ".join(self.methods) or "no method"
+        level = f"at false-alarm level {self.alpha:g}"
+        if self.verdict == "indicated":
+            return f"Indicators of a backdoor or of tampering: {self.alerts[0].message}"
+        if self.verdict == "unusual":
+            return f"Unusual, but no trigger: {self.alerts[0].message}"
+        if self.verdict == "none":
+            missing = "; ".join(self.not_covered) or "attacks that these methods cannot see"
+            return f"No indicator found by {used} {level}. Not covered: {missing}."
+        return f"Inconclusive: {'; '.join(self.reasons) or 'nothing could be judged'}."
+
+    def worst(self) -> Level | None:
+        """The highest level of any alert."""
+        return max((a.level for a in self.alerts), key=LEVELS.index, default=None)
+
+    def accepting(self, known: frozenset[str]) -> Outcome:
+        """Without the alerts whose fingerprints are in a baseline; the verdict follows what is left."""
+        left = tuple(a for a in self.alerts if a.fingerprint(self.subject.sha256) not in known)
+        if len(left) == len(self.alerts):
+            return self
+        verdict: Verdict = self.verdict
+        if verdict in ("indicated", "unusual"):
+            verdict = "none" if not left else "unusual" if all(a.level == "low" for a in left) else "indicated"
+            if verdict == "none" and self.reasons:
+                verdict = "inconclusive"
+        return replace(self, alerts=left, verdict=verdict)
+
+    def exit_code(self, fail_on: Level = "medium") -> int:
+        """1 for an alert at or above `fail_on`, 3 where nothing could be concluded, else 0."""
+        if any(LEVELS.index(a.level) >= LEVELS.index(fail_on) for a in self.alerts):
+            return FOUND
+        return INCONCLUSIVE if self.verdict == "inconclusive" else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready; numbers that are not finite become null."""
+        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str), parse_constant=lambda _: None)
+        found["sentence"] = self.sentence()
+        for alert, line in zip(self.alerts, found["alerts"]):
+            line["fingerprint"] = alert.fingerprint(self.subject.sha256)
+        return found
