@@ -11,6 +11,7 @@ from torch import nn
 
 from torchbands.networks.layers import Normalize
 from torchbands.networks.mlp import MLP
+from torchbands.networks.plain_cnn import PlainCNN
 from torchbands.networks.preact_resnet import PreActResNet18
 from torchbands.networks.resnet import ResNet
 from torchbands.networks.small_cnn import SmallCNN
@@ -22,6 +23,8 @@ Build = Callable[[int, int, int], nn.Module]
 NETWORKS: dict[str, Build] = {
     "small-cnn": SmallCNN,
     "small-cnn-strided": lambda c, s, k: SmallCNN(c, s, k, widths=(16, 32), stem_kernel=5, stem_stride=2),
+    "plain-cnn": PlainCNN,
+    "plain-cnn-deep": lambda c, s, k: PlainCNN(c, s, k, widths=(8, 16), per_stage=2),
     "resnet8": lambda c, s, k: ResNet(c, s, k, depth=8),
     "resnet8-conv-shortcut": lambda c, s, k: ResNet(c, s, k, depth=8, shortcut="conv"),
     "preact-resnet18": lambda c, s, k: PreActResNet18(c, s, k, width=8),

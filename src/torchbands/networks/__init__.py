@@ -45,6 +45,23 @@ class SmallCNNNetwork(Network):
         )
 
 
+@method("plain-cnn")
+class PlainCNNNetwork(Network):
+    """Convolution with bias, max-pooling, ReLU, no normalisation layer; one linear head."""
+
+    widths: tuple[int, ...] = (32, 64, 128)
+    """Channels of each stage."""
+    per_stage: int = 1
+    """Convolutions in each stage; 2 as in VGG."""
+    grid: int = 4
+    """The last maps are pooled to grid x grid cells before the head."""
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        from .plain_cnn import PlainCNN
+
+        return PlainCNN(*_shape(self, modality), classes, widths=self.widths, per_stage=self.per_stage, grid=self.grid)
+
+
 @method("resnet", paper="He et al., CVPR 2016, arXiv:1512.03385")
 class ResNetNetwork(Network):
     """The CIFAR-style residual network."""
