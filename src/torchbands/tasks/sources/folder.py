@@ -53,7 +53,7 @@ def load_folder(
     files, names = _listing(root, split)
     images = np.empty((len(files), channels, size, size), np.uint8)
     for row, (file, _) in enumerate(files):
-        images[row] = _read(file, size, channels)
+        images[row] = read_scaled(file, size, channels)
     labels = np.asarray([label for _, label in files], np.int64)
     return torch.from_numpy(images), torch.from_numpy(labels), names
 
@@ -114,7 +114,8 @@ def _divide(root: Path, classes: dict[str, list[Path]]) -> dict[str, dict[str, l
     return parts
 
 
-def _read(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
+def read_scaled(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
+    """One image file, scaled to a square: uint8 (channels, size, size). Raises InputError that names the file."""
     from PIL import Image, ImageOps
 
     try:

@@ -1,0 +1,170 @@
+"""The rows that a scan reads: a folder of images, arrays, a table, a victim's training data, or a task's split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data, Pixels, take
+from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.modality import Modality
+from torchbands.core.registry import build
+from torchbands.core.task import SPLITS, Task
+
+#: Most classes that are believed; more is a damaged or hostile file.
+MOST_CLASSES = 65_536
+_KINDS = (
+    "expected a folder of class folders of images, a .npz, .safetensors or .csv file, a victim directory, or a task"
+)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Labelled rows and where they come from.
+
+    Attributes:
+        data: blind rows. label: what the source is called in reports. ids: a name for each row: its path relative to
+            the folder, or its number.
+        refused: (name, reason) of files that were left out. notes: what was assumed while reading.
+        task: the task that they belong to, where the source is one; its network and learner then fit them.
+    """
+
+    data: Data
+    modality: Modality
+    class_names: tuple[str, ...]
+    label: str
+    ids: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    task: Task | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.data)
+        if n == 0:
+            raise InputError(f"{self.label} holds no rows")
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(map(str, range(n))))
+        if len(self.ids) != n:
+            raise InputError(f"{self.label}: {n} rows but {len(self.ids)} ids")
+        low, high = int(self.data.y.min()), int(self.data.y.max())
+        if low < 0 or high >= len(self.class_names):
+            raise InputError(f"{self.label}: labels are 0..{len(self.class_names) - 1}, got {low}..{high}")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+    def sha256(self) -> str:
+        """Hex digest of all samples and labels: the same rows give the same one, wherever they lie."""
+        made = hashlib.sha256(self.data.y.numpy().tobytes())
+        x = self.data.x.bytes if isinstance(self.data.x, Pixels) else self.data.x
+        for rows in torch.arange(len(self)).split(8192):
+            part = take(x, rows)
+            if isinstance(part, Tensor):
+                made.update(part.contiguous().cpu().numpy().tobytes())
+            else:
+                for row in part:
+                    told = row if isinstance(row, bytes) else str(row).encode("utf-8", "replace")
+                    made.update(len(told).to_bytes(8, "big") + told)
+        return made.hexdigest()
+
+
+def read_rows(
+    source: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    split: str = "clean",
+    label: str | None = None,
+) -> Rows:
+    """Read labelled rows. Nothing in the source is executed, and no pickle is read.
+
+    Args:
+        source: one of
+            a folder of class folders of images (or of `train` and `test` folders of those);
+            a `.npz` or `.safetensors` file with `x` (images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in
+            [0, 1]; or a table (N, F)) and `y` (integers (N,));
+            a `.csv` table of numbers with a column of labels;
+            a victim directory, for the training data it was made from (`split="train"`) or its task's other splits;
+            a task's name, or its JSON spec, for the split of that name.
+        size: side in pixels that a folder's images are scaled to, as squares; by default that of the first one, at
+            most 64. channels: 3 or 1; by default those of the first image.
+        split: "train", "clean" or "test" of a task or victim. A folder with `train` and `test` folders gives "test" or,
+            for any other split, "train"; other folders and files have only one part, whatever is asked.
+        label: the label column of a table; by default one named label, class, target or y, else the last.
+
+    Raises:
+        InputError: nothing there, nothing readable, or not what it should be; the message names it.
+        DataUnavailable: a task whose data set is not on this machine and cannot be fetched.
+    """
+    if split not in SPLITS:
+        raise UnknownName("split", split, SPLITS)
+    path = Path(source).expanduser()
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError):  # a JSON spec is no path: too long, or with a null
+        is_folder = is_file = False
+    if is_folder and (path / "card.json").is_file():
+        return _of_victim(path, split)
+    if is_folder:
+        from .image_rows import read_folder
+
+        return read_folder(path, size, channels, split)
+    if is_file:
+        return _of_file(path, size, channels, label)
+    return _of_task(source, split)
+
+
+def _of_file(path: Path, size: int | None, channels: int | None, label: str | None) -> Rows:
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        from .table_rows import read_table
+
+        return read_table(path, label)
+    if kind in (".npz", ".safetensors"):
+        from .array_rows import read_arrays
+
+        return read_arrays(path, size, channels)
+    raise InputError(f"{path} is of a kind that is not read ({kind or 'no suffix'})", hint=_KINDS)
+
+
+def _of_task(source: str, split: str) -> Rows:
+    text = source.strip()
+    if text.startswith("{"):
+        try:
+            spec = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"not a JSON task spec: {error}", hint='write {"name": "vision/digits"}') from None
+        task = build(spec, "task")
+    else:
+        try:
+            task = build(text, "task")
+        except UnknownName as error:
+            raise InputError(f"{source!r} is no file or folder here, and {error.message}", hint=_KINDS) from None
+    assert isinstance(task, Task)
+    return _rows_of(task, task.load(split, 0), f"{task.name} ({split})")
+
+
+def _of_victim(path: Path, split: str) -> Rows:
+    from torchbands.core.errors import NotApplicable
+    from torchbands.zoo import victims
+
+    victim = victims.load(path)
+    try:
+        data = victim.training_data() if split == "train" else victim.task.load(split, victim.seed)
+    except NotApplicable as error:
+        raise InputError(f"{path}: {error.reason}") from None
+    return _rows_of(victim.task, data, f"{path.name} ({split})")
+
+
+def _rows_of(task: Task, data: Data, label: str) -> Rows:
+    return Rows(data.blind(), task.modality, tuple(map(str, task.class_names)), label, task=task)
