@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -176,7 +176,9 @@ class Outcome:
         not_covered: what this profile did not look for.
         reasons: why the result is inconclusive, where it is.
         pictures: recovered trigger, a sample before and after, worst rows.
+        accepted: alerts that a baseline accepts: shown, but they decide nothing.
         cost: seconds, peak memory in MB, forward passes, clean samples.
+        found: the recovered trigger with its classes, as objects (`target`, `source`, `trigger`); not in the JSON.
     """
 
     subject: Subject
@@ -198,46 +200,72 @@ class Outcome:
     seed: int = 0
     created: str = ""
     version: str = ""
+    accepted: tuple[Alert, ...] = ()
 
     def sentence(self) -> str:
         """The verdict in one sentence, with its methods and false-alarm level, and no promise."""
         used = ", ".join(self.methods) or "no method"
         level = f"at false-alarm level {self.alpha:g}"
+        first = self.alerts[0].message if self.alerts else "see the ledger"
         if self.verdict == "indicated":
-            return f"Indicators of a backdoor or of tampering: {self.alerts[0].message}"
+            return f"Indicators of a backdoor or of tampering: {first}"
         if self.verdict == "unusual":
-            return f"Unusual, but no trigger: {self.alerts[0].message}"
+            return f"Unusual, but no trigger: {first}"
         if self.verdict == "none":
             missing = "; ".join(self.not_covered) or "attacks that these methods cannot see"
-            return f"No indicator found by {used} {level}. Not covered: {missing}."
+            beyond = f" beyond the {len(self.accepted)} accepted by the baseline" if self.accepted else ""
+            return f"No indicator found{beyond} by {used} {level}. Not covered: {missing}."
         return f"Inconclusive: {'; '.join(self.reasons) or 'nothing could be judged'}."
 
     def worst(self) -> Level | None:
         """The highest level of any alert."""
         return max((a.level for a in self.alerts), key=LEVELS.index, default=None)
 
+    def adding(self, alerts: Sequence[Alert]) -> Outcome:
+        """With more alerts, such as those from opening the file; the verdict follows the worst of all."""
+        if not alerts:
+            return self
+        found = tuple(sorted((*alerts, *self.alerts), key=_severity, reverse=True))
+        verdict: Verdict = self.verdict
+        if any(a.level == "high" for a in found) or (verdict != "inconclusive" and found[0].level != "low"):
+            verdict = "indicated"
+        elif verdict == "none":
+            verdict = "unusual"
+        return replace(self, alerts=found, verdict=verdict)
+
     def accepting(self, known: frozenset[str]) -> Outcome:
-        """Without the alerts whose fingerprints are in a baseline; the verdict follows what is left."""
-        left = tuple(a for a in self.alerts if a.fingerprint(self.subject.sha256) not in known)
-        if len(left) == len(self.alerts):
+        """With the alerts whose fingerprints are in a baseline set apart; the verdict follows what is left.
+
+        Without a hash of what was scanned nothing is accepted: the fingerprint would fit any other model.
+        """
+        if not self.subject.sha256:
+            return self
+        gone = tuple(a for a in self.alerts if a.fingerprint(self.subject.sha256) in known)
+        left = tuple(a for a in self.alerts if a not in gone)
+        if not gone:
             return self
         verdict: Verdict = self.verdict
         if verdict in ("indicated", "unusual"):
             verdict = "none" if not left else "unusual" if all(a.level == "low" for a in left) else "indicated"
             if verdict == "none" and self.reasons:
                 verdict = "inconclusive"
-        return replace(self, alerts=left, verdict=verdict)
+        return replace(self, alerts=left, accepted=(*self.accepted, *gone), verdict=verdict)
 
     def exit_code(self, fail_on: Level = "medium") -> int:
-        """1 for an alert at or above `fail_on`, 3 where nothing could be concluded, else 0."""
+        """1 for an alert at or above `fail_on`, 3 where there are reasons why nothing could be concluded, else 0."""
         if any(LEVELS.index(a.level) >= LEVELS.index(fail_on) for a in self.alerts):
             return FOUND
-        return INCONCLUSIVE if self.verdict == "inconclusive" else 0
+        return INCONCLUSIVE if self.verdict == "inconclusive" or self.reasons else 0
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; numbers that are not finite become null."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str), parse_constant=lambda _: None)
+        found: dict[str, Any] = json.loads(json.dumps(asdict(replace(self, found=None)), default=str), parse_constant=lambda _: None)
+        del found["found"]
         found["sentence"] = self.sentence()
-        for alert, line in zip(self.alerts, found["alerts"]):
+        for alert, line in zip((*self.alerts, *self.accepted), (*found["alerts"], *found["accepted"])):
             line["fingerprint"] = alert.fingerprint(self.subject.sha256)
         return found
+
+
+def _severity(alert: Alert) -> tuple[int, float]:
+    return LEVELS.index(alert.level), RULES[alert.rule].severity if alert.rule in RULES else 0.0
