@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from torchbands import __version__
 from torchbands.core.errors import UnknownName
 
-_GROUPS = {"bench": ("run", "status", "report"), "data": ("list", "get", "path")}
+from . import scanning
+
+_GROUPS = {
+    "scan": ("model", "data"),
+    "refs": ("train", "show"),
+    "guard": ("fit", "check"),
+    "bench": ("run", "status", "report"),
+    "data": ("list", "get", "path"),
+}
+_COMMANDS = ("scan", "refs", "guard", "repair", "list", "show", "attack", "defend", "bench", "data", "doctor")
 _FLAGS_OF = "its own flags; see them with: bands {} NAME --help"
 
 
@@ -31,7 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bands",
         description="Plant published backdoor attacks in models you train, find them, remove them, and measure it all.",
-        epilog="exit codes: 0 done, 2 something went wrong, 3 not applicable, 4 wrong usage, 130 interrupted",
+        epilog="exit codes: 0 done, and a scan found nothing at or above --fail-on; 1 findings; 2 something went "
+        "wrong; 3 inconclusive, not applicable or nothing scanned; 4 wrong usage; 130 interrupted",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bands {__version__}")
@@ -43,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         made.set_defaults(calls=calls)
         return made
 
+    scanning.add_to(commands)
     listing = command("list", "methods:show_list", "list every attack, defense, task and other method")
     listing.add_argument("role", nargs="?", metavar="ROLE", help="only this role: attack, repair, input-detector ...")
     _json(listing)
@@ -103,10 +114,9 @@ def _json(parser: argparse.ArgumentParser) -> None:
 
 def _suggest(args: Sequence[str]) -> None:
     """Refuse an unknown command with the nearest one, which argparse does not."""
-    commands = ("list", "show", "attack", "defend", "bench", "data", "doctor")
     if args and not args[0].startswith("-"):
-        if args[0] not in commands:
-            raise UnknownName("command", args[0], commands, hint="see: bands --help")
+        if args[0] not in _COMMANDS:
+            raise UnknownName("command", args[0], _COMMANDS, hint="see: bands --help")
         group = _GROUPS.get(args[0], ())
         if group and len(args) > 1 and not args[1].startswith("-") and args[1] not in group:
             raise UnknownName(f"command of bands {args[0]}", args[1], group)

@@ -104,7 +104,8 @@ class Alert:
 
     def fingerprint(self, sha256: str) -> str:
         """Stable over runs: hash of the scanned thing, the rule and what the alert is about."""
-        return hashlib.sha256(f"{sha256}|{self.rule}|{self.subject}".encode()).hexdigest()[:32]
+        told = f"{sha256}|{self.rule}|{self.subject}".encode("utf-8", "surrogatepass")
+        return hashlib.sha256(told).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ class Outcome:
     created: str = ""
     version: str = ""
     accepted: tuple[Alert, ...] = ()
+    found: Any = field(default=None, compare=False, repr=False)
 
     def sentence(self) -> str:
         """The verdict in one sentence, with its methods and false-alarm level, and no promise."""
@@ -259,7 +261,9 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready; numbers that are not finite become null."""
-        found: dict[str, Any] = json.loads(json.dumps(asdict(replace(self, found=None)), default=str), parse_constant=lambda _: None)
+        found: dict[str, Any] = json.loads(
+            json.dumps(asdict(replace(self, found=None)), default=str), parse_constant=lambda _: None
+        )
         del found["found"]
         found["sentence"] = self.sentence()
         for alert, line in zip((*self.alerts, *self.accepted), (*found["alerts"], *found["accepted"])):

@@ -1,0 +1,200 @@
+"""The commands of the scanner in the command tree: scan, refs, guard, repair. argparse alone, as in tree.py."""
+
+from __future__ import annotations
+
+import argparse
+
+Commands = argparse._SubParsersAction  # the type that add_subparsers gives has no public name
+
+FORMATS = "text, json, sarif, junit, html, markdown"
+SOURCE = (
+    "folder of class folders of images, .npz or .safetensors with x and y, .csv, or a task such as vision/fashion-mnist"
+)
+ARCH = "package.module:factory of your own code, a known network's name, or a network's JSON spec"
+
+
+def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add them all."""
+    _scan(commands)
+    _refs(commands)
+    _guard(commands)
+    _repair(commands)
+
+
+def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
+    verbs = _group(commands, "scan", "may I trust this model, this data set?")
+    model = _verb(verbs, "model", "scan:model", "look for signs of a backdoor in a model file or folder")
+    model.add_argument(
+        "suspect", metavar="SUSPECT", help=".safetensors, a state dict, TorchScript, ONNX, or a model folder"
+    )
+    model.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")
+    model.add_argument(
+        "--refs", metavar="DIR", action="append", default=[], help="reference models made by `bands refs train`"
+    )
+    _opening(model)
+    _depth(model)
+    model.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="false alarms accepted (default: 0.05)")
+    _reports(model)
+
+    data = _verb(
+        verbs, "data", "scan:data", "rank suspicious training samples; nothing in the data needs to be trusted"
+    )
+    data.add_argument("source", metavar="SOURCE", help=SOURCE)
+    data.add_argument(
+        "--model", metavar="SUSPECT", help="the model that was trained on it; one is trained where none is given"
+    )
+    data.add_argument(
+        "--false-alarms",
+        type=_share,
+        default=0.01,
+        metavar="A",
+        help="share of ordinary rows that may be flagged (default: 0.01)",
+    )
+    _opening(data)
+    _depth(data)
+    _reports(data)
+
+
+def _refs(commands: Commands[argparse.ArgumentParser]) -> None:
+    verbs = _group(commands, "refs", "train and show the reference models that a scan compares with")
+    train = _verb(verbs, "train", "refs:train", "train clean reference models of a suspect's recipe; again resumes")
+    train.add_argument("--like", metavar="SUSPECT", help="the model whose architecture and recipe they share")
+    train.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")
+    train.add_argument(
+        "-n",
+        "--count",
+        type=int,
+        default=40,
+        metavar="N",
+        help="how many (default: 40; alpha 0.05 needs 19, 0.01 needs 99)",
+    )
+    train.add_argument("-o", "--out", required=True, metavar="DIR", help="where they are kept")
+    _opening(train)
+    _depth(train)
+    for flag, kind, about in (
+        ("epochs", int, "passes over the data"),
+        ("lr", float, "largest learning rate"),
+        ("batch", int, "rows per step"),
+        ("label-smoothing", float, "of the cross-entropy"),
+        ("augment", str, "none, shift or crop-flip"),
+        ("optimizer", str, "sgd or adamw"),
+    ):
+        train.add_argument(f"--{flag}", type=kind, metavar=flag.split("-")[0].upper(), help=about)
+    train.add_argument("--rows", type=int, metavar="N", help="training rows of each reference, drawn anew for each")
+    train.add_argument(
+        "--recipe", action="append", default=[], metavar="JSON",
+        help="settings of one recipe, such as '{\"epochs\": 10, \"augment\": \"shift\"}'; "
+        "several are taken in turn (a pool)",
+    )  # fmt: skip
+    _json(train)
+    show = _verb(verbs, "show", "refs:show", "what reference models were trained from, and what they can tell")
+    show.add_argument("refs", metavar="DIR")
+    _json(show)
+
+
+def _guard(commands: Commands[argparse.ArgumentParser]) -> None:
+    verbs = _group(commands, "guard", "may I trust this input? fit a detector beside a model, then check inputs")
+    fit = _verb(verbs, "fit", "guard:fit", "fit an input detector on clean rows and keep it with its model")
+    fit.add_argument("model", metavar="MODEL", help=".safetensors, a state dict, ONNX, or a model folder")
+    fit.add_argument("--data", required=True, metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")
+    fit.add_argument("-o", "--out", required=True, metavar="DIR", help="where the guard is kept")
+    fit.add_argument(
+        "--detector", default="badexpert", metavar="NAME", help="strip, badexpert or scale-up (default: badexpert)"
+    )
+    fit.add_argument(
+        "--alpha", type=_share, default=0.05, metavar="A", help="share of ordinary inputs flagged (default: 0.05)"
+    )
+    _opening(fit)
+    _seed(fit)
+    _json(fit)
+    check = _verb(verbs, "check", "guard:check", "give every input a p-value; 1 where any is flagged")
+    check.add_argument("guard", metavar="GUARD", help="made by `bands guard fit`")
+    check.add_argument("inputs", metavar="INPUTS", help=SOURCE)
+    _reports(check)
+
+
+def _repair(commands: Commands[argparse.ArgumentParser]) -> None:
+    about = "try repairs from cheap to dear and keep the first that passes the scan again"
+    repair = _verb(commands, "repair", "repair:repair", about)
+    repair.add_argument("suspect", metavar="SUSPECT", help=".safetensors, a state dict, or a model folder")
+    repair.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")
+    repair.add_argument("-o", "--out", required=True, metavar="DIR", help="where the repaired model is kept")
+    repair.add_argument(
+        "--refs", metavar="DIR", action="append", default=[], help="reference models made by `bands refs train`"
+    )
+    repair.add_argument(
+        "--max-drop", type=_share, default=0.02, metavar="A", help="most clean accuracy lost (default: 0.02)"
+    )
+    repair.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="false alarms accepted (default: 0.05)")
+    _opening(repair)
+    _depth(repair)
+    _reports(repair, out=False)
+
+
+def _group(commands: Commands[argparse.ArgumentParser], name: str, about: str) -> Commands[argparse.ArgumentParser]:
+    made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    return made.add_subparsers(metavar="COMMAND", required=True)
+
+
+def _verb(verbs: Commands[argparse.ArgumentParser], name: str, calls: str, about: str) -> argparse.ArgumentParser:
+    made = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
+    made.set_defaults(calls=calls)
+    return made
+
+
+def _opening(parser: argparse.ArgumentParser) -> None:
+    """How a model file is opened, and what it may cost."""
+    group = parser.add_argument_group("opening the model")
+    group.add_argument("--arch", metavar="ARCH", help=ARCH)
+    group.add_argument("--classes", type=int, metavar="K", help="number of classes, where nothing else tells")
+    group.add_argument("--class-names", metavar="A,B,...", help="names of the classes, in order")
+    group.add_argument("--mean", type=_numbers, metavar="M,...", help="subtracted from each channel before the model")
+    group.add_argument("--std", type=_numbers, metavar="S,...", help="divides each channel before the model")
+    group.add_argument("--size", type=int, metavar="PIXELS", help="side that the images of a folder are scaled to")
+    group.add_argument("--channels", type=int, choices=(1, 3), help="of the images of a folder")
+    group.add_argument(
+        "--allow-pickle", action="store_true", help="read pickles, after their instructions were inspected"
+    )
+    group.add_argument("--time-limit", type=float, metavar="S", help="longest time of each step of opening, in seconds")
+    group.add_argument("--memory-limit", type=int, metavar="MB", help="largest file, and memory that opening may take")
+
+
+def _depth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--profile", choices=("fast", "full"), default="full", help="seconds or minutes (default: full)"
+    )
+    _seed(parser)
+
+
+def _seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="tells this repetition from another")
+
+
+def _reports(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
+    group = parser.add_argument_group("report", "written first; the exit code is set after it")
+    group.add_argument(
+        "--format", action="append", metavar="FORMAT[=FILE]", help=f"of {FORMATS}; may be given several times"
+    )
+    if out:
+        group.add_argument("-o", "--out", metavar="DIR|FILE", help="where formats without a FILE of their own go")
+    group.add_argument(
+        "--fail-on", choices=("low", "medium", "high"), default="medium", help="level from which a finding ends with 1"
+    )
+    group.add_argument("--baseline", metavar="FILE", help="JSON list of fingerprints of findings that are accepted")
+    group.add_argument("--write-baseline", metavar="FILE", help="write the fingerprints of what was found")
+    _json(group)
+
+
+def _json(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"a share between 0 and 1, got {text}")
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))

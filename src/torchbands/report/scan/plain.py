@@ -1,0 +1,111 @@
+"""Words and numbers as every format shows them. What comes from a suspect is made visible, short and harmless first."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from torchbands.scanner.outcome import Answer, LedgerLine, Outcome
+
+LONGEST = 600
+#: Controls (with ANSI escapes), formats (with bidi and zero-width marks), surrogates, line separators, non-characters.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Cn"}
+
+TITLES = {
+    "indicated": "Indicators found",
+    "unusual": "Unusual",
+    "none": "No indicator found",
+    "inconclusive": "Inconclusive",
+}
+
+#: question, what it may say, what it may not say
+ANSWERS = {
+    "trigger": (
+        "p_trigger",
+        "Does some input change reach a class far more cheaply than in the reference models?",
+        "May say: indicators of a backdoor.",
+        "May not say: there is no backdoor. A trigger that these searches cannot express stays unseen.",
+    ),
+    "recipe": (
+        "p_recipe",
+        "Do parameters and behaviour look like those of the reference models?",
+        "May say: unusual training data, or another recipe.",
+        "May not say: backdoor. Label noise, imbalance or augmentation look the same to these views.",
+    ),
+}
+
+
+def plain(text: object, most: int = LONGEST) -> str:
+    """One line of visible characters: what hides, moves or colours text is written as an escape, such as \\x1b."""
+    shown = str(text)
+    cut = shown[: most + 1]
+    out = "".join(c if unicodedata.category(c) not in _UNSEEN else _escape(c) for c in cut)
+    out = " ".join(out.split())
+    return out if len(shown) <= most and len(out) <= 4 * most else out[:most] + "…"
+
+
+def _escape(c: str) -> str:
+    if c in "\n\r\t":
+        return " "
+    code = ord(c)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Significant digits with a true minus sign; a dash for nothing, or for what is not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    return shown.replace("-", "−")
+
+
+def p_of(answer: Answer | None) -> str:
+    """A p-value with what it rests on, or why there is none."""
+    if answer is None:
+        return "not asked"
+    if answer.p is None:
+        return f"not answered: {plain(answer.reason) or 'no reason was given'}"
+    return f"{number(answer.p)} ({references_of(answer)})"
+
+
+def references_of(answer: Answer) -> str:
+    """How many references, and the smallest p that they can give."""
+    count = f"{answer.references} reference model{'' if answer.references == 1 else 's'}"
+    return f"{count}, smallest possible {number(answer.smallest)}"
+
+
+def answers(outcome: Outcome) -> list[tuple[str, Answer | None]]:
+    """The two answers of a model scan; none for data and inputs, unless they were given."""
+    both = [("trigger", outcome.trigger), ("recipe", outcome.recipe)]
+    return both if outcome.subject.kind == "model" else [(k, a) for k, a in both if a is not None]
+
+
+def pair(line: LedgerLine) -> str:
+    """Source and target of a ledger line."""
+    return " → ".join(plain(name, 80) for name in (line.source, line.target) if name is not None)
+
+
+def cost(outcome: Outcome) -> list[tuple[str, str]]:
+    """The cost as (name, amount with its unit)."""
+    units = {"seconds": " s", "cpu_seconds": " s", "peak_mb": " MB"}
+    out = []
+    for name, value in outcome.cost.items():
+        amount = number(float(value)) if isinstance(value, (int, float)) else plain(value)
+        out.append((plain(name, 60).replace("_", " ").removesuffix(" mb"), amount + units.get(name, "")))
+    return out
+
+
+def facts(given: Mapping[str, Any], most: int = 40) -> list[tuple[str, str]]:
+    """The first facts as (name, value), each one short line."""
+    out = []
+    for name, value in list(given.items())[:most]:
+        shown = value if isinstance(value, str) else number(value) if isinstance(value, float) else _compact(value)
+        out.append((plain(name, 80).replace("_", " "), plain(shown, 300)))
+    return out + ([("…", f"{len(given) - most} more")] if len(given) > most else [])
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False, separators=(", ", ": "))
