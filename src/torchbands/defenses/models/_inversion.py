@@ -1,13 +1,18 @@
-"""What trigger inversion shares: freezing a network while inputs are searched, and Neural Cleanse's cost schedule."""
+"""What trigger inversion shares: freezing a network while inputs are searched, cost schedules, and a short search."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from torchbands.core.modality import Encoded, Perturbation
+from torchbands.core.model import Model
 
 
 @contextmanager
@@ -79,3 +84,109 @@ class CostSchedule:
         self._wins, self._losses = torch.where(up, 0, self._wins), torch.where(down, 0, self._losses)
         self.done |= active & self._raised & self._lowered & (self._waited >= rules.stop_patience)
         return better
+
+
+@dataclass(frozen=True)
+class Quick:
+    """A short search in which the weight on the size follows success at every step, and the smallest success counts.
+
+    Attributes:
+        first: weight on the size at the first step, for a trigger that fills the sample (it is divided by the size).
+        up, down: by which the weight is multiplied after a success and divided after a failure.
+        threshold: share of its samples that a trigger must send to its target to be a success.
+    """
+
+    steps: int
+    lr: float
+    betas: tuple[float, float]
+    first: float
+    up: float
+    down: float
+    threshold: float
+
+
+class Found(NamedTuple):
+    """(T,) smallest size that succeeded, or the last size over the best success share where none did; (T,) best
+    success share; (T,) whether any step succeeded."""
+
+    size: Tensor
+    success: Tensor
+    reached: Tensor
+
+
+def search(
+    model: Model, inputs: Encoded, rows: Tensor, target: Tensor, rules: Quick, rng: torch.Generator
+) -> tuple[Found, Perturbation, Tensor]:
+    """The smallest triggers that send each row set to its target, all searched side by side in chunks.
+
+    Args:
+        inputs: an embedded batch. rows: (T, n) int64 rows of it that trigger t is written on. target: (T,) int64.
+
+    Returns:
+        what was found; the perturbation of the smallest trigger's group; (T,) sizes divided by the starting size.
+    """
+    per = max(1, model.chunk // rows.shape[1])
+    sizes, shares, hits, starts = [], [], [], []
+    smallest, kept = float("inf"), None
+    for part in torch.arange(len(rows)).split(per):
+        perturbation = model.modality.perturbation(model, len(part), rng)
+        found, start = _search(model, perturbation, inputs, rows[part], target[part], rules)
+        sizes.append(found.size)
+        shares.append(found.success)
+        hits.append(found.reached)
+        starts.append(start)
+        if kept is None or float(found.size.min()) < smallest:
+            smallest, kept = float(found.size.min()), perturbation
+    assert kept is not None
+    return Found(torch.cat(sizes), torch.cat(shares), torch.cat(hits)), kept, torch.cat(sizes) / torch.cat(starts)
+
+
+def _search(
+    model: Model, perturbation: Perturbation, inputs: Encoded, rows: Tensor, target: Tensor, rules: Quick
+) -> tuple[Found, Tensor]:
+    count, n = rows.shape
+    which = torch.arange(count, device=model.device).repeat_interleave(n)
+    e, wanted = inputs.at(rows.flatten().to(model.device)), target.to(model.device).repeat_interleave(n)
+    optimizer = torch.optim.Adam(perturbation.parameters(), lr=rules.lr, betas=rules.betas)
+    start = perturbation.size().detach()
+    weight = rules.first / start
+    best, share = torch.full_like(start, torch.inf), torch.zeros_like(start)
+    kept = {name: p.detach().clone() for name, p in perturbation.named_parameters()}
+    last = start
+    for _ in range(rules.steps):
+        logits = model.logits_at(perturbation(e, which))
+        size = perturbation.size()
+        loss = F.cross_entropy(logits, wanted, reduction="sum") / n + (weight * size).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        with torch.no_grad():
+            success = (logits.argmax(1) == wanted).view(count, n).float().mean(1)
+            last, good = size.detach(), success >= rules.threshold
+            better = good & (last < best)
+            best, share = torch.where(better, last, best), torch.maximum(share, success)
+            for name, p in perturbation.named_parameters():
+                kept[name] = torch.where(better.view(-1, *[1] * (p.ndim - 1)), p.detach(), kept[name])
+            weight = torch.where(good, weight * rules.up, weight / rules.down)
+        optimizer.step()
+    reached = best.isfinite()
+    with torch.no_grad():
+        for name, p in perturbation.named_parameters():
+            p.copy_(torch.where(reached.view(-1, *[1] * (p.ndim - 1)), kept[name], p))
+    size = torch.where(reached, best, start / share.clamp_min(0.5 / n))
+    return Found(size.cpu(), share.cpu(), reached.cpu()), start.cpu()
+
+
+def rows_of(mine: Tensor, n: int, *preferred: Tensor) -> Tensor:
+    """(n,) rows where `mine` holds, those in every `preferred` (N,) bool mask first; repeated where there are too few."""
+    order = mine.nonzero().flatten()
+    for mask in reversed(preferred):
+        order = order[torch.argsort((~mask[order]).long(), stable=True)]
+    if len(preferred):
+        best = int(torch.stack([mask[order] for mask in preferred]).all(0).sum())
+        order = order[: max(best, min(n, len(order)))] if best >= n else order
+    return order.repeat(-(-n // max(1, len(order))))[:n]
+
+
+def fewer(rows: int, budget: int, classes: int, least: int = 8) -> int:
+    """`rows` per class, or fewer with many classes, so that about `budget` are used in all."""
+    return max(min(rows, least), min(rows, budget // max(1, classes)))

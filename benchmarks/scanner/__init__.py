@@ -1,0 +1,1 @@
+"""Populations of models that judge the scanner: `python -m benchmarks.scanner make|tables`."""

@@ -1,0 +1,31 @@
+"""`python -m benchmarks.scanner make --store DIR` trains and looks; `... tables --store DIR` writes the receipt."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .make import run
+from .plan import settings
+
+
+def main() -> None:
+    """Parse and carry out."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scanner")
+    parser.add_argument("what", choices=("make", "tables"))
+    parser.add_argument("--store", type=Path, default=Path("scanner-population"))
+    parser.add_argument("--settings", nargs="+", default=list(settings()))
+    parser.add_argument("--stages", nargs="+", default=["references", "complete", "judge"])
+    parser.add_argument("--part", type=int, default=0, help="this process's share of the work, from 0")
+    parser.add_argument("--parts", type=int, default=1, help="processes that share the work")
+    given = parser.parse_args()
+    if given.what == "make":
+        run(given.store, given.settings, given.stages, given.part, given.parts)
+    else:
+        from .tables import write
+
+        write(given.store, given.settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Train the models and let every view look at them; each model is one file, so the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from torchbands import zoo
+from torchbands.core.errors import BandsError, NotApplicable
+from torchbands.core.metric import Undefined
+from torchbands.measures.effectiveness import effect
+from torchbands.scanner.population import VIEW_SEED, Population, references_of
+from torchbands.scanner.views import PROFILES, View, look
+from torchbands.zoo.files import write_json
+
+from .plan import Job, Setting, jobs, settings
+
+
+def views() -> tuple[View, ...]:
+    """The views of both profiles, each once; black-box views are judged apart."""
+    every = {v.key(): v for views in PROFILES.values() for v in views if not v.black_box}
+    return tuple(every.values())
+
+
+def references(store: Path, setting: Setting, part: int, parts: int) -> None:
+    """The reference models, one population in `store`; parts share the work by turns."""
+    folder = store / setting.name / "refs"
+    if part == 0:
+        references_of(setting.task, folder, n=1, profile="fast")
+    while not (folder / "card.json").is_file():
+        time.sleep(1)
+    from torchbands.scanner import population
+
+    made = population.Population.load(folder)
+    recipe = population.Recipe(
+        lambda: setting.task.network.build(setting.task.modality, setting.task.classes),
+        setting.task.network.spec(),
+        (setting.task.learner,),
+        int(getattr(setting.task, "rows", 0)),
+    )
+    whole = setting.task.but(rows=0) if recipe.rows else setting.task
+    data = whole.load("train")
+    for i in range(part, setting.references, parts):
+        member = folder / population.MODELS / f"{i:04d}"
+        if not (member / population.CARD).is_file():
+            population.train_one(member, recipe, data, made, "fast", 0, i)
+            print(setting.name, "reference", i, flush=True)
+
+
+def complete(store: Path, setting: Setting, part: int, parts: int) -> None:
+    """Let the views that are missing look at the references."""
+    made = Population.load(store / setting.name / "refs")
+    for member in made.members()[part::parts]:
+        made.complete_one(
+            member, lambda: setting.task.network.build(setting.task.modality, setting.task.classes), views()
+        )
+        print(setting.name, member.name, flush=True)
+
+
+def judge(store: Path, setting: Setting, part: int, parts: int) -> None:
+    """Train the models to judge, and let the views look at them."""
+    clean = Population.load(store / setting.name / "refs").clean
+    for at, job in enumerate(jobs(setting)):
+        if at % parts == part:
+            try:
+                _judge(store / setting.name, job, clean)
+            except (BandsError, NotApplicable) as error:
+                print(job.id, "failed:", error, flush=True)
+
+
+def _judge(folder: Path, job: Job, clean: Any) -> None:
+    facts, seen = folder / "facts" / f"{job.id}.json", folder / "seen" / f"{job.id}.safetensors"
+    told: dict[str, Any] = json.loads(facts.read_text()) if facts.is_file() else {}
+    home = folder / "victims" / job.id
+    started = time.process_time()
+    spec = [job.task.spec(), job.attack.spec(), job.seed]
+    if told.get("spec") != json.loads(json.dumps(spec)):
+        victim = job.attack.run(job.task, job.seed)
+        test = job.task.load("test", job.seed)
+        triggered, wanted = victim.triggered(test)
+        found = effect(victim.model, test, triggered, wanted)
+        values = {"ca": found.ca, "asr": found.asr}
+        told = {
+            "spec": spec,
+            "group": job.group,
+            "target": job.attack.target,
+            "seconds": round(time.process_time() - started, 2),
+            "backdoored": job.attack.name != "clean",
+            **{k: None if isinstance(v, Undefined) else round(float(v), 4) for k, v in values.items()},
+            "views": {},
+        }
+        zoo.save(victim, home)
+        seen.unlink(missing_ok=True)
+        write_json(facts, told)
+    numbers = load_file(seen) if seen.is_file() else {}
+    missing = [v for v in views() if v.key() not in numbers]
+    if missing:
+        model = zoo.load(home).model
+        for line in look(model, clean, missing, seed=VIEW_SEED):
+            got = line.numbers()
+            numbers[line.view.key()] = torch.zeros(0) if got is None else got.contiguous()
+            found_target = None if line.finding is None else line.finding.target
+            told["views"][line.view.key()] = {"seconds": round(line.seconds, 3), "target": found_target}
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        save_file(numbers, seen)
+        write_json(facts, told)
+    print(folder.name, job.id, told["ca"], told["asr"], f"{time.process_time() - started:.1f} s", flush=True)
+
+
+def run(store: Path, names: list[str], stages: list[str], part: int, parts: int) -> None:
+    """Carry out some stages of some settings."""
+    torch.set_num_threads(1)
+    known = settings()
+    for name in names:
+        for stage in stages:
+            {"references": references, "complete": complete, "judge": judge}[stage](store, known[name], part, parts)

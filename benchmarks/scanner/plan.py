@@ -1,0 +1,133 @@
+"""Which models there are: references, fresh models of their recipe, of other recipes, and backdoored ones.
+
+Settings of views and of the calibration were fixed on other models (Fashion-MNIST, seeds 100 to 211) before any of
+these were judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchbands.core.attack import Attack
+from torchbands.core.registry import build
+from torchbands.core.task import Learner, Task
+from torchbands.learners.sgd import SGD
+from torchbands.networks import PlainCNNNetwork, SmallCNNNetwork
+from torchbands.tasks.vision import GTSRB, FashionMNIST
+
+Spec = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One data set with one architecture and one recipe of references.
+
+    Attributes:
+        fresh: never-poisoned models of the references' recipe. foreign: recipe name -> (task, models).
+        families: attack family -> (settings of its models in turn, models). Targets go round the classes.
+    """
+
+    name: str
+    task: Task
+    references: int
+    fresh: int
+    foreign: dict[str, tuple[Task, int]]
+    families: dict[str, tuple[list[Spec], int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model: a task, an attack, a seed."""
+
+    id: str
+    group: str
+    task: Task
+    attack: Attack
+    seed: int
+
+
+def _recipes(task: Task, base: SGD, each: int) -> dict[str, tuple[Task, int]]:
+    adam = SGD(epochs=base.epochs, batch=base.batch, lr=3e-3, optimizer="adamw", weight_decay=1e-2)
+    learners: dict[str, Learner] = {
+        "augmented": base.but(augment="shift", label_smoothing=0.1),
+        "adamw": adam,
+        "longer": base.but(epochs=2 * base.epochs, batch=2 * base.batch),
+    }
+    return {name: (task.but(learner=learner), each) for name, learner in learners.items()}
+
+
+_FASHION = SGD(epochs=5, batch=128, lr=0.3)
+_SIGNS = SGD(epochs=6, batch=128, lr=0.05)
+_PAIR = {"labels": "source-specific", "rate": 0.05}
+
+
+def settings() -> dict[str, Setting]:
+    """Both settings, by name."""
+    fashion = FashionMNIST(rows=10000, network=SmallCNNNetwork(), learner=_FASHION)
+    signs = GTSRB(network=PlainCNNNetwork(widths=(16, 32, 64)), learner=_SIGNS)
+    return {
+        "fashion": Setting(
+            "fashion",
+            fashion,
+            100,
+            40,
+            _recipes(fashion, _FASHION, 8),
+            {
+                "badnets": ([{"name": "badnets"}], 5),
+                "low-rate": ([{"name": "badnets", "rate": 0.01}], 5),
+                "source-specific": ([{"name": "badnets", **_PAIR}], 5),
+                "all-to-all": ([{"name": "badnets", "labels": "all-to-all"}], 5),
+                "blended": ([{"name": "blended"}], 5),
+                "adaptive-blend": ([{"name": "adaptive-blend"}], 5),
+                "wanet": ([{"name": "wanet"}], 5),
+                "input-aware": ([{"name": "input-aware", "cross": 0.05}], 5),
+                "sig": ([{"name": "sig"}], 5),
+                "grond": ([{"name": "grond"}], 5),
+                "lotus": ([{"name": "lotus"}], 5),
+                "narcissus": ([{"name": "narcissus"}], 5),
+                "evasive": ([{"name": "evasive"}], 5),
+            },
+        ),
+        "signs": Setting(
+            "signs",
+            signs,
+            40,
+            20,
+            _recipes(signs, _SIGNS, 4),
+            {
+                "badnets": ([{"name": "badnets"}], 4),
+                "source-specific": ([{"name": "badnets", **_PAIR}], 4),
+                "blended": ([{"name": "blended"}], 4),
+                "wanet": ([{"name": "wanet"}], 4),
+                "grond": ([{"name": "grond"}], 4),
+                "lotus": ([{"name": "lotus"}], 4),
+                "narcissus": ([{"name": "narcissus"}], 4),
+                "evasive": ([{"name": "evasive"}], 4),
+            },
+        ),
+    }
+
+
+def jobs(setting: Setting) -> Iterator[Job]:
+    """Every model to judge, the cheap and the needed first. Seeds are fresh: no reference shares one."""
+    clean = build("clean", "attack")
+    assert isinstance(clean, Attack)
+    for i in range(setting.fresh):
+        yield Job(f"fresh-{i:02d}", "fresh", setting.task, clean, 5000 + i)
+    most = max((n for _, n in setting.families.values()), default=0)
+    for i in range(most):
+        for family, (specs, n) in setting.families.items():
+            if i < n:
+                spec = dict(specs[i % len(specs)])
+                target = (3 * i + 1) % setting.task.classes
+                spec["target"] = target
+                if spec.get("labels") == "source-specific":
+                    spec["source"] = (target + 2 + i) % setting.task.classes
+                attack = build({"role": "attack", **spec})
+                assert isinstance(attack, Attack)
+                yield Job(f"{family}-{i:02d}", family, setting.task, attack, 6000 + i)
+    for recipe, (task, n) in setting.foreign.items():
+        for i in range(n):
+            yield Job(f"{recipe}-{i:02d}", f"foreign:{recipe}", task, clean, 7000 + i)

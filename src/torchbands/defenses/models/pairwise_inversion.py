@@ -1,0 +1,110 @@
+"""Pairwise sparse inversion: the smallest trigger from one class to another, for the pairs worth searching."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import method
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+
+from ._inversion import Quick, frozen, rows_of, search
+
+
+@method(
+    "pairwise-inversion",
+    paper="after Shen et al., ICML 2021 (K-Arm), arXiv:2102.05123",
+    needs=("gradients", "clean:200"),
+)
+class PairwiseInversion(ModelDetector):
+    """One short mask-and-pattern search per (source, target) pair; per_pair is -log of the smallest size.
+
+    Sees source-specific and all-to-all backdoors, which a search over all sources does not. With more than `pairs`
+    pairs, K-Arm's pre-screen chooses which are searched: those whose target stands highest among the predictions for
+    the source's samples. The evidence has K-Arm's symmetry ratio, size(t -> s) / size(s -> t): two classes that look
+    alike are near in both directions, a planted trigger is near in one.
+
+    The score is the gap of the smallest log size to the median pair. Pair sizes differ by nature and are to be
+    compared with the same pair in reference models (`torchbands.scanner`). No rule of its own flags anything.
+
+    Deviations from K-Arm: all arms are pulled the same number of times (a fixed, short number of steps) instead of by
+    a bandit, and absolute size bounds, which hold for one image size, are not used.
+    """
+
+    rows: int = 5
+    """Samples of the source class."""
+    steps: int = 45
+    """Of Adam."""
+    lr: float = 0.25
+    """Of Adam; twice that where triggers are mixtures of tokens."""
+    threshold: float = 0.8
+    """Share of the samples that must reach the target."""
+    first: float = 1.0
+    """Weight on the trigger's size at the start, as a share of the whole sample."""
+    up: float = 1.2
+    """By which the weight grows after a success."""
+    down: float = 1.35
+    """By which it shrinks after a failure."""
+    pairs: int = 110
+    """At most this many pairs are searched."""
+    precision: Literal["float32", "fast"] = "fast"
+    """Of the passes."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        model = model.at_precision(self.precision)
+        picked = clean.sample(3 * self.rows * model.classes, "pairwise-inversion", seed, balanced=True)
+        there = picked.y.unique()
+        if len(there) < 2:
+            raise NotApplicable("pairs need clean samples of at least two classes")
+        right = model.logits(picked.x).argmax(1) == picked.y
+        of = {int(c): rows_of(picked.y == c, self.rows, right) for c in there}
+        chosen = self._arms(model, clean, there, seed)
+        lr = self.lr * (2 if model.modality.discrete else 1)
+        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
+        rows = torch.stack([of[s] for s in chosen[:, 0].tolist()])
+        with frozen(model.module):
+            found, trigger, _ = search(
+                model, model.embed(picked.x), rows, chosen[:, 1], rules, generator(self.name, seed)
+            )
+        logs = found.size.clamp_min(1e-3).log()
+        best = int(logs.argmin())
+        table = torch.full((model.classes, model.classes), torch.nan)
+        table[chosen[:, 0], chosen[:, 1]] = -logs
+        source, target = chosen[best].tolist()
+        symmetry = float((table[source, target] - table[target, source]).exp())
+        per = max(1, model.chunk // rows.shape[1])
+        return Finding(
+            score=float(logs.median() - logs.min()),
+            target=target,
+            source=source,
+            trigger=trigger.harden(best % per) if bool(found.reached[best]) else None,
+            per_pair=table,
+            evidence={
+                "searched": len(chosen),
+                "smallest": round(float(found.size[best]), 3),
+                "median": round(float(found.size.median()), 3),
+                "symmetry": round(symmetry, 3) if symmetry == symmetry else None,
+            },
+        )
+
+    def _arms(self, model: Model, clean: Data, there: Tensor, seed: int) -> Tensor:
+        """(P, 2) int64 pairs to search: all, or those that the clean logits call the nearest."""
+        every = torch.cartesian_prod(there, torch.arange(model.classes))
+        every = every[every[:, 0] != every[:, 1]]
+        if len(every) <= self.pairs:
+            return every
+        seen = clean.sample(200 * model.classes, "pairwise-inversion arms", seed, balanced=True)
+        seen = seen.sample(2000, "pairwise-inversion few", seed, balanced=True)
+        logits = model.logits(seen.x)
+        logits = logits - logits.mean(1, keepdim=True)
+        mean = torch.zeros(model.classes, model.classes).index_add_(0, seen.y, logits)
+        mean = mean / torch.bincount(seen.y, minlength=model.classes).clamp_min(1)[:, None]
+        near = mean[every[:, 0], every[:, 1]]
+        return every[near.topk(self.pairs).indices.sort().values]

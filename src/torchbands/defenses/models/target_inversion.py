@@ -1,0 +1,81 @@
+"""Per-target mask inversion, short: the smallest trigger that sends samples of every class to one class."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.method import method
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+
+from ._inversion import Quick, fewer, frozen, rows_of, search
+
+
+@method("target-inversion", paper="after Wang et al., S&P 2019 (Neural Cleanse)", needs=("gradients", "clean:200"))
+class TargetInversion(ModelDetector):
+    """One short mask-and-pattern search per class; per_class is -log of the smallest size that succeeded.
+
+    The score is the gap of the smallest log size to the median class (with 2 classes: to the other one). It means
+    little alone: sizes of classes differ by nature, so they are to be compared with the same class in reference
+    models (`torchbands.scanner`). No rule of its own flags anything.
+
+    Deviations from Neural Cleanse: a fixed, short number of steps; the weight on the size follows success at every
+    step; success on `threshold` of `rows` samples of other classes.
+    """
+
+    rows: int = 20
+    """Samples of other classes, for every target."""
+    budget: int = 400
+    """Samples over all targets: with more classes each has fewer, down to 8."""
+    steps: int = 55
+    """Of Adam."""
+    lr: float = 0.25
+    """Of Adam; twice that where triggers are mixtures of tokens."""
+    threshold: float = 0.9
+    """Share of the samples that must reach the target."""
+    first: float = 1.0
+    """Weight on the trigger's size at the start, as a share of the whole sample."""
+    up: float = 1.2
+    """By which the weight grows after a success."""
+    down: float = 1.35
+    """By which it shrinks after a failure."""
+    precision: Literal["float32", "fast"] = "fast"
+    """Of the passes."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        model = model.at_precision(self.precision)
+        n = fewer(self.rows, self.budget, model.classes)
+        picked = clean.sample(max(4 * n, 2 * model.classes), "target-inversion", seed, balanced=True)
+        said = model.logits(picked.x).argmax(1)
+        rows = torch.stack([rows_of(_spread(picked.y, k), n, said != k) for k in range(model.classes)])
+        lr = self.lr * (2 if model.modality.discrete else 1)
+        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
+        with frozen(model.module):
+            found, trigger, share = search(
+                model, model.embed(picked.x), rows, torch.arange(model.classes), rules, generator(self.name, seed)
+            )
+        logs = found.size.clamp_min(1e-3).log()
+        target = int(logs.argmin())
+        per = max(1, model.chunk // rows.shape[1])
+        return Finding(
+            score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
+            target=target,
+            trigger=trigger.harden(target % per) if bool(found.reached[target]) else None,
+            per_class=-logs,
+            evidence={
+                "sizes": [round(v, 3) for v in found.size.tolist()],
+                "share_of_sample": [round(v, 5) for v in share.tolist()],
+                "success": [round(v, 3) for v in found.success.tolist()],
+            },
+        )
+
+
+def _spread(y: torch.Tensor, k: int) -> torch.Tensor:
+    """(N,) bool: rows that are not of class k; all rows where there are no others."""
+    other = y != k
+    return other if bool(other.any()) else torch.ones_like(other)

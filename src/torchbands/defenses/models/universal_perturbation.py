@@ -1,0 +1,101 @@
+"""Universal perturbation cost: how far in L2 all samples must be moved together to be read as one class."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+
+from ._inversion import fewer, frozen
+
+
+@method(
+    "universal-perturbation",
+    paper="after Moosavi-Dezfooli et al., CVPR 2017 (universal adversarial perturbations), arXiv:1610.08401",
+    needs=("gradients", "clean:100"),
+)
+class UniversalPerturbation(ModelDetector):
+    """One additive perturbation per class, grown by normalised gradient steps; per_class is -log of the L2 norm at
+    which `threshold` of the samples are read as that class (interpolated between steps).
+
+    A backdoor is a short cut to its target for all samples together, whatever its trigger looks like: this sees
+    blended and warped triggers, for which no small mask exists. In token modalities the perturbation is one vector
+    added to the embedding of every real position. The score is the gap of the smallest log norm to the median class;
+    no rule of its own flags anything.
+    """
+
+    rows: int = 32
+    """Samples, of all classes."""
+    budget: int = 512
+    """Samples over all targets: with more classes each has fewer, down to 8."""
+    steps: int = 45
+    """Normalised gradient steps."""
+    reach: float = 1.0
+    """Largest norm that can be reached, as a share of the samples' root mean square distance from their mean."""
+    threshold: float = 0.9
+    """Share of the samples that must reach the class."""
+    precision: Literal["float32", "fast"] = "fast"
+    """Of the passes."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        model = model.at_precision(self.precision)
+        picked = clean.sample(
+            fewer(self.rows, self.budget, model.classes), "universal-perturbation", seed, balanced=True
+        )
+        inputs = model.embed(picked.x)
+        per = max(1, model.chunk // len(picked))
+        rng = generator(self.name, seed)
+        with frozen(model.module):
+            norms = torch.cat([self._path(model, inputs, part, rng) for part in torch.arange(model.classes).split(per)])
+        logs = norms.clamp_min(1e-6).log()
+        return Finding(
+            score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
+            target=int(logs.argmin()),
+            per_class=-logs,
+            evidence={"norms": [round(v, 4) for v in norms.tolist()]},
+        )
+
+    def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: torch.Generator) -> Tensor:
+        """(len(classes),) norms."""
+        values, n, count = inputs.values.float(), len(inputs.values), len(classes)
+        shape = values.shape[1:] if inputs.tokens is None else (1, values.shape[-1])
+        spread = (values - values.mean(0)).flatten(1).norm(dim=1).square().mean().sqrt()
+        if inputs.tokens is not None:
+            spread = (values - values.mean((0, 1))).norm(dim=-1).square().mean().sqrt()
+        step = self.reach * spread / self.steps
+        wanted = classes.to(values.device).repeat_interleave(n)
+        e = Encoded(
+            values.repeat(count, *[1] * (values.ndim - 1)),
+            None if inputs.mask is None else inputs.mask.repeat(count, 1),
+            None if inputs.tokens is None else inputs.tokens.repeat(count, 1),
+        )
+        delta = (1e-4 * torch.randn(count, *shape, generator=rng)).to(values.device)
+        last_share, last_norm = torch.zeros(count), torch.zeros(count)
+        norm_at, best = torch.full((count,), torch.inf), torch.zeros(count)
+        view = [count] + [1] * len(shape)
+        for _ in range(self.steps + 1):
+            delta.requires_grad_()
+            moved = model.modality.project(e.values + delta.repeat_interleave(n, 0))
+            logits = model.logits_at(Encoded(moved, e.mask, e.tokens))
+            (slope,) = torch.autograd.grad(F.cross_entropy(logits, wanted, reduction="sum"), delta)
+            with torch.no_grad():
+                share = (logits.argmax(1) == wanted).view(count, n).float().mean(1).cpu()
+                norm = delta.flatten(1).norm(dim=1).cpu()
+                new = (share >= self.threshold) & norm_at.isinf()
+                at = ((self.threshold - last_share) / (share - last_share).clamp_min(1e-6)).clamp(0, 1)
+                norm_at = torch.where(new, last_norm + at * (norm - last_norm), norm_at)
+                last_share, last_norm, best = share, norm, torch.maximum(best, share)
+                if bool(norm_at.isfinite().all()):
+                    break
+                delta = delta - step * slope / slope.flatten(1).norm(dim=1).clamp_min(1e-12).view(view)
+        return torch.where(norm_at.isfinite(), norm_at, last_norm * self.threshold / best.clamp_min(0.5 / n))

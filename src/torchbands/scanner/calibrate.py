@@ -1,0 +1,122 @@
+"""From numbers of models to p-values. The suspect and the references form one pool and are treated alike, so the rank
+of the suspect among them is a valid p-value for any statistic (full conformal prediction; Vovk et al., 2005): under
+exchangeability the chance that p <= alpha is at most alpha, at every number of references. No split is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+#: From this many classes on, the suspect's own median over classes is taken off every class.
+CENTRED_FROM = 4
+#: The variance of a cell counts as if this many models of the typical variance had been seen too.
+PRIOR = 4.0
+#: A cell that fewer models have is not compared.
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a view's numbers are compared.
+
+    Attributes:
+        sides: 1 where only large values are suspicious, 2 where both ends are.
+        centre: whether the model's own median is taken off (from `CENTRED_FROM` classes on).
+        reduce: from cells to one number: the largest, the mean of the five largest, or whichever of the two stands
+            out more.
+    """
+
+    sides: Literal[1, 2] = 1
+    centre: bool = True
+    reduce: Literal["max", "top5", "either"] = "max"
+
+
+def p_value(mine: float, references: Tensor) -> float:
+    """(1 + number of references at least as large) / (n + 1)."""
+    return (1 + int((references >= mine).sum())) / (len(references) + 1)
+
+
+def standard_scores(pool: Tensor, kind: Kind) -> Tensor:
+    """(m, ...) numbers of m models -> (m, cells) by how much each model differs from all others of the pool, in their
+    standard deviations. NaN where a cell is not there; NaN and infinite numbers are taken as not there."""
+    values = pool.double()
+    values = torch.where(values.isfinite(), values, torch.nan)
+    classes = values.shape[-1] if values.ndim > 1 else 1
+    flat = values.reshape(len(values), -1)
+    if kind.centre and classes >= CENTRED_FROM:
+        flat = flat - flat.nanmedian(1, keepdim=True).values
+    there = flat.isfinite()
+    n = there.sum(0) - there.long()  # of the others
+    filled = flat.nan_to_num(0.0)
+    mean = (filled.sum(0) - filled) / n.clamp_min(1)
+    squares = ((filled.square()).sum(0) - filled.square()) / n.clamp_min(1) - mean.square()
+    variance = squares.clamp_min(0) * n / (n - 1).clamp_min(1)
+    usual = torch.where(n >= FEWEST, variance, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(0.0)
+    spread = ((variance * n + usual * PRIOR) / (n + PRIOR)).sqrt()
+    z = (flat - mean) / (spread * (1 + 1 / n.clamp_min(1)).sqrt()).clamp_min(1e-9)
+    z = z.clamp(-1e6, 1e6)
+    return torch.where(there & (n >= FEWEST), z, torch.nan)
+
+
+def reduced(z: Tensor, kind: Kind) -> Tensor:
+    """(m, cells) standard scores -> (m,), higher more suspicious; NaN where a model has no cell."""
+    if kind.reduce == "either":
+        plain = Kind(centre=False)
+        both = [standard_scores(reduced(z, replace(kind, reduce=r))[:, None], plain) for r in ("max", "top5")]
+        return torch.cat(both, 1).amax(1)
+    size = z.abs() if kind.sides == 2 else z
+    filled = torch.where(size.isfinite(), size, -torch.inf)
+    if kind.reduce == "max":
+        out = filled.amax(1)
+    else:
+        top = filled.topk(min(5, filled.shape[1]), dim=1).values
+        there = top.isfinite()
+        out = torch.where(there, top, 0.0).sum(1) / there.sum(1).clamp_min(1)
+        out = torch.where(there.any(1), out, -torch.inf)
+    return torch.where(out.isfinite(), out, torch.nan)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A pool whose last member is the suspect.
+
+    Attributes:
+        per_view: name -> (m,) the view's number, in standard deviations of the other members.
+        cells: name -> (cells,) the suspect's standard scores.
+        combined: (m,) sum of the positive parts. p: the suspect's. p_views: each view's own.
+    """
+
+    per_view: dict[str, Tensor]
+    cells: dict[str, Tensor]
+    combined: Tensor
+    p: float
+    p_views: dict[str, float]
+
+
+def compare(pools: Mapping[str, Tensor], kinds: Mapping[str, Kind]) -> Compared | None:
+    """Judge the last member of every pool against the others. None where no view can be compared.
+
+    Args:
+        pools: view -> (m, ...) numbers; NaN where a model lacks them.
+    """
+    per_view: dict[str, Tensor] = {}
+    cells: dict[str, Tensor] = {}
+    for name, pool in pools.items():
+        z = standard_scores(pool, kinds[name])
+        number = reduced(z, kinds[name])
+        if not bool(number[-1].isfinite()) or int(number.isfinite().sum()) <= FEWEST:
+            continue
+        per_view[name] = standard_scores(number[:, None], Kind(centre=False)).flatten()
+        cells[name] = z[-1]
+    if not per_view:
+        return None
+    combined = torch.stack([v.nan_to_num(0.0).clamp_min(0) for v in per_view.values()]).sum(0)
+    # among models without any positive part the largest deviation decides, so that p is not 1 for all of them
+    highest = torch.stack([v.nan_to_num(-1e3) for v in per_view.values()]).amax(0)
+    combined = torch.where(combined > 0, combined, highest.clamp_max(0))
+    p_views = {name: p_value(float(v[-1]), v[:-1][v[:-1].isfinite()]) for name, v in per_view.items()}
+    return Compared(per_view, cells, combined, p_value(float(combined[-1]), combined[:-1]), p_views)

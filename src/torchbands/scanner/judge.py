@@ -1,0 +1,360 @@
+"""`torchbands.scan`: every view looks, the references calibrate, two answers come out, and the ledger explains them."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from torchbands import __version__
+from torchbands.core.data import Data, take
+from torchbands.core.errors import InputError
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.task import Progress
+from torchbands.core.trigger import Trigger
+from torchbands.measures.cost import measured
+from torchbands.modalities.image import Image
+
+from .calibrate import Compared, Kind, compare
+from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
+from .population import VIEW_SEED, WEIGHTS, Population
+from .views import Seen, View, look, views_of
+
+#: What no view of this profile looks for.
+NOT_COVERED = {
+    "fast": (
+        "triggers that work from one source class only",
+        "triggers that compute something of the sample (sample-specific)",
+        "backdoors in code, in the tokenizer or in pre-processing",
+        "attackers who trained against these searches",
+    ),
+    "full": (
+        "triggers that compute something of the sample (sample-specific)",
+        "backdoors in code, in the tokenizer or in pre-processing",
+        "attackers who trained against these searches",
+    ),
+}
+_BLACK_BOX = "everything that needs gradients: only predictions were given"
+
+
+def scan(
+    model: nn.Module | Model | Any,
+    data: Data | tuple[Any, Tensor] | None = None,
+    refs: str | Path | Population | None = None,
+    *,
+    profile: str = "full",
+    alpha: float = 0.05,
+    seed: int = VIEW_SEED,
+    class_names: Sequence[str] | None = None,
+    subject: Subject | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """May this model be trusted? Two calibrated answers with the evidence behind them.
+
+    Args:
+        model: any nn.Module that takes raw samples (normalisation inside), or a `Model`.
+        data: clean labelled rows, as `Data` or (x, y). Not needed with `refs`, which keep theirs.
+        refs: reference models of the suspect's recipe, or their folder. Without them the evidence is shown
+            uncalibrated and the result is inconclusive.
+        profile: "fast" (seconds for small networks) or "full".
+        alpha: false-alarm level of each answer.
+        subject: what was opened, for the report.
+    """
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
+    population = Population.load(refs) if isinstance(refs, (str, Path)) else refs
+    suspect, clean = _suspect(model, data, population)
+    names = _names(class_names, population, suspect)
+    views = views_of(profile, suspect)
+    with measured(suspect) as cost:
+        seen = look(suspect, clean, views, seed=seed if population is None else VIEW_SEED, progress=progress)
+        made = _judge(seen, suspect, population, alpha, progress)
+        strongest = made.strongest
+        shown = _show(suspect, clean, strongest, names)
+    found = made.alerts(names, shown)
+    reasons = list(made.reasons)
+    if not any(s.finding is not None for s in seen if s.view.says == "trigger"):
+        reasons.append("no trigger view applies to this model")
+    verdict: Verdict = "inconclusive" if reasons else "none"
+    if any(a.level != "low" for a in found):
+        verdict = "indicated"
+    elif found and not reasons:
+        verdict = "unusual"
+    black = ("gradients" not in suspect.capabilities,)
+    return Outcome(
+        subject=subject or Subject("model", type(getattr(suspect, "_module", None) or model).__name__),
+        verdict=verdict,
+        alerts=tuple(found),
+        trigger=made.trigger,
+        recipe=made.recipe,
+        ledger=made.lines(names),
+        source=None if strongest.source is None else names[strongest.source],
+        target=None if strongest.target is None else names[strongest.target],
+        pictures=shown.pictures,
+        methods=tuple(s.view.name for s in seen if s.finding is not None),
+        not_covered=(*NOT_COVERED[profile], *((_BLACK_BOX,) if black[0] else ())),
+        reasons=tuple(reasons),
+        profile=profile,
+        alpha=alpha,
+        calibration={} if population is None else population.summary(),
+        cost={k: float(v) for k, v in cost.values().items() if isinstance(v, float)}
+        | {"clean_rows": float(len(clean))},
+        seed=seed,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        found=strongest,
+    )
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The trigger view that stands out most: its classes and its trigger, where it recovers one."""
+
+    target: int | None = None
+    source: int | None = None
+    trigger: Trigger | None = None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    seen: tuple[Seen, ...]
+    trigger: Answer
+    recipe: Answer
+    strongest: Strongest
+    reasons: tuple[str, ...]
+    answers: Mapping[str, Compared | None]
+    alpha: float
+
+    def alerts(self, names: Sequence[str], shown: _Shown) -> list[Alert]:
+        out = []
+        if self.trigger.p is not None and self.trigger.p <= self.alpha and not self.reasons:
+            at = self.strongest
+            where = f"class {names[at.target]!r}" if at.target is not None else "a class"
+            if at.source is not None:
+                where += f" from class {names[at.source]!r}"
+            message = f"{where} is reached far more cheaply than in reference models (p = {self.trigger.p:.3g})"
+            out.append(_alert(RULES["BD-TRG-01"], message, where, {"p": self.trigger.p, **shown.facts}))
+        if self.recipe.p is not None and self.recipe.p <= self.alpha:
+            message = f"parameters or behaviour differ from the reference models (p = {self.recipe.p:.3g})"
+            out.append(_alert(RULES["BD-RCP-01"], message, "model", {"p": self.recipe.p}))
+        return out
+
+    def lines(self, names: Sequence[str]) -> tuple[LedgerLine, ...]:
+        return tuple(self._line(s, names) for s in self.seen)
+
+    def _line(self, s: Seen, names: Sequence[str]) -> LedgerLine:
+        compared = self.answers.get(s.view.says)
+        known = compared is not None and s.view.name in compared.per_view
+        assert compared is not None or not known
+        at = _cell(s, compared)
+        return LedgerLine(
+            view=s.view.name,
+            answer=s.view.says,
+            about=s.view.about,
+            score=None if s.finding is None else round(float(s.finding.score), 4),
+            z=round(float(compared.per_view[s.view.name][-1]), 3) if compared is not None and known else None,
+            p=compared.p_views[s.view.name] if compared is not None and known else None,
+            target=None if at.target is None else names[at.target],
+            source=None if at.source is None else names[at.source],
+            reason=s.reason or ("" if known else "no references to compare it with"),
+            seconds=round(s.seconds, 3),
+            forward_passes=s.passes,
+            facts={} if s.finding is None else s.finding.evidence,
+        )
+
+
+def _alert(rule: Rule, message: str, subject: str, facts: Mapping[str, Any]) -> Alert:
+    return Alert(rule.id, rule.level, message, subject, facts)
+
+
+def _judge(
+    seen: tuple[Seen, ...], suspect: Model, population: Population | None, alpha: float, progress: Progress | None
+) -> _Judged:
+    nothing = "there are no reference models, so nothing is calibrated"
+    if population is None:
+        none = Answer(None, reason=nothing)
+        return _Judged(seen, none, none, _strongest(seen, None), (nothing,), {}, alpha)
+    _complete(population, suspect, seen, progress)
+    n, reasons = len(population), []
+    needed = math.ceil(1 / alpha) - 1
+    if n < needed:
+        reasons.append(f"{n} reference models cannot give p <= {alpha:g}: at least {needed} are needed")
+    same = _same_architecture(population, suspect)
+    if not same:
+        reasons.append("the reference models have another architecture")
+    answers = {
+        says: _compare([s for s in seen if s.view.says == says and (same or says == "trigger")], population)
+        for says in ("trigger", "recipe", "evidence")
+    }
+    guard = _compare([s for s in seen if s.view.guard], population)
+    if guard is not None and guard.p <= alpha and _far(guard):
+        reasons.append(
+            "the suspect behaves unlike the reference models on clean rows: it was trained by another recipe, "
+            "so its trigger costs cannot be compared with theirs"
+        )
+    return _Judged(
+        seen,
+        _answer(answers["trigger"], n, "no trigger view could be compared"),
+        _answer(answers["recipe"], n, "no recipe view could be compared"),
+        _strongest(seen, answers["trigger"]),
+        tuple(reasons),
+        answers,
+        alpha,
+    )
+
+
+def _far(guard: Compared) -> bool:
+    """Farther than every reference by a margin, so that not one model in n + 1 of the recipe is turned away."""
+    numbers = next(iter(guard.per_view.values()))
+    return float(numbers[-1]) > 2 * max(1.0, float(numbers[:-1].nan_to_num(0.0).max()))
+
+
+def _answer(compared: Compared | None, n: int, reason: str) -> Answer:
+    if compared is None:
+        return Answer(None, references=n, reason=reason)
+    return Answer(compared.p, float(compared.combined[-1]), n)
+
+
+def _compare(seen: Sequence[Seen], population: Population) -> Compared | None:
+    pools: dict[str, Tensor] = {}
+    kinds: dict[str, Kind] = {}
+    for s in seen:
+        mine, theirs = s.numbers(), population.numbers(s.view)
+        if mine is None or theirs is None or theirs.shape[1:] != mine.shape:
+            continue
+        pools[s.view.name], kinds[s.view.name] = torch.cat([theirs, mine[None]]), s.view.kind
+    return compare(pools, kinds) if pools else None
+
+
+def _complete(population: Population, suspect: Model, seen: Sequence[Seen], progress: Progress | None) -> None:
+    """References that a view has not looked at yet are looked at now, where the suspect's architecture is theirs."""
+    views: list[View] = [s.view for s in seen if s.finding is not None]
+    if population.has(views) or "weights" not in suspect.capabilities or not _same_architecture(population, suspect):
+        return
+    population.complete(lambda: copy.deepcopy(suspect.module), views, progress)
+
+
+def _same_architecture(population: Population, suspect: Model) -> bool:
+    members = population.members()
+    if not members:
+        return False
+    if "weights" not in suspect.capabilities:
+        return True
+    with safe_open(members[0] / WEIGHTS, framework="pt") as file:
+        theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return theirs == {name: tuple(t.shape) for name, t in suspect.module.state_dict().items()}
+
+
+def _cell(s: Seen, compared: Compared | None) -> Strongest:
+    """Which class or pair stands out, against the references where there are any."""
+    finding = s.finding
+    if finding is None:
+        return Strongest()
+    cells = None if compared is None else compared.cells.get(s.view.name)
+    per = finding.per_pair if finding.per_pair is not None else finding.per_class
+    if cells is None or per is None or cells.numel() != per.numel() or s.view.says != "trigger":
+        return Strongest(finding.target, finding.source, finding.trigger)
+    at = int(cells.nan_to_num(-torch.inf).argmax())
+    if finding.per_pair is None:
+        return Strongest(at, None, finding.trigger if finding.target == at else None)
+    source, target = divmod(at, per.shape[1])
+    # several sources that lead to one target: the trigger works from everywhere
+    high = cells.view_as(per)[:, target]
+    many = int((high > 0.5 * cells[at]).sum()) > max(1, int(high.isfinite().sum()) // 2)
+    trigger = finding.trigger if finding.target == target else None
+    return Strongest(target, None if many else source, trigger)
+
+
+def _strongest(seen: Sequence[Seen], compared: Compared | None) -> Strongest:
+    views = [s for s in seen if s.view.says == "trigger" and s.finding is not None]
+    if not views:
+        return Strongest()
+    if compared is None:
+        return _cell(views[0], None)
+    known = [s for s in views if s.view.name in compared.per_view]
+    if not known:
+        return _cell(views[0], None)
+    found = [_cell(s, compared) for s in sorted(known, key=lambda s: -float(compared.per_view[s.view.name][-1]))]
+    top = found[0]
+    trigger = next((f.trigger for f in found if f.target == top.target and f.trigger is not None), None)
+    return Strongest(top.target, top.source, trigger)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    pictures: tuple[Picture, ...]
+    facts: Mapping[str, Any]
+
+
+def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> _Shown:
+    """The recovered trigger on clean rows, and how many of them it moves to the target."""
+    if found.trigger is None or found.target is None:
+        return _Shown((), {})
+    rows = (clean.y == found.source if found.source is not None else clean.y != found.target).nonzero().flatten()
+    if len(rows) == 0:
+        return _Shown((), {})
+    rows = rows[:: max(1, len(rows) // 200)][:200]
+    before = take(clean.x, rows)
+    after = found.trigger(before, RowRng(0, rows))
+    was = float((model.logits(before).argmax(1) == found.target).float().mean())
+    said = model.logits(after).argmax(1)
+    success = float((said == found.target).float().mean())
+    contrast = model.modality.contrast(before[:1], after[:1])
+    first = int(clean.y[rows[0]])
+    pictures = [
+        Picture(model.modality.render(before[0]), f"a clean row of class {names[first]}"),
+        Picture(model.modality.render(after[0]), f"with the recovered trigger: read as {names[int(said[0])]}"),
+    ]
+    if contrast is not None:
+        pictures.append(Picture(model.modality.render(contrast[0]), "the difference, stretched"))
+    facts = {"trigger_success": round(success, 4), "without_trigger": round(was, 4), "rows": len(rows)}
+    return _Shown(tuple(pictures), facts)
+
+
+def _suspect(model: Any, data: Any, population: Population | None) -> tuple[Model, Data]:
+    clean = population.clean if population is not None else _data(data)
+    if clean is None:
+        raise InputError(
+            "a scan needs clean labelled rows or reference models",
+            hint="scan(model, (x, y)) or scan(model, refs='refs/'); at the command line: --data or --refs",
+        )
+    made = model if isinstance(model, Model) else getattr(model, "model", None)
+    if isinstance(made, Model):
+        if population is not None and made.classes != population.classes:
+            raise InputError(f"the model has {made.classes} classes, the references have {population.classes}")
+        return made, clean
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a suspect is an nn.Module or a Model, got {type(model).__name__}")
+    if population is not None:
+        return Model(model, population.modality, population.classes), clean
+    x = take(clean.x, torch.arange(1))
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[-1] != x.shape[-2]:
+        raise InputError(
+            "only for square images (N, C, H, H) can the kind of sample be told from the data",
+            hint="wrap the network: Model.wrap(module, modality, classes)",
+        )
+    with torch.no_grad():
+        classes = int(model.eval()(x.to(next(model.parameters()).device)).shape[-1])
+    return Model(model, Image(channels=x.shape[1], size=x.shape[-1]), classes), clean
+
+
+def _data(data: Any) -> Data | None:
+    if data is None or isinstance(data, Data):
+        return data
+    if isinstance(data, tuple) and len(data) == 2:
+        return Data(data[0], torch.as_tensor(data[1]).long())
+    raise InputError(f"data are Data or a pair (x, y), got {type(data).__name__}")
+
+
+def _names(given: Sequence[str] | None, population: Population | None, model: Model) -> list[str]:
+    names = list(given or (population.class_names if population is not None else ()))
+    return names if len(names) == model.classes else [str(k) for k in range(model.classes)]

@@ -1,0 +1,342 @@
+"""Reference models: trained here on clean data by the suspect's recipe, kept with what every view saw of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from torchbands import __version__
+from torchbands.core.data import Data, Pixels, whole
+from torchbands.core.errors import BandsError, InputError
+from torchbands.core.modality import Modality
+from torchbands.core.model import Model
+from torchbands.core.registry import build
+from torchbands.core.seeding import seed_of, seeded
+from torchbands.core.task import Learner, Progress, Task, default_device
+from torchbands.zoo.files import new_directory, sha256, write_json
+
+from .views import View, look, views_of
+
+CARD, ROWS, MODELS, WEIGHTS, SEEN = "card.json", "rows", "models", "weights.safetensors", "views.safetensors"
+FORMAT = 1
+#: Clean rows that are kept with the references: the views look at every model with the same ones.
+KEPT_ROWS = 1000
+#: The references' own views are drawn with this seed, and so is the suspect's.
+VIEW_SEED = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How references are made.
+
+    Attributes:
+        fresh: a new untrained module; drawn from torch's global generator, which is seeded around the call.
+        architecture: what to call it in the card: a network's spec, or "package.module:factory".
+        learners: one training recipe, or several to pool over; they are taken in turn.
+        rows: training rows of each reference, drawn anew for each (0: all).
+    """
+
+    fresh: Callable[[], nn.Module]
+    architecture: Any
+    learners: tuple[Learner, ...]
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class Population:
+    """A directory of reference models. `clean` are the rows that views look with."""
+
+    folder: Path
+    card: Mapping[str, Any]
+    clean: Data
+    modality: Modality
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Population:
+        """Raises InputError where the folder is no population, BandsError where it is damaged."""
+        folder = Path(folder)
+        path = folder / CARD
+        if not path.is_file():
+            raise InputError(
+                f"{folder} holds no reference models (no {CARD})",
+                hint="train them: bands refs train --like SUSPECT --data CLEAN -n 40 -o refs/",
+            )
+        try:
+            card = json.loads(path.read_text("utf-8"))
+            if card["format"] != FORMAT:
+                raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
+            modality = build(card["modality"], "modality")
+            assert isinstance(modality, Modality)
+            return cls(folder, card, _read_rows(folder, card["rows"]), modality)
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise BandsError(f"{path} is damaged ({error})", hint="train the references again") from None
+
+    def __len__(self) -> int:
+        return len(self.members())
+
+    def members(self) -> list[Path]:
+        """The finished reference models, in order."""
+        return sorted(p.parent for p in (self.folder / MODELS).glob(f"*/{CARD}"))
+
+    @property
+    def classes(self) -> int:
+        return int(self.card["classes"])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.card["class_names"])
+
+    def model(self, member: Path, fresh: Callable[[], nn.Module]) -> Model:
+        """A reference as a Model; `fresh` builds its architecture."""
+        with seeded("reference"):
+            module = fresh()
+        module.load_state_dict(load_file(member / WEIGHTS))
+        return Model(module.to(default_device()), self.modality, self.classes)
+
+    def numbers(self, view: View) -> Tensor | None:
+        """(n, ...) what a view saw of every reference, NaN where it declined; None where no reference has it."""
+        rows = [_seen(member).get(view.key()) for member in self.members()]
+        known = [r for r in rows if r is not None and r.numel()]
+        if not known:
+            return None
+        empty = torch.full_like(known[0], torch.nan)
+        return torch.stack([r if r is not None and r.shape == empty.shape else empty for r in rows])
+
+    def has(self, views: Sequence[View]) -> bool:
+        """Whether every reference was looked at by every view (or was declined by it)."""
+        return all(v.key() in seen for seen in map(_seen, self.members()) for v in views)
+
+    def complete(self, fresh: Callable[[], nn.Module], views: Sequence[View], progress: Progress | None = None) -> None:
+        """Let views look at the references that they have not seen yet."""
+        members = self.members()
+        for at, member in enumerate(members):
+            if progress is not None:
+                progress(at, len(members), "looking at the references")
+            self.complete_one(member, fresh, views)
+
+    def complete_one(self, member: Path, fresh: Callable[[], nn.Module], views: Sequence[View]) -> None:
+        """The same for one reference."""
+        known = _seen(member)
+        missing = [v for v in views if v.key() not in known]
+        if missing:
+            _look(self.model(member, fresh), self.clean, missing, member)
+
+    def summary(self) -> dict[str, Any]:
+        """For a report: how many, of which recipe, how good."""
+        cards = [json.loads((m / CARD).read_text("utf-8")) for m in self.members()]
+        accuracy = [c["accuracy"] for c in cards]
+        return {
+            "references": len(cards),
+            "architecture": self.card["architecture"],
+            "recipes": self.card["recipes"],
+            "data": self.card["data"],
+            "training_rows": self.card["training_rows"],
+            "accuracy": [round(min(accuracy), 4), round(max(accuracy), 4)] if accuracy else [],
+            "seconds": round(sum(c["seconds"] for c in cards), 1),
+        }
+
+
+def train_references(
+    folder: str | Path,
+    recipe: Recipe,
+    data: Data,
+    modality: Modality,
+    class_names: Sequence[str],
+    *,
+    n: int = 40,
+    clean: Data | None = None,
+    profile: str = "full",
+    seed: int = 0,
+    label: str = "",
+    progress: Progress | None = None,
+) -> Population:
+    """Train reference models, one directory each; the same call again goes on where it stopped.
+
+    Args:
+        data: clean labelled rows. Without `clean`, up to 1,000 of them (a fifth at most) are held out of every
+            training for the views to look with.
+        clean: rows for the views, which must not be among `data`.
+        n: how many in all. 19 are the fewest for a p-value of 0.05, 99 for 0.01.
+        label: what the data are, for the card.
+    """
+    folder = Path(folder)
+    if n < 1 or not recipe.learners:
+        raise InputError("references: n is at least 1 and there is at least one recipe")
+    if clean is None:
+        held = min(KEPT_ROWS, len(data) // 5)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed_of("views' rows", label)))
+        data, clean = data[order[held:].sort().values], data[order[:held].sort().values]
+    else:
+        clean = clean.sample(KEPT_ROWS, "views' rows", label, balanced=True)
+    if len(clean) == 0 or len(data) == 0:
+        raise InputError("references need clean rows to train on and clean rows to look with")
+    population = _start(folder, recipe, data, clean, modality, class_names, seed, label)
+    for i in range(n):
+        member = folder / MODELS / f"{i:04d}"
+        if progress is not None:
+            progress(i, n, "training references")
+        if not (member / CARD).is_file():
+            train_one(member, recipe, data, population, profile, seed, i)
+    population.complete(recipe.fresh, _views(population, recipe, profile), progress)
+    return population
+
+
+def references_of(
+    task: Task,
+    folder: str | Path,
+    *,
+    n: int = 40,
+    learners: Sequence[Learner] = (),
+    profile: str = "full",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Population:
+    """References of a task's own network and recipe, looked at with its clean split."""
+    rows = int(getattr(task, "rows", 0))
+    whole_task = task.but(rows=0) if rows else task
+    return train_references(
+        folder,
+        Recipe(
+            lambda: task.network.build(task.modality, task.classes),
+            task.network.spec(),
+            tuple(learners) or (task.learner,),
+            rows,
+        ),
+        whole_task.load("train", seed),
+        task.modality,
+        task.class_names,
+        n=n,
+        clean=task.load("clean", seed),
+        profile=profile,
+        seed=seed,
+        label=task.name,
+        progress=progress,
+    )
+
+
+def _views(population: Population, recipe: Recipe, profile: str) -> tuple[View, ...]:
+    with seeded("reference"):
+        module = recipe.fresh()
+    return views_of(profile, Model(module, population.modality, population.classes))
+
+
+def _start(
+    folder: Path,
+    recipe: Recipe,
+    data: Data,
+    clean: Data,
+    modality: Modality,
+    class_names: Sequence[str],
+    seed: int,
+    label: str,
+) -> Population:
+    card = {
+        "format": FORMAT,
+        "torchbands": __version__,
+        "architecture": recipe.architecture,
+        "modality": modality.spec(),
+        "classes": len(class_names),
+        "class_names": list(class_names),
+        "recipes": [learner.spec() for learner in recipe.learners],
+        "training_rows": recipe.rows or len(data),
+        "data": label,
+        "seed": seed,
+    }
+    if (folder / CARD).is_file():
+        old = Population.load(folder)
+        differs = [k for k in card if k not in ("torchbands",) and old.card.get(k) != json.loads(json.dumps(card[k]))]
+        if differs:
+            raise InputError(
+                f"{folder} holds references of another recipe: {', '.join(differs)} differ",
+                hint="name a new folder, or give the settings of the first call to go on with it",
+            )
+        return old
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
+    with new_directory(folder) as at:
+        (at / MODELS).mkdir()
+        card["rows"] = _write_rows(at, clean)
+        write_json(at / CARD, card)
+    return Population.load(folder)
+
+
+def train_one(
+    member: Path, recipe: Recipe, data: Data, population: Population, profile: str, seed: int, i: int
+) -> None:
+    started = time.perf_counter()
+    learner, identity = recipe.learners[i % len(recipe.learners)], seed_of("reference", seed, i)
+    with seeded("reference", identity):
+        module = recipe.fresh()
+    model = Model(module.to(default_device()), population.modality, population.classes)
+    drawn = data
+    if recipe.rows and recipe.rows < len(data):
+        drawn = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(identity))[: recipe.rows]]
+    learner.fit(model, drawn, seed=identity)
+    trained = time.perf_counter() - started
+    with new_directory(member) as at:
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
+        )
+        _look(model, population.clean, views_of(profile, model), at)
+        right = model.logits(population.clean.x).argmax(1) == population.clean.y
+        write_json(
+            at / CARD,
+            {
+                "recipe": i % len(recipe.learners),
+                "seed": identity,
+                "accuracy": float(right.float().mean()),
+                "seconds": round(trained, 2),
+                "sha256": sha256(at / WEIGHTS),
+            },
+        )
+
+
+def _look(model: Model, clean: Data, views: Sequence[View], member: Path) -> None:
+    seen = _seen(member)
+    for line in look(model, clean, views, seed=VIEW_SEED):
+        numbers = line.numbers()
+        seen[line.view.key()] = torch.zeros(0) if numbers is None else numbers.contiguous()
+    temporary = member / f".{SEEN}"
+    save_file(seen, temporary)
+    temporary.replace(member / SEEN)
+
+
+def _seen(member: Path) -> dict[str, Tensor]:
+    path = member / SEEN
+    return load_file(path) if path.is_file() else {}
+
+
+def _write_rows(folder: Path, clean: Data) -> dict[str, Any]:
+    x = clean.x.bytes if isinstance(clean.x, Pixels) else whole(clean.x)
+    tensors = {"y": clean.y.contiguous()}
+    if isinstance(x, Tensor):
+        as_bytes = (x * 255).round() if x.is_floating_point() else x.float()
+        exact = x.is_floating_point() and bool(((as_bytes / 255 - x).abs() < 1e-6).all()) and x.numel() > 0
+        exact = exact and float(x.min()) >= 0 and float(x.max()) <= 1 and x.ndim == 4
+        tensors["x"] = as_bytes.to(torch.uint8).contiguous() if exact else x.contiguous()
+    else:
+        kind = "bytes" if isinstance(x[0], bytes) else "text"
+        write_json(folder / f"{ROWS}.json", {kind: [r.hex() if isinstance(r, bytes) else r for r in x]})
+    save_file(tensors, folder / f"{ROWS}.safetensors")
+    return {"n": len(clean), "sha256": sha256(folder / f"{ROWS}.safetensors")}
+
+
+def _read_rows(folder: Path, said: Mapping[str, Any]) -> Data:
+    path = folder / f"{ROWS}.safetensors"
+    if not path.is_file() or sha256(path) != said["sha256"]:
+        raise BandsError(f"{path} is missing or was altered", hint="train the references again")
+    tensors = load_file(path)
+    if "x" in tensors:
+        x: Any = tensors["x"]
+        return Data(x.float().div_(255.0) if x.dtype == torch.uint8 else x, tensors["y"])
+    rows = json.loads((folder / f"{ROWS}.json").read_text("utf-8"))
+    return Data(rows["text"] if "text" in rows else [bytes.fromhex(r) for r in rows["bytes"]], tensors["y"])

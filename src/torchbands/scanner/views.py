@@ -1,0 +1,132 @@
+"""The ledger: which detectors look at a model, what each may say, and how its numbers are compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import NotApplicable, UnknownName
+from torchbands.core.model import Model
+from torchbands.core.task import Progress
+from torchbands.defenses.models.batchnorm_mismatch import BatchNormMismatch
+from torchbands.defenses.models.clean_behaviour import CleanBehaviour
+from torchbands.defenses.models.clean_logits import CleanLogits
+from torchbands.defenses.models.input_margin import InputMargin
+from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
+from torchbands.defenses.models.target_inversion import TargetInversion
+from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
+from torchbands.defenses.models.weight_spectrum import WeightSpectrum
+
+from .calibrate import Kind
+
+Says = Literal["trigger", "recipe", "evidence"]
+
+
+@dataclass(frozen=True)
+class View:
+    """A detector in the ledger.
+
+    Attributes:
+        says: "trigger" views alone may say "backdoor"; "recipe" views say "unusual"; "evidence" is shown and not
+            counted, because an attacker evades it for free.
+        about: for a reader.
+        black_box: whether it is used where only predictions are given and no other trigger view can look.
+        guard: whether it tells if the references are of the suspect's recipe at all.
+    """
+
+    detector: ModelDetector
+    says: Says
+    about: str
+    kind: Kind = Kind()
+    black_box: bool = False
+    guard: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.detector.name
+
+    def key(self) -> str:
+        """Changes when its numbers may."""
+        return f"{self.detector.name}-{self.detector.key()}"
+
+
+_TARGET = "the smallest patch that sends samples of every class to one class"
+_PAIR = "the smallest patch from one class to another, pair by pair"
+_UNIVERSAL = "the smallest shift of all samples together that makes one class of them"
+_MARGIN = "how far one class can be raised above all others, starting from noise"
+_RECIPE = (
+    View(CleanLogits(), "recipe", "mean logits of every true class on clean rows", Kind(2, False)),
+    View(WeightSpectrum(), "recipe", "sizes, spectra and tails of the weights", Kind(2, False, "top5")),
+    View(CleanBehaviour(), "recipe", "accuracy, confidence and calibration on clean rows", Kind(2, False), guard=True),
+    View(BatchNormMismatch(), "evidence", "running statistics against those of clean rows", Kind(2, False, "top5")),
+)
+
+#: What each profile looks with. `fast` takes a fifth of the passes of `full` and leaves out pairs of classes.
+PROFILES: dict[str, tuple[View, ...]] = {
+    "fast": (
+        View(TargetInversion(rows=8, steps=30, lr=0.35), "trigger", _TARGET),
+        View(UniversalPerturbation(rows=16, steps=30), "trigger", _UNIVERSAL),
+        *_RECIPE,
+    ),
+    "full": (
+        View(PairwiseInversion(), "trigger", _PAIR, Kind(reduce="either")),
+        View(TargetInversion(), "trigger", _TARGET),
+        View(UniversalPerturbation(), "trigger", _UNIVERSAL),
+        View(InputMargin(), "trigger", _MARGIN),
+        *_RECIPE,
+    ),
+}
+
+
+def views_of(profile: str, model: Model) -> tuple[View, ...]:
+    """The views of a profile for a model: black-box views only where gradients are not given."""
+    if profile not in PROFILES:
+        raise UnknownName("profile", profile, PROFILES)
+    return tuple(v for v in PROFILES[profile] if not v.black_box or "gradients" not in model.capabilities)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one view saw of one model, or why it declined."""
+
+    view: View
+    finding: Finding | None
+    reason: str = ""
+    seconds: float = 0.0
+    passes: int = 0
+
+    def numbers(self) -> Tensor | None:
+        """The tensor that is compared with the references': pairs before classes before statistics."""
+        if self.finding is None:
+            return None
+        for found in (self.finding.per_pair, self.finding.per_class, self.finding.statistics):
+            if found is not None:
+                return found.detach().float().cpu()
+        return torch.tensor([self.finding.score])
+
+
+def look(
+    model: Model, clean: Data, views: Sequence[View], *, seed: int = 0, progress: Progress | None = None
+) -> tuple[Seen, ...]:
+    """Let every view look at a model. A view that does not apply says why; the others go on."""
+    out = []
+    for at, view in enumerate(views):
+        if progress is not None:
+            progress(at, len(views), view.name)
+        started, passes = time.perf_counter(), model.passes.forward
+        try:
+            require(view.detector, model, clean)
+            needed = view.detector.clean_needed()
+            rows = clean.sample(min(needed, len(clean)), "view", seed, balanced=True) if needed else clean[:0]
+            finding, reason = view.detector.inspect(model, rows, seed=seed), ""
+        except NotApplicable as declined:
+            finding, reason = None, declined.reason
+        out.append(Seen(view, finding, reason, time.perf_counter() - started, model.passes.forward - passes))
+    return tuple(out)

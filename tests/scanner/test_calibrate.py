@@ -1,0 +1,92 @@
+"""The p-value is a p-value, whatever the statistic, at every pool size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from torchbands.scanner.calibrate import Kind, compare, p_value, reduced, standard_scores
+
+
+def _pools(rng: torch.Generator, n: int, classes: int) -> dict[str, torch.Tensor]:
+    """What three views might see of n + 1 exchangeable models: skewed, tied and correlated numbers."""
+    base = torch.randn(n + 1, classes, generator=rng)
+    return {
+        "skewed": base.exp(),
+        "pairs": torch.randn(n + 1, classes, classes, generator=rng) + base[:, :, None],
+        "tied": (2 * torch.randn(n + 1, classes, generator=rng)).round(),
+        "vector": torch.randn(n + 1, 7, generator=rng) * torch.arange(1, 8),
+    }
+
+
+KINDS = {"skewed": Kind(), "pairs": Kind(reduce="either"), "tied": Kind(), "vector": Kind(2, False, "top5")}
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+@pytest.mark.parametrize("n", [19, 40])
+def test_p_of_an_exchangeable_suspect_is_uniform(classes: int, n: int) -> None:
+    rng = torch.Generator().manual_seed(n + classes)
+    p = torch.tensor([compare(_pools(rng, n, classes), KINDS).p for _ in range(600)])
+    for alpha in (0.05, 0.1, 0.25, 0.5):
+        wanted = int(alpha * (n + 1)) / (n + 1)
+        share = float((p <= alpha + 1e-9).float().mean())
+        spread = (wanted * (1 - wanted) / len(p)) ** 0.5
+        assert wanted - 4 * spread - 0.02 <= share <= wanted + 4 * spread, (alpha, share)
+
+
+def test_one_cheap_class_is_found_and_named() -> None:
+    rng = torch.Generator().manual_seed(0)
+    pool = torch.randn(41, 10, generator=rng)
+    pool[-1, 3] += 8
+    found = compare({"view": pool}, {"view": Kind()})
+    assert found is not None and found.p == 1 / 41
+    assert int(found.cells["view"].argmax()) == 3
+
+
+def test_a_model_whose_classes_all_shift_together_is_no_outlier() -> None:
+    rng = torch.Generator().manual_seed(1)
+    pool = torch.randn(41, 10, generator=rng)
+    pool[-1] += 50
+    assert compare({"view": pool}, {"view": Kind()}).p > 0.05
+    assert compare({"view": pool}, {"view": Kind(centre=False)}).p == 1 / 41
+
+
+def test_two_classes_are_compared_without_centring() -> None:
+    rng = torch.Generator().manual_seed(2)
+    pool = torch.randn(31, 2, generator=rng)
+    pool[-1, 1] += 9
+    found = compare({"view": pool}, {"view": Kind()})
+    assert found.p == 1 / 31 and int(found.cells["view"].argmax()) == 1
+
+
+def test_both_ends_count_where_they_should() -> None:
+    rng = torch.Generator().manual_seed(3)
+    pool = torch.randn(31, 6, generator=rng)
+    pool[-1, 0] -= 9
+    assert compare({"v": pool}, {"v": Kind(1, False)}).p > 0.05
+    assert compare({"v": pool}, {"v": Kind(2, False)}).p == 1 / 31
+
+
+def test_missing_cells_are_left_out_and_missing_views_are_none() -> None:
+    rng = torch.Generator().manual_seed(4)
+    pool = torch.randn(31, 4, 4, generator=rng)
+    pool[:, torch.arange(4), torch.arange(4)] = torch.nan
+    pool[5, 0] = torch.nan
+    z = standard_scores(pool, Kind())
+    assert z[:, ::5].isnan().all() and reduced(z, Kind()).isfinite().all()
+    gone = pool.clone()
+    gone[-1] = torch.nan
+    assert compare({"v": gone}, {"v": Kind()}) is None
+    assert compare({"v": pool[:4]}, {"v": Kind()}) is None
+
+
+def test_ties_count_against_the_suspect_being_unusual() -> None:
+    assert p_value(1.0, torch.ones(19)) == 1.0
+    assert p_value(2.0, torch.ones(19)) == 1 / 20
+
+
+def test_constant_and_infinite_numbers_do_no_harm() -> None:
+    pool = torch.ones(25, 5)
+    pool[3, 2] = torch.inf
+    found = compare({"v": pool}, {"v": Kind()})
+    assert found is None or found.p == 1.0
