@@ -33,6 +33,9 @@ _WHERE = {
     "core.seeding": ("RowRng", "generator", "seed_of"),
     "core.task": ("Hook", "Learner", "Network", "Task"),
     "core.trigger": ("Trigger",),
+    "scanner.judge": ("scan",),
+    "scanner.outcome": ("Alert", "Outcome"),
+    "scanner.population": ("Population", "references_of", "train_references"),
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = ["__version__", *sorted(_NAMES)]

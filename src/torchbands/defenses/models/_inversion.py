@@ -177,7 +177,7 @@ def _search(
 
 
 def rows_of(mine: Tensor, n: int, *preferred: Tensor) -> Tensor:
-    """(n,) rows where `mine` holds, those in every `preferred` (N,) bool mask first; repeated where there are too few."""
+    """(n,) rows where `mine` holds, those of every `preferred` (N,) bool mask first; repeated if there are too few."""
     order = mine.nonzero().flatten()
     for mask in reversed(preferred):
         order = order[torch.argsort((~mask[order]).long(), stable=True)]

@@ -1,0 +1,95 @@
+"""References: trained once, kept whole, resumed, refused when they do not fit, the same rows for every model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchbands.core.errors import BandsError, InputError
+from torchbands.learners.sgd import SGD
+from torchbands.scanner.population import CARD, MODELS, SEEN, WEIGHTS, Population, references_of
+from torchbands.scanner.views import PROFILES, views_of
+from torchbands.testing.toys import toy
+
+
+@pytest.fixture(scope="module")
+def task():
+    return toy("image", rows=256)
+
+
+@pytest.fixture(scope="module")
+def made(task, tmp_path_factory: pytest.TempPathFactory) -> Population:
+    return references_of(task, tmp_path_factory.mktemp("refs") / "refs", n=3, profile="fast")
+
+
+def test_every_reference_is_whole_and_its_own(made: Population) -> None:
+    members = made.members()
+    assert len(members) == len(made) == 3
+    weights = {(m / WEIGHTS).read_bytes() for m in members}
+    assert len(weights) == 3
+    for view in views_of("fast", made.model(members[0], lambda: toy("image").network.build(made.modality, 4))):
+        numbers = made.numbers(view)
+        assert numbers is not None and len(numbers) == 3
+
+
+def test_the_same_call_goes_on_where_it_stopped(made: Population, task) -> None:
+    member = made.members()[1]
+    before = (made.members()[0] / WEIGHTS).stat().st_mtime_ns
+    wanted = (member / WEIGHTS).read_bytes()
+    for file in member.iterdir():
+        file.unlink()
+    member.rmdir()
+    again = references_of(task, made.folder, n=3, profile="fast")
+    assert len(again) == 3 and (again.members()[1] / WEIGHTS).read_bytes() == wanted
+    assert (again.members()[0] / WEIGHTS).stat().st_mtime_ns == before
+
+
+def test_a_killed_training_leaves_no_half_reference(made: Population) -> None:
+    half = made.folder / MODELS / ".0009.xyz.tmp"
+    half.mkdir(exist_ok=True)
+    (half / WEIGHTS).write_bytes(b"half")
+    assert len(Population.load(made.folder)) == 3
+
+
+def test_another_recipe_in_the_same_folder_is_refused(made: Population, task) -> None:
+    with pytest.raises(InputError, match="recipes"):
+        references_of(task, made.folder, n=3, learners=(SGD(epochs=1),), profile="fast")
+
+
+def test_views_that_came_later_are_caught_up(made: Population, task) -> None:
+    full = [v for v in PROFILES["full"] if not v.black_box]
+    assert not made.has(full)
+    made.complete(lambda: task.network.build(task.modality, task.classes), full)
+    assert made.has(full)
+
+
+def test_recipes_are_taken_in_turn(tmp_path: Path, task) -> None:
+    pool = references_of(task, tmp_path / "pool", n=2, learners=(SGD(epochs=1), SGD(epochs=2)), profile="fast")
+    assert [c["epochs"] for c in (r["params"] for r in pool.summary()["recipes"])] == [1, 2]
+    import json
+
+    assert [json.loads((m / CARD).read_text())["recipe"] for m in pool.members()] == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["text", "tabular", "code"])
+def test_rows_come_back_as_they_were(kind: str, tmp_path: Path) -> None:
+    task = toy(kind, classes=2, rows=128)
+    made = references_of(task, tmp_path / kind, n=1, profile="fast")
+    rows = task.load("clean").sample(1000, "views' rows", task.name, balanced=True)
+    again = Population.load(tmp_path / kind).clean
+    same = torch.equal(again.x, rows.x) if isinstance(rows.x, torch.Tensor) else list(again.x) == list(rows.x)
+    assert same and torch.equal(again.y, rows.y) and len(made) == 1
+
+
+def test_damage_is_named(made: Population, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no reference models"):
+        Population.load(tmp_path)
+    (tmp_path / CARD).write_text("{")
+    with pytest.raises(BandsError, match="damaged"):
+        Population.load(tmp_path)
+    (tmp_path / CARD).write_text((made.folder / CARD).read_text())
+    with pytest.raises(BandsError, match="missing or was altered"):
+        Population.load(tmp_path)
+    (made.members()[0] / SEEN).read_bytes()
