@@ -1,0 +1,224 @@
+"""From --arch and weights to a Model: known networks by name, or the user's own importable factory."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.modality import Modality
+from torchbands.core.model import Model
+from torchbands.core.registry import build, listing
+from torchbands.core.task import Network, default_device
+from torchbands.networks.layers import Normalize
+
+from .home import Home
+from .limits import MAX_CLASSES
+from .tensors import Shape
+from .trouble import plain
+from .weights import State, Weights, fits, match, misfit
+
+Numbers = float | Sequence[float]
+#: classes or None (the factory's own) -> a module.
+Maker = Callable[[int | None], nn.Module]
+
+
+def model_of(
+    weights: Weights,
+    arch: str | None,
+    modality: Modality | None,
+    classes: int | None,
+    mean: Numbers | None,
+    std: Numbers | None,
+    home: Home,
+    state: State,
+) -> Model:
+    """The weights in the module that `arch` names. home: where it lies; nothing is imported from there."""
+    if arch is None:
+        known = ", ".join(cls.name for cls in listing("network"))
+        raise InputError(
+            f"a file of weights does not say its architecture; known names: {known}",
+            hint='type --arch NAME, --arch \'{"name": "resnet", "params": {"depth": 20}}\', '
+            "or --arch package.module:factory",
+        )
+    if modality is None:
+        raise InputError(
+            "what does the model read? its modality was not given",
+            hint="pass modality=Image(channels=3, size=32), or --data with a few of its inputs",
+        )
+    if ":" in arch and not arch.lstrip().startswith("{"):
+        maker, sized = _factory(arch, modality, home)
+        what = arch
+    else:
+        network = network_of(arch)
+        maker, sized, what = (lambda k: network.build(modality, k or 2)), True, network.label()
+        state.facts["network"] = network.spec()
+    module = fitted(weights, maker, sized, classes, what, state)
+    module = standardised(module, modality, mean, std, state)
+    return finished(module, modality, classes, state)
+
+
+def network_of(arch: str) -> Network:
+    """A registered network from its name or JSON spec."""
+    spec: Any = arch
+    if arch.lstrip().startswith("{"):
+        try:
+            spec = json.loads(arch)
+        except ValueError as error:
+            raise InputError(f"not JSON: {arch!r} ({error})", hint='write \'{"name": "resnet"}\'') from None
+    made = build(spec, "network")
+    assert isinstance(made, Network)
+    return made
+
+
+def fitted(weights: Weights, make: Maker, sized: bool, classes: int | None, what: str, state: State) -> nn.Module:
+    """A module with the weights in it. Sizes are compared before the module of that size is built.
+
+    Args:
+        sized: whether `make` takes the number of classes; where none is given it is read from the head.
+    """
+    have: dict[str, Shape] = {k: tuple(t.shape) for k, t in weights.tensors.items()}
+    small = _made(make, 2 if sized else None, what)
+    want: dict[str, Shape] = _shapes(small)
+    if sized:
+        other = _shapes(_made(make, 3, what))
+        want = {k: tuple(-1 if a != b else a for a, b in zip(s, other[k])) for k, s in want.items()}
+    optional = [k for k, _ in _normalisers(small)]
+    found = match(have, want, optional, weights.ordered)
+    if found is None:
+        raise misfit(have, want, what)
+    pairs = {k: weights.tensors[v] for k, v in found.names.items()}
+    if not all(fits(want[k], tuple(t.shape)) for k, t in pairs.items()):
+        raise misfit({k: tuple(t.shape) for k, t in pairs.items()}, {k: want[k] for k in pairs}, what)
+    if sized:
+        inferred = {n for k, t in pairs.items() for n, w in zip(t.shape, want[k]) if w == -1} or {classes or 2}
+        if len(inferred) != 1 or (classes is not None and {classes} != inferred):
+            raise InputError(f"the head of the weights is for {sorted(inferred)} classes, given: {classes or 'none'}")
+        if not 2 <= (count := inferred.pop()) <= MAX_CLASSES:
+            raise InputError(f"the weights claim {count:,} classes; 2 to {MAX_CLASSES:,} can be judged")
+        small = small if count == 2 else _made(make, count, what)
+    with torch.no_grad():
+        own = small.state_dict()
+        for name, tensor in pairs.items():
+            if own[name].shape != tensor.shape:
+                raise misfit({name: tuple(tensor.shape)}, {name: tuple(own[name].shape)}, what)
+            own[name].copy_(tensor)
+    state.facts["weights_matched"] = found.how
+    if "order" in found.how:
+        state.facts["weights_matched_note"] = "names differ; check the accuracy on known data"
+    _default_normalisation(small, found.missing, state)
+    return small
+
+
+def _made(make: Maker, classes: int | None, what: str) -> nn.Module:
+    try:
+        module = make(classes)
+    except (ValueError, NotApplicable) as error:
+        raise InputError(f"{what} cannot be built: {plain(error)}") from None
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{what} gives {type(module).__name__}, expected a torch.nn.Module")
+    return module
+
+
+def _shapes(module: nn.Module) -> dict[str, Shape]:
+    return {k: tuple(t.shape) for k, t in module.state_dict().items()}
+
+
+def _normalisers(module: nn.Module) -> Iterator[tuple[str, Normalize]]:
+    for path, layer in module.named_modules():
+        if isinstance(layer, Normalize):
+            for name in ("mean", "std"):
+                yield f"{path}.{name}" if path else name, layer
+
+
+def _default_normalisation(module: nn.Module, missing: Sequence[str], state: State) -> None:
+    """Weights of other makers have no normalisation inside: inputs then go in as they are."""
+    for key, layer in _normalisers(module):
+        if key in missing:
+            getattr(layer, key.rsplit(".", 1)[-1]).fill_(0.0 if key.endswith("mean") else 1.0)
+            state.facts["normalisation"] = "none"
+        else:
+            state.facts["normalisation"] = "in the file"
+
+
+def standardised(
+    module: nn.Module, modality: Modality, mean: Numbers | None, std: Numbers | None, state: State
+) -> nn.Module:
+    """The module with (x - mean) / std before it, in its own Normalize layer where it has one."""
+    if mean is None and std is None:
+        return module
+    if state.facts.get("normalisation") == "in the file":
+        raise InputError("the file brings its own normalisation", hint="leave out mean and std")
+    probe = modality.encode(modality.random(1, torch.Generator().manual_seed(0))).values
+    if not probe.is_floating_point():
+        raise InputError(f"mean and std are for numbers, not for {modality.name}", hint="leave out mean and std")
+    given = {"mean": 0.0 if mean is None else mean, "std": 1.0 if std is None else std}
+    try:
+        layer = Normalize(probe.shape[1], given["mean"], given["std"], probe.ndim)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    state.facts["normalisation"] = {k: list(v) if isinstance(v, Sequence) else v for k, v in given.items()}
+    own = next((norm for _, norm in _normalisers(module)), None)
+    if own is None:
+        return nn.Sequential(layer, module)
+    own.mean.copy_(layer.mean.expand_as(own.mean))
+    own.std.copy_(layer.std.expand_as(own.std))
+    return module
+
+
+def finished(module: nn.Module, modality: Modality, classes: int | None, state: State) -> Model:
+    """The module as a Model, after one forward pass on noise has shown its number of classes."""
+    module = module.to(default_device()).eval()
+    device = next((t.device for t in module.state_dict().values()), torch.device("cpu"))
+    e = modality.encode(modality.random(2, torch.Generator().manual_seed(0))).to(device)
+    try:
+        with torch.no_grad():
+            out = modality.call(module, e)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        first = plain(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise InputError(f"the model does not take {modality.label()[:200]}: {first}") from None
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or out.shape[1] < 2:
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise InputError(f"the model gives {got} for 2 rows, expected logits (2, classes)")
+    if classes is not None and out.shape[1] != classes:
+        raise InputError(f"the model has {out.shape[1]} classes, given: {classes}")
+    state.facts["classes"] = int(out.shape[1])
+    return Model.wrap(module, modality, int(out.shape[1]))
+
+
+def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:
+    """The user's factory, and whether it takes the number of classes."""
+    path, _, attribute = arch.partition(":")
+    parts = path.split(".")
+    with home.left_out():
+        for i in range(1, len(parts) + 1):
+            home.refuse(".".join(parts[:i]))
+            try:
+                module = importlib.import_module(".".join(parts[:i]))
+            except ImportError as error:
+                raise InputError(f"--arch {arch!r}: cannot import {'.'.join(parts[:i])!r} ({error})") from None
+    try:
+        make: Any = module
+        for name in attribute.split("."):
+            make = getattr(make, name)
+    except AttributeError:
+        raise InputError(f"--arch {arch!r}: module {path!r} has no {attribute!r}") from None
+    if not callable(make):
+        raise InputError(f"--arch {arch!r} names {type(make).__name__}, expected a class or function")
+    takes = inspect.signature(make).parameters
+    anything = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    count = next((n for n in ("classes", "num_classes") if n in takes), "classes" if anything else None)
+    fixed = {"modality": modality} if "modality" in takes or anything else {}
+
+    def maker(classes: int | None) -> nn.Module:
+        with home.left_out():
+            made: nn.Module = make(**fixed, **({count: classes} if count and classes is not None else {}))
+        return made
+
+    return maker, count is not None

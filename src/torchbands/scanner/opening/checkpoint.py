@@ -1,0 +1,183 @@
+"""torch files (zip, legacy, TorchScript) and other pickles: looked at first, then read in a child process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torchbands.core.errors import InputError, MissingExtra
+from torchbands.scanner.outcome import Level
+
+from . import archives, pickles, tensors
+from .limits import MAX_PICKLE, Limits
+from .process import Child, Refusal, private_folder
+from .trouble import CODE, UNUSUAL, Trouble, alert, listed, malformed, shown
+from .weights import State, Weights
+
+_RESAVE = "save only the weights where you trust the file: torch.save(model.state_dict(), ...), or as safetensors"
+
+
+def from_zip(data: bytearray, state: State, limits: Limits, allow_pickle: bool) -> Weights:
+    """Weights of a torch zip file. Raises Trouble for code and damage, InputError for other kinds of archive."""
+    archive = archives.opened(data, limits)
+    if archive.root is None:
+        _no_torch(archive)
+    pickle = archive.read(f"{archive.root}data.pkl", MAX_PICKLE)
+    state.format = "torchscript" if archive.scripted else "torch"
+    if odd := archive.strange():
+        said = f"the archive has {len(odd)} entries that no torch file needs: {listed(odd)}; they were not read"
+        state.alerts.append(alert(UNUSUAL, said, subject=odd[0]))
+    walk = _walked(pickle)
+    foreign = [n for n in walk.foreign() if not (archive.scripted and _scripted(n))]
+    inert = _judged(walk, foreign, pickle, state, limits, allow_pickle)
+    if archive.scripted:
+        state.facts["torchscript"] = "its tensors were read; its code was not run"
+        inert = walk.foreign()
+    with private_folder() as folder:
+        archive.repack(folder / "suspect.pt", limits.bytes)
+        return _child(folder, state, limits, inert)
+
+
+def from_pickle(data: bytearray, state: State, limits: Limits, allow_pickle: bool) -> Weights:
+    """Weights of a legacy torch file; any other pickle is refused, whatever is in it."""
+    legacy = pickles.is_legacy_torch(data)
+    state.format = "torch-legacy" if legacy else "pickle"
+    walk = _walked(data)
+    inert = _judged(walk, walk.foreign(), data[: max(walk.end, 1)], state, limits, allow_pickle)
+    if not legacy:
+        raise InputError("this is a pickle that torch.save did not write: no weights can be read from it", hint=_RESAVE)
+    with private_folder() as folder:
+        (folder / "suspect.pt").write_bytes(data)
+        return _child(folder, state, limits, inert)
+
+
+def refuse_arrays(data: bytes | bytearray, name: str) -> None:
+    """NumPy files hold no model; with object elements they are pickles."""
+    if pickles.numpy_objects(data):
+        at = data.find(b"\x80", 10)
+        walk = pickles.walk_all(data[at:] if at > 0 else b"")
+        raise Trouble(
+            CODE,
+            f"{shown(name)} is a NumPy array of Python objects, which are unpickled when it is loaded",
+            level="high" if walk.overt() else "medium",
+            subject=name,
+            imports=pickles.said(walk.imports),
+        )
+
+
+def _walked(data: bytes | bytearray) -> pickles.Walk:
+    walk = pickles.walk_all(data)
+    if walk.broken and not walk.foreign():
+        raise malformed(f"the pickle inside is damaged: {shown(walk.broken, 100)}")
+    return walk
+
+
+def _scripted(name: str) -> bool:
+    return name.startswith("__torch__.") or name.startswith("torch.jit._pickle.")
+
+
+def _judged(
+    walk: pickles.Walk, foreign: list[str], data: bytes | bytearray, state: State, limits: Limits, allowed: bool
+) -> list[str]:
+    """Names to stand in for. Raises Trouble where the pickle is refused; adds alerts where it is allowed."""
+    if not foreign:
+        return []
+    overt = [n for n in walk.overt() if n in foreign]
+    facts: dict[str, Any] = {"imports": pickles.said(foreign), "calls": walk.calls}
+    hidden = ", with a name that is computed while loading" if "?" in overt else ""
+    said = f"unpickling this file would import {listed(overt or foreign)}{hidden}"
+    level: Level = "high" if overt else "medium"
+    if not allowed:
+        more = (
+            "it was not unpickled" if overt else f"it was not unpickled; {_RESAVE}, or inspect it with --allow-pickle"
+        )
+        raise Trouble(CODE, f"{said}: {more}", level=level, subject=(overt or foreign)[0], **facts)
+    found = _fickling(bytes(data), limits)
+    state.facts["fickling"] = facts["fickling"] = found
+    if overt or found.get("overt", True):
+        raise Trouble(
+            CODE,
+            f"{said}; fickling says {found['severity']}: it was not unpickled, although pickles were allowed",
+            level="high",
+            subject=(overt or foreign)[0],
+            **facts,
+        )
+    state.alerts.append(
+        alert(
+            CODE,
+            f"{said}; fickling says {found['severity']}. Its tensors were read with inert stand-ins for these names",
+            level="low",
+            subject=foreign[0],
+            **facts,
+        )
+    )
+    return foreign
+
+
+def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
+    import importlib.util
+
+    if importlib.util.find_spec("fickling") is None:
+        raise MissingExtra("fickling", "scan")
+    with private_folder() as folder:
+        (folder / "suspect.pkl").write_bytes(data)
+        with Child("fickling", folder, limits) as child:
+            try:
+                return child.ask({"file": str(folder / "suspect.pkl")})
+            except Trouble as error:
+                return {"severity": "UNKNOWN", "overt": True, "lines": [str(error)]}
+
+
+def _child(folder: Path, state: State, limits: Limits, foreign: list[str]) -> Weights:
+    out = folder / "tensors.safetensors"
+    with Child("torch", folder, limits) as child:
+        try:
+            reply = child.ask({"file": str(folder / "suspect.pt"), "out": str(out), "foreign": foreign})
+        except Refusal as error:
+            raise _explained(error) from None
+    if not out.is_file() or not reply["order"]:
+        kind = "of this kind" if reply["dropped"] else f"(found: {reply['where']})"
+        raise InputError(
+            f"the file holds no weights {kind}", hint="a state dict is expected: torch.save(m.state_dict())"
+        )
+    data = bytearray(out.read_bytes())
+    found = tensors.tensors(data, tensors.header(data))
+    if reply["where"] != "state dict":
+        state.facts["weights_in"] = reply["where"]
+    if reply["dropped"]:
+        state.facts["tensors_not_read"] = reply["dropped"]
+    return Weights({name: found[name] for name in reply["order"]}, ordered=True)
+
+
+def _explained(error: Refusal) -> Trouble:
+    said = error.said.replace("\n", " ")
+    for mark in ("WeightsUnpickler error:", "Unsupported operand", "Unsupported class"):
+        if mark in said:
+            short = said[said.index(mark) :].split("Please use")[0][:200]
+            return malformed(f"torch refuses it with weights_only=True: {shown(short, 200)}")
+    return error
+
+
+def _no_torch(archive: archives.Archive) -> None:
+    for name in archive.names:
+        if name.lower().endswith(".npy"):
+            refuse_arrays(archive.read(name, MAX_PICKLE), name)
+    nested = [n for n in archive.names if archive.zip.getinfo(n).file_size and _starts_as_zip(archive, n)]
+    if nested:
+        raise Trouble(
+            UNUSUAL,
+            f"a zip archive with archives inside ({listed(nested)}) and no data.pkl: not a torch file; not unpacked",
+            subject=nested[0],
+        )
+    raise InputError(
+        f"this zip archive is no torch file: it has no data.pkl among {listed(archive.names) or 'no entries'}",
+        hint="unpack it and name the model inside",
+    )
+
+
+def _starts_as_zip(archive: archives.Archive, name: str) -> bool:
+    try:
+        with archive.zip.open(name) as file:
+            return file.read(4) == archives.MAGIC
+    except Exception:  # a damaged entry is reported by whoever needs it
+        return False

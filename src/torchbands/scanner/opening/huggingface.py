@@ -1,0 +1,182 @@
+"""A Hugging Face folder: config.json and safetensors, built from the installed transformers; no code of the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from torchbands.core.errors import InputError, MissingExtra
+from torchbands.core.modality import Modality
+from torchbands.core.model import Model
+from torchbands.modalities.image import Image
+
+from . import tensors
+from .architecture import Numbers, finished, standardised
+from .files import Folder, parse_json
+from .hf_config import class_names, cleaned, kind_of
+from .limits import MAX_CLASSES, MAX_JSON, MAX_TOKENIZER, MB, Limits
+from .process import Child, private_folder
+from .trouble import alert, listed, malformed, shown
+from .weights import State, Weights, fits, match, misfit
+
+_ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_LONGEST_TEXT = 512
+
+
+def from_folder(
+    folder: Folder,
+    state: State,
+    limits: Limits,
+    modality: Modality | None,
+    classes: int | None,
+    mean: Numbers | None,
+    std: Numbers | None,
+) -> Model:
+    """A text or image classifier. Raises Trouble for hostile files, InputError for what is not opened here."""
+    state.format = "huggingface"
+    config = parse_json(folder.read("config.json", MAX_JSON), "config.json")
+    _remote_code(folder, config, state)
+    kind, model_type = kind_of(config)
+    weights = _weights(folder, limits)
+    state.facts |= {**weights.facts(), "model_type": model_type}
+    unread = [n for n in folder.names if n.endswith((".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".ckpt"))]
+    if unread:
+        state.facts["not_read"] = unread[:50]
+    settings = cleaned(config, len(weights.tensors))
+    weights.check()
+    if importlib.util.find_spec("transformers") is None:
+        raise MissingExtra("transformers", "text")
+    tokenizer = folder.read("tokenizer.json", MAX_TOKENIZER).decode("utf-8", "replace") if _tokenized(folder) else ""
+    if kind == "text" and modality is None and not tokenizer:
+        raise InputError("the folder has no tokenizer.json", hint="save the fast tokenizer beside the model")
+    told = _probe(kind, model_type, settings, tokenizer if kind == "text" else "", limits)
+    if classes is not None and classes != told["classes"]:
+        raise InputError(f"config.json says {told['classes']} classes, given: {classes}")
+    if not 2 <= told["classes"] <= MAX_CLASSES or told["elements"] * 4 > limits.bytes:
+        raise malformed(f"config.json asks for {told['elements'] * 4 / MB:,.0f} MB and {told['classes']:,} classes")
+    module = _loaded(kind, model_type, settings, weights, told, state)
+    preprocessing: Mapping[str, Any] = {}
+    if kind == "vision" and "preprocessor_config.json" in folder.names:
+        preprocessing = parse_json(folder.read("preprocessor_config.json", MAX_JSON), "preprocessor_config.json")
+    if modality is None:
+        modality = _image(told, preprocessing) if kind == "vision" else _text(told, config, tokenizer)
+    if mean is None and std is None and preprocessing.get("do_normalize", True):
+        mean, std = _numbers(preprocessing.get("image_mean")), _numbers(preprocessing.get("image_std"))
+    module = standardised(module, modality, mean, std, state)
+    state.facts["class_names"] = class_names(config, told["classes"])
+    return finished(module, modality, told["classes"], state)
+
+
+def _remote_code(folder: Folder, config: Mapping[str, Any], state: State) -> None:
+    """auto_map makes transformers import the folder's code where it is trusted; here it never is."""
+    tables = {"config.json": config}
+    for name in ("tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+        if name in folder.names:
+            tables[name] = parse_json(folder.read(name, MAX_JSON), name)
+    for name, table in tables.items():
+        if found := table.get("auto_map"):
+            said = f"{name} asks for code of its own (auto_map: {shown(found, 100)}); it was not run"
+            state.alerts.append(alert("BD-FILE-03", said, subject=f"{name}: auto_map"))
+
+
+def _tokenized(folder: Folder) -> bool:
+    return "tokenizer.json" in folder.names
+
+
+def _weights(folder: Folder, limits: Limits) -> Weights:
+    names = [_ONE]
+    if _INDEX in folder.names:
+        table = parse_json(folder.read(_INDEX, MAX_JSON), _INDEX).get("weight_map")
+        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+            raise malformed(f"{_INDEX} has no weight_map of names", subject=_INDEX)
+        names = sorted(set(table.values()))
+        outside = [n for n in names if "/" in n or "\\" in n or n not in folder.names]
+        if outside:
+            raise malformed(f"{_INDEX} names files that are not in the folder: {listed(outside)}", subject=_INDEX)
+    elif _ONE not in folder.names:
+        names = [n for n in folder.names if n.endswith(".safetensors")]
+        if len(names) != 1:
+            raise InputError(
+                f"the folder has {len(names) or 'no'} safetensors files: {listed(names) or 'none'}",
+                hint="pickled weights are not read from folders: convert them to model.safetensors",
+            )
+    found: dict[str, torch.Tensor] = {}
+    room = limits.bytes
+    for name in names:
+        data = folder.read(name, room)
+        room -= len(data)
+        found |= tensors.tensors(data, tensors.header(data))
+    if not found:
+        raise malformed("the safetensors files hold no tensors")
+    return Weights(found)
+
+
+def _probe(kind: str, model_type: str, config: Mapping[str, Any], tokenizer: str, limits: Limits) -> dict[str, Any]:
+    with private_folder() as at, Child("transformers", at, limits) as child:
+        file = at / "tokenizer.json"
+        file.write_text(tokenizer, "utf-8")
+        job = {"kind": kind, "model_type": model_type, "config": config, "tokenizer": str(file) if tokenizer else ""}
+        return child.ask(job)
+
+
+def _loaded(
+    kind: str, model_type: str, config: Mapping[str, Any], weights: Weights, told: Mapping[str, Any], state: State
+) -> nn.Module:
+    from .hf_build import Logits, build_body
+
+    have = {k: tuple(t.shape) for k, t in weights.tensors.items()}
+    want = {k: tuple(s) for k, s in told["shapes"].items()}
+    what = f"the transformers class of model_type {model_type!r}"
+    found = match(have, want, [k for k in want if k.endswith("position_ids")], ordered=False)
+    if found is None or any(not fits(want[k], have[v]) for k, v in found.names.items()):
+        raise misfit(have, want, what)
+    with torch.random.fork_rng(devices=[]):
+        body = build_body(kind, model_type, config)
+    own = body.state_dict()
+    with torch.no_grad():
+        for name, given in found.names.items():
+            if own[name].shape != weights.tensors[given].shape:
+                raise misfit({name: have[given]}, {name: tuple(own[name].shape)}, what)
+            own[name].copy_(weights.tensors[given])
+    state.facts["weights_matched"] = found.how
+    return Logits(body, kind == "text")
+
+
+def _image(told: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Image:
+    size = preprocessing.get("crop_size") if preprocessing.get("do_center_crop") else None
+    size = size or preprocessing.get("size") or told["size"]
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    size = size or told["size"]
+    if not isinstance(size, int) or not 1 <= size <= 1024 or not 1 <= told["channels"] <= 16:
+        raise malformed(f"the folder says its images have size {shown(size, 40)} and {told['channels']} channels")
+    return Image(channels=told["channels"], size=told["size"] or size)
+
+
+def _text(told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str) -> Modality:
+    from .hf_text import TokenizedText, _tokenizer, whole_words
+
+    pad = config.get("pad_token_id")
+    pad = pad if isinstance(pad, int) and 0 <= pad < told["tokens"] else 0
+    reserved = pad + 1 if config.get("model_type") in ("roberta", "camembert", "xlm-roberta") else 0
+    length = max(min(int(told["length"]) - reserved, _LONGEST_TEXT), told["special"] + 2)
+    words = whole_words(_tokenizer(tokenizer, length).get_vocab())
+    return TokenizedText(
+        vocabulary=tuple(words),
+        length=length,
+        digest=hashlib.sha256(tokenizer.encode()).hexdigest(),
+        padding=pad,
+        prefix=told["prefix"],
+        tokenizer=tokenizer,
+    )
+
+
+def _numbers(value: Any) -> list[float] | None:
+    if isinstance(value, list) and 1 <= len(value) <= 16 and all(isinstance(v, (int, float)) for v in value):
+        return [float(v) for v in value]
+    return None

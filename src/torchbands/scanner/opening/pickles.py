@@ -1,0 +1,187 @@
+"""What a pickle would import and call, read opcode by opcode. Nothing is unpickled here."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .limits import MAX_OPCODES, MAX_PICKLE
+from .trouble import malformed
+
+#: First pickle of a legacy torch file, protocol 2.
+TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_LEGACY_PARTS = 5
+
+_PLAIN = {
+    "collections.OrderedDict",
+    "collections.Counter",
+    "_codecs.encode",
+    *(f"{b}.{n}" for b in ("builtins", "__builtin__") for n in ("set", "bytearray", "complex")),
+    "torch.Size",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+    "torch._tensor._rebuild_from_type_v2",
+    "torch.serialization._get_layout",
+}
+_PLAIN_TORCH = re.compile(
+    r"torch\.((cuda|sparse|storage)\.)*\w+(Storage|Tensor)$"
+    r"|torch\.(u?int\d+|float\d\w*|bfloat16|half|double|bool|complex\d+|q\w+)$"
+    r"|torch\._utils\._rebuild_\w+$"
+)
+#: Imports that no model needs and that run commands, code or files.
+_OVERT = re.compile(
+    r"(os|posix|nt|sys|subprocess|_?posixsubprocess|pty|shutil|socket|_socket|ssl|ctypes|_ctypes|importlib|runpy|code"
+    r"|codeop|pickle|_pickle|cPickle|marshal|types|operator|_operator|functools|asyncio|multiprocessing|threading|_thread"
+    r"|signal|webbrowser|http|urllib|urllib2|requests|httpx|ftplib|smtplib|telnetlib|xmlrpc|commands|popen2|pathlib|io|_io"
+    r"|tempfile|glob|zipfile|tarfile|pip|pkgutil|pydoc|timeit|profile|cProfile|bdb|pdb|trace|doctest|atexit|site|venv"
+    r"|distutils|setuptools|cffi|idlelib|lib2to3|torch\.hub|torch\.jit|torch\.utils\.cpp_extension|torch\.storage"
+    r"|torch\.serialization|torch\.package|torch\.load|numpy\.testing|numpy\.f2py|numpy\.load|pandas)(\..*)?$"
+)
+_OVERT_BUILTINS = re.compile(
+    r"(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|setattr|delattr|globals|locals|vars"
+    r"|apply|map|filter|reload|input|breakpoint|help|file|classmethod|staticmethod|property|type|super)(\..*)?$"
+)
+
+
+@dataclass
+class Walk:
+    """What was seen. `imports`: dotted names in order; "?" where a name is computed while unpickling."""
+
+    imports: dict[str, None] = field(default_factory=dict)
+    calls: int = 0
+    opcodes: int = 0
+    end: int = 0
+    broken: str = ""
+
+    def foreign(self) -> list[str]:
+        """Imports outside of what torch needs to rebuild tensors."""
+        return [n for n in self.imports if n not in _PLAIN and not _PLAIN_TORCH.match(n)]
+
+    def overt(self) -> list[str]:
+        """Imports that can only be meant to run something, or that hide their name."""
+        return [n for n in self.foreign() if n == "?" or _OVERT.match(n) or _OVERT_BUILTINS.match(n)]
+
+
+def is_legacy_torch(data: bytes | bytearray) -> bool:
+    return data.startswith(TORCH_MAGIC)
+
+
+def looks_like(data: bytes | bytearray) -> bool:
+    """Whether the bytes are a pickle of any protocol: a known start, or instructions up to a STOP."""
+    if len(data) >= 2 and data[0] == 0x80 and data[1] <= 5:
+        return True
+    if not data or data[:1] not in b"(]}cCISVULNKMJGX)":
+        return False
+    walk = walk_one(bytes(data[: 1 << 16]), 0)
+    return not walk.broken and walk.opcodes > 1
+
+
+def walk_all(data: bytes | bytearray) -> Walk:
+    """Walk a pickle and whatever pickles follow it. Raises Trouble where it is too long to be looked at.
+
+    A legacy torch file is five pickles and then raw numbers, which nothing unpickles; elsewhere, what follows a STOP
+    is walked too: a second pickle can hide there.
+    """
+    legacy = is_legacy_torch(data)
+    stream = bytes(memoryview(data)[:MAX_PICKLE])
+    whole, at, part = Walk(), 0, 0
+    while at < len(stream) and not (legacy and part == _LEGACY_PARTS):
+        one = walk_one(stream, at, MAX_OPCODES - whole.opcodes)
+        if part and not legacy and one.broken and not one.imports:
+            break
+        whole.imports |= one.imports
+        whole.calls, whole.opcodes, whole.end = whole.calls + one.calls, whole.opcodes + one.opcodes, one.end
+        whole.broken = whole.broken or one.broken
+        if one.broken:
+            break
+        at, part = one.end, part + 1
+    return whole
+
+
+def walk_one(data: bytes, start: int, most: int = MAX_OPCODES) -> Walk:
+    """Walk one pickle from `start` to its STOP."""
+    walk = Walk(end=start)
+    stream = io.BytesIO(data)
+    stream.seek(start)
+    stack, memo = _Stack(), dict[int, Any]()
+    try:
+        for opcode, argument, at in _instructions(stream):
+            walk.opcodes += 1
+            if walk.opcodes > most:
+                raise malformed(f"the pickle has more than {MAX_OPCODES:,} instructions")
+            _step(opcode, argument, walk, stack, memo)
+            walk.end = (at or 0) + 1
+    except (ValueError, IndexError, KeyError, OverflowError, TypeError, ArithmeticError) as error:
+        walk.broken = str(error)[:200] or type(error).__name__
+    return walk
+
+
+def _instructions(stream: io.BytesIO) -> Iterator[tuple[Any, Any, int | None]]:
+    yield from pickletools.genops(stream)
+
+
+class _Stack(list[Any]):
+    """Strings where they are known, None for everything else, and marks."""
+
+    MARK = object()
+
+    def take(self) -> Any:
+        return self.pop() if self and self[-1] is not self.MARK else None
+
+    def to_mark(self) -> None:
+        while self and self.pop() is not self.MARK:
+            pass
+
+
+def _step(opcode: Any, argument: Any, walk: Walk, stack: _Stack, memo: dict[int, Any]) -> None:
+    name = opcode.name
+    if name in ("GLOBAL", "INST"):
+        walk.imports[str(argument).replace(" ", ".", 1)] = None
+    elif name == "STACK_GLOBAL":
+        attribute, module = (stack[-1], stack[-2]) if len(stack) >= 2 else (None, None)
+        known = isinstance(attribute, str) and isinstance(module, str)
+        walk.imports[f"{module}.{attribute}" if known else "?"] = None
+    elif name in ("EXT1", "EXT2", "EXT4"):
+        walk.imports["?"] = None
+    if name in ("REDUCE", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX", "BUILD"):
+        walk.calls += 1
+    if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+        memo[int(argument)] = stack[-1] if stack else None
+    elif name == "MEMOIZE":
+        memo[len(memo)] = stack[-1] if stack else None
+    elif name in ("GET", "BINGET", "LONG_BINGET"):
+        stack.append(memo.get(int(argument)))
+    elif name == "DUP":
+        stack.append(stack[-1] if stack else None)
+    elif name == "MARK":
+        stack.append(_Stack.MARK)
+    else:
+        for kind in reversed(opcode.stack_before):
+            if kind is pickletools.stackslice or kind is pickletools.markobject:
+                stack.to_mark()
+                if kind is pickletools.stackslice:
+                    break
+            else:
+                stack.take()
+        if pickletools.stackslice in opcode.stack_before:
+            for _ in opcode.stack_before[: opcode.stack_before.index(pickletools.markobject)]:
+                stack.take()
+        text = (isinstance(argument, str) and "UNICODE" in name) or "STRING" in name
+        stack.extend((str(argument) if text else None) for _ in opcode.stack_after)
+
+
+def numpy_objects(data: bytes | bytearray) -> bool:
+    """Whether the bytes are a .npy array whose elements are pickled."""
+    if not data.startswith(b"\x93NUMPY"):
+        return False
+    head = bytes(data[:4096])
+    return re.search(rb"'descr':\s*[^,]*'[|<>=]?O", head) is not None
+
+
+def said(names: Iterable[str]) -> list[str]:
+    """Import names fit for facts."""
+    return [n[:200] for n in names][:50]

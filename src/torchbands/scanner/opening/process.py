@@ -1,0 +1,166 @@
+"""The parent's end of a child process: start it, ask it, stop it in time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torchbands.core.errors import BandsError
+
+from .limits import MAX_REPLY, START_SECONDS, Limits
+from .trouble import Trouble, malformed, shown
+
+_BOOT = (
+    "import sys; sys.path.extend(sys.argv[2:]); from torchbands.scanner.opening.child import main; main(sys.argv[1])"
+)
+
+
+class TooLong(Exception):
+    """The child did not answer in time."""
+
+
+class Child:
+    """One child process. It ends with the `with` block, or when the object is collected."""
+
+    def __init__(self, kind: str, folder: Path, limits: Limits) -> None:
+        self.limits, self.errors = limits, folder / "stderr.txt"
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LD_PRELOAD"))}
+        env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", _BOOT, kind, *_roots()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd=folder,
+                env=env,
+                start_new_session=True,
+            )
+        self.stop = weakref.finalize(self, _stop, self.process)
+        try:
+            self.line(START_SECONDS)
+        except (TooLong, EOFError):
+            self.stop()
+            last = self.errors.read_text("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+            raise BandsError(f"the process that opens suspects could not start: {shown(last[0], 300)}") from None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def send(self, job: Mapping[str, Any], raw: bytes | memoryview = b"") -> None:
+        """A JSON line and raw bytes. A child that died is noticed by the next `line`."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(job).encode() + b"\n")
+            self.process.stdin.write(raw)
+            self.process.stdin.flush()
+        except OSError:
+            pass
+
+    def line(self, seconds: float) -> dict[str, Any]:
+        """The next JSON line. Raises TooLong, or EOFError when the child died."""
+        with self.deadline(seconds):
+            assert self.process.stdout is not None
+            said = self.process.stdout.readline(MAX_REPLY)
+        try:
+            found = json.loads(said)
+        except ValueError:
+            raise EOFError from None
+        return found if isinstance(found, dict) else {}
+
+    def raw(self, count: int, seconds: float) -> bytes:
+        """So many bytes."""
+        with self.deadline(seconds):
+            assert self.process.stdout is not None
+            return self.process.stdout.read(count)
+
+    @contextmanager
+    def deadline(self, seconds: float) -> Iterator[None]:
+        """Kill the child when the block takes longer; raises TooLong then."""
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            _stop(self.process)
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise TooLong
+
+    def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """Send the job, wait for its reply. Raises Trouble when the child is too slow, dies or reports an error."""
+        limits = self.limits
+        try:
+            self.send({**job, "seconds": limits.seconds, "megabytes": limits.megabytes})
+            reply = self.line(limits.seconds)
+        except TooLong:
+            raise malformed(
+                f"opening it took longer than {limits.seconds:g} s and was stopped", limit=f"{limits.seconds:g} s"
+            ) from None
+        except EOFError:
+            raise malformed(f"the process that opened it died ({_ending(self.process)})") from None
+        if "error" in reply:
+            raise Refusal(str(reply["error"]))
+        return reply
+
+
+class Refusal(Trouble):
+    """The child answered with an error. `said`: its words."""
+
+    def __init__(self, said: str) -> None:
+        self.said = said
+        first = said.strip().splitlines()[0] if said.strip() else "no reason given"
+        super().__init__("BD-FILE-02", f"it could not be read: {shown(first, 300)}")
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """An empty folder for one child, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="torchbands-") as name:
+        yield Path(name).resolve()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None and not threading.current_thread().daemon:
+            try:
+                pipe.close()
+            except OSError:
+                continue
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    code = process.wait()
+    return f"signal {-code}: memory or time limit" if code < 0 else f"exit code {code}"
+
+
+def _roots() -> list[str]:
+    """Where the libraries are that a child needs, in case they are not installed for `python -I`."""
+    found = []
+    for name in ("torchbands", "torch", "numpy", "safetensors"):
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            found.append(str(Path(spec.origin).resolve().parents[1]))
+    return list(dict.fromkeys(found))

@@ -1,0 +1,216 @@
+"""`open_suspect`: one file or folder of unknown origin, as a model, alerts, or one clear error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchbands.core.errors import InputError
+from torchbands.scanner.outcome import Alert, Subject
+
+from . import archives, onnx_graph, pickles, tensors
+from .files import Folder, read
+from .home import Home
+from .limits import Limits
+from .trouble import Trouble, alert, listed, malformed, plain, shown
+
+if TYPE_CHECKING:
+    from torchbands.core.modality import Modality
+    from torchbands.core.model import Model
+
+    from .architecture import Numbers
+    from .weights import State, Weights
+
+#: How formats begin that are not opened here, and what to do instead.
+_OTHERS = {
+    b"\x89HDF\r\n\x1a\n": ("Keras or HDF5", "export it to ONNX"),
+    b"GGUF": ("GGUF", "name its safetensors instead"),
+    b"\x1f\x8b": ("a gzip archive", "unpack it yourself, with an eye on its size, and name the model inside"),
+    b"BZh": ("a bzip2 archive", "unpack it yourself, with an eye on its size, and name the model inside"),
+    b"\xfd7zXZ\x00": ("an xz archive", "unpack it yourself, with an eye on its size, and name the model inside"),
+    b"(\xb5/\xfd": ("a zstd archive", "unpack it yourself, with an eye on its size, and name the model inside"),
+    b"\x93NUMPY": ("a NumPy array", "name a model; data goes to --data"),
+}
+#: Names that promise a format; content that is none of it is then malformed rather than unknown.
+_PROMISES = (
+    ".safetensors",
+    ".onnx",
+    ".pt",
+    ".pth",
+    ".th",
+    ".ckpt",
+    ".bin",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".npy",
+    ".npz",
+)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """What opening gave.
+
+    Attributes:
+        path, sha256: of the file; for a folder, of the sorted names and hashes of what was read.
+        format: safetensors, torch, torch-legacy, torchscript, onnx, huggingface, torchbands, pickle, or "".
+        model: None where it was refused; the alerts say why.
+        facts: JSON-ready; "task" is the task's spec for a torchbands victim.
+    """
+
+    path: str
+    sha256: str
+    format: str
+    model: Model | None
+    alerts: tuple[Alert, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def subject(self) -> Subject:
+        """For an Outcome; the path is escaped where it has control characters or markup."""
+        return Subject("model", plain(self.path), self.sha256, self.format, self.facts)
+
+
+def open_suspect(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    modality: Modality | None = None,
+    classes: int | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    allow_pickle: bool = False,
+    limits: Limits | None = None,
+) -> Suspect:
+    """Open a model of unknown origin. Nothing of the suspect is executed.
+
+    Args:
+        path: a .safetensors, torch or ONNX file, a Hugging Face folder, or a torchbands victim directory; its content
+            decides, not its name.
+        arch: "package.module:factory" (your own code, not in the suspect's folder), a network's name or JSON spec;
+            needed where the suspect does not say.
+        modality: what the model reads; needed with `arch`.
+        classes: checked against the head, which is otherwise asked.
+        mean, std: normalisation to put inside the model, one number or one per channel, for inputs in [0, 1].
+        allow_pickle: read pickles of other classes after fickling found nothing overtly malicious, with inert
+            stand-ins for those classes; they are never run.
+        limits: time and memory.
+
+    Raises:
+        InputError: a path that cannot be read, an unknown format, a missing or unfitting architecture.
+        MissingExtra: onnxruntime, transformers or fickling is needed and not installed.
+    """
+    from .weights import State
+
+    path, limits, state = Path(path), limits or Limits(), State()
+    ask = _Ask(arch, modality, classes, mean, std, allow_pickle, limits)
+    model = None
+    try:
+        folder = _is_folder(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{plain(path)} cannot be read: {plain(reason)}", hint="name a model file or folder") from None
+    home = Home.of(path)
+    try:
+        with home.left_out():
+            model = _open_folder(path, ask, home, state) if folder else _open_file(path, ask, home, state)
+    except Trouble as trouble:
+        state.alerts.append(trouble.alert)
+    except InputError as error:
+        if all(a.level == "low" for a in state.alerts):
+            raise
+        state.facts["not_opened"] = error.message  # what was found before is worth more than the error
+    return Suspect(str(path), state.sha256, state.format, model, tuple(state.alerts), state.facts)
+
+
+@dataclass(frozen=True)
+class _Ask:
+    arch: str | None
+    modality: Modality | None
+    classes: int | None
+    mean: Numbers | None
+    std: Numbers | None
+    allow_pickle: bool
+    limits: Limits
+
+
+def _is_folder(path: Path) -> bool:
+    path.stat()
+    return path.is_dir()
+
+
+def _open_file(path: Path, ask: _Ask, home: Home, state: State) -> Model:
+    data = read(path, ask.limits.bytes)
+    state.sha256 = hashlib.sha256(data).hexdigest()
+    if path.is_symlink():
+        state.facts["link_to"] = plain(path.resolve())
+    if not data:
+        raise malformed("the file is empty", subject=path.name)
+    if onnx_graph.looks_like(data):
+        from .onnx import from_onnx
+
+        return from_onnx(data, state, ask.limits, ask.modality, ask.classes, ask.mean, ask.std)
+    weights = _weights(data, path, ask, state)
+    state.facts |= weights.facts()
+    weights.check()
+    from .architecture import model_of
+
+    return model_of(weights, ask.arch, ask.modality, ask.classes, ask.mean, ask.std, home, state)
+
+
+def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
+    if tensors.looks_like(data):
+        state.format = "safetensors"
+        entries = tensors.header(data)
+        if not entries:
+            raise malformed("the safetensors file holds no tensors", subject=path.name)
+        from .weights import Weights
+
+        return Weights(tensors.tensors(data, entries))
+    if archives.looks_like(data):
+        from .checkpoint import from_zip
+
+        return from_zip(data, state, ask.limits, ask.allow_pickle)
+    if pickles.looks_like(data):
+        from .checkpoint import from_pickle
+
+        return from_pickle(data, state, ask.limits, ask.allow_pickle)
+    if data.startswith(b"\x93NUMPY"):
+        from .checkpoint import refuse_arrays
+
+        refuse_arrays(data, path.name)
+    for magic, (name, hint) in _OTHERS.items():
+        if data.startswith(magic):
+            raise InputError(f"{plain(path)} is {name}, which is not opened here", hint=hint)
+    if path.suffix.lower() in _PROMISES:
+        raise malformed(f"{shown(path.name)} is not the {path.suffix.lower()} file that its name promises")
+    raise InputError(
+        f"{plain(path)} is no model file that is known here",
+        hint="known: safetensors, torch state dicts, TorchScript, ONNX, Hugging Face folders, torchbands victims",
+    )
+
+
+def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
+    folder = Folder(path)
+    state.alerts += folder.alerts
+    if code := [n for n in folder.names if n.lower().endswith((".py", ".pyc", ".so", ".dll", ".pyd"))]:
+        said = f"the folder brings code ({listed(code)}); none of it was imported"
+        state.alerts.append(alert("BD-FILE-03", said, subject=code[0], level="low", files=code[:50]))
+    try:
+        if "card.json" in folder.names:
+            from .victim import from_victim
+
+            return from_victim(folder, state, ask.limits, ask.classes, ask.mean, ask.std)
+        if "config.json" in folder.names:
+            from .huggingface import from_folder
+
+            return from_folder(folder, state, ask.limits, ask.modality, ask.classes, ask.mean, ask.std)
+    finally:
+        state.sha256 = folder.sha256() if folder.hashes else ""
+    raise InputError(
+        f"{plain(path)} is no model folder: it has neither config.json nor card.json",
+        hint=f"name a model file in it: {listed(folder.names) or 'it is empty'}",
+    )

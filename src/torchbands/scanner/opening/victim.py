@@ -1,0 +1,57 @@
+"""A torchbands victim directory: its task, network and weights. What its card says about a backdoor is not looked at."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+
+from torchbands.core.errors import InputError
+from torchbands.core.modality import Modality
+from torchbands.core.model import Model
+from torchbands.core.registry import build
+from torchbands.core.task import Network
+
+from . import tensors
+from .architecture import Numbers, finished, fitted, standardised
+from .files import Folder, parse_json
+from .limits import MAX_CLASSES, MAX_JSON, Limits
+from .process import Child, private_folder
+from .trouble import malformed
+from .weights import State, Weights, misfit
+
+CARD, WEIGHTS = "card.json", "model.safetensors"
+
+
+def from_victim(
+    folder: Folder, state: State, limits: Limits, classes: int | None, mean: Numbers | None, std: Numbers | None
+) -> Model:
+    """The model of a victim directory. A child process builds it first, so that the card cannot ask for the moon."""
+    state.format = "torchbands"
+    card = parse_json(folder.read(CARD, MAX_JSON), CARD)
+    task, files = card.get("task"), card.get("files")
+    if not isinstance(task, dict) or not isinstance(files, dict):
+        raise malformed(f"{CARD} names no task and files: it is no victim's card", subject=CARD)
+    data = folder.read(WEIGHTS, limits.bytes)
+    if files.get(WEIGHTS) != hashlib.sha256(data).hexdigest():
+        raise malformed(f"{WEIGHTS} is not the file that {CARD} was written for: its checksum differs", subject=WEIGHTS)
+    weights = Weights(tensors.tensors(data, tensors.header(data)))
+    state.facts |= weights.facts()
+    weights.check()
+    with private_folder() as at, Child("network", at, limits) as child:
+        reply: dict[str, Any] = child.ask({"task": task})
+    have = {k: tuple(t.shape) for k, t in weights.tensors.items()}
+    want = {k: tuple(s) for k, s in reply["shapes"].items()}
+    if have != want or not 2 <= reply["classes"] <= MAX_CLASSES:
+        raise misfit(have, want, "the network that the card names")
+    if classes is not None and classes != reply["classes"]:
+        raise InputError(f"the victim has {reply['classes']} classes, given: {classes}")
+    modality, network = build(reply["modality"], "modality"), build(reply["network"], "network")
+    assert isinstance(modality, Modality) and isinstance(network, Network)
+    state.facts |= {"task": task, "network": reply["network"], "class_names": reply["class_names"]}
+    with torch.random.fork_rng(devices=[]):
+        module = fitted(
+            weights, lambda k: network.build(modality, k or 2), True, reply["classes"], network.label(), state
+        )
+    return finished(standardised(module, modality, mean, std, state), modality, reply["classes"], state)

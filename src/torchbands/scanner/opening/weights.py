@@ -1,0 +1,132 @@
+"""Weights of a suspect, what is known of it so far, and how its names fit a module's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchbands.core.errors import InputError
+from torchbands.scanner.outcome import Alert
+
+from .tensors import Shape
+from .trouble import NON_FINITE, Trouble, listed, shown
+
+#: Names that a checkpoint may lack, or have in excess, without a change in what the model computes.
+_OPTIONAL = ("num_batches_tracked",)
+_SPARE = ("num_batches_tracked", "total_ops", "total_params", "position_ids")
+
+
+@dataclass
+class State:
+    """What is known of the suspect while it is opened."""
+
+    format: str = ""
+    sha256: str = ""
+    alerts: list[Alert] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Weights:
+    """Named tensors. ordered: whether their order is the one in which the module made them."""
+
+    tensors: dict[str, Tensor]
+    ordered: bool = False
+
+    def check(self) -> None:
+        """Raises Trouble when a value is NaN or infinite."""
+        bad = [n for n, t in self.tensors.items() if t.is_floating_point() and not torch.isfinite(t.float()).all()]
+        if bad:
+            raise Trouble(
+                NON_FINITE,
+                f"{len(bad)} of {len(self.tensors)} tensors hold NaN or infinite values: {listed(bad)}",
+                subject=bad[0],
+                tensors=bad[:50],
+            )
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "tensors": len(self.tensors),
+            "parameters": sum(t.numel() for t in self.tensors.values()),
+            "dtypes": sorted({str(t.dtype).removeprefix("torch.") for t in self.tensors.values()}),
+        }
+
+
+@dataclass(frozen=True)
+class Match:
+    """The module's name -> the file's name; and how they were matched."""
+
+    names: Mapping[str, str]
+    how: str
+    missing: tuple[str, ...] = ()
+
+
+def match(have: Mapping[str, Shape], want: Mapping[str, Shape], optional: Sequence[str], ordered: bool) -> Match | None:
+    """Pair a file's names with a module's: as they are, without a prefix that all share, or by order and shape.
+
+    By order only where the sequence of (last part of the name, shape) agrees exactly and the order is the module's.
+    Axes of size -1 in `want` fit any size. None where nothing fits.
+    """
+    prefix = ""
+    while True:
+        stripped = {k.removeprefix(prefix): k for k in have}
+        found = _by_name(stripped, want, optional)
+        if found is not None:
+            return Match(*found[:1], f"without the prefix {prefix!r}" if prefix else "by name", found[1])
+        heads = {k[len(prefix) :].split(".", 1)[0] for k in have}
+        if len(heads) != 1 or not all("." in k[len(prefix) :] for k in have):
+            break
+        prefix += f"{heads.pop()}."
+    if not ordered:
+        return None
+    absent = [o for o in optional if o not in have]
+    needed = [(k, s) for k, s in want.items() if k not in absent]
+    given = [(k, s) for k, s in have.items() if k.rsplit(".", 1)[-1] not in _SPARE[1:]]
+    if not any(k.endswith(_OPTIONAL) for k, _ in given):
+        absent += [k for k, _ in needed if k.endswith(_OPTIONAL)]
+        needed = [(k, s) for k, s in needed if not k.endswith(_OPTIONAL)]
+    same = len(needed) == len(given) and all(
+        a.rsplit(".", 1)[-1] == b.rsplit(".", 1)[-1] and fits(s, t) for (a, s), (b, t) in zip(needed, given)
+    )
+    if not same:
+        return None
+    return Match({a: b for (a, _), (b, _) in zip(needed, given)}, "by order and shape", tuple(absent))
+
+
+def _by_name(
+    have: Mapping[str, str], want: Mapping[str, Shape], optional: Sequence[str]
+) -> tuple[dict[str, str], tuple[str, ...]] | None:
+    missing = tuple(k for k in want if k not in have)
+    extra = [k for k in have if k not in want and k.rsplit(".", 1)[-1] not in _SPARE]
+    if extra or any(k not in optional and not k.endswith(_OPTIONAL) for k in missing):
+        return None
+    return {k: have[k] for k in want if k in have}, missing
+
+
+def fits(want: Shape, have: Shape) -> bool:
+    """Whether a shape is the wanted one, where -1 is any size."""
+    return len(want) == len(have) and all(a in (-1, b) for a, b in zip(want, have))
+
+
+def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> InputError:
+    """Names the first few tensors that are missing, unexpected or of another shape."""
+    missing = [k for k in want if k not in have]
+    extra = [k for k in have if k not in want]
+    wrong = [k for k in want if k in have and not fits(want[k], have[k])]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} missing ({listed(missing, 3)})")
+    if extra:
+        parts.append(f"{len(extra)} unexpected ({listed(extra, 3)})")
+    if wrong:
+        first = ", ".join(f"{shown(k, 80)} is {have[k]}, expected {want[k]}" for k in wrong[:3])
+        parts.append(f"{len(wrong)} of another shape ({first})")
+    return InputError(
+        f"the weights do not fit {what}: {'; '.join(parts) or 'the order differs'}",
+        hint='give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20, "shortcut": "pad"}}\''
+        " or --arch package.module:factory",
+    )
