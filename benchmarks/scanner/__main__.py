@@ -15,12 +15,13 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "tables"))
     parser.add_argument("--store", type=Path, default=Path("scanner-population"))
     parser.add_argument("--settings", nargs="+", default=list(settings()))
-    parser.add_argument("--stages", nargs="+", default=["references", "complete", "judge"])
+    parser.add_argument("--stages", nargs="+", default=["references", "complete", "judge", "baselines"])
     parser.add_argument("--part", type=int, default=0, help="this process's share of the work, from 0")
     parser.add_argument("--parts", type=int, default=1, help="processes that share the work")
+    parser.add_argument("--only", nargs="+", default=[], help="groups of models to judge (default: all)")
     given = parser.parse_args()
     if given.what == "make":
-        run(given.store, given.settings, given.stages, given.part, given.parts)
+        run(given.store, given.settings, given.stages, given.part, given.parts, given.only)
     else:
         from .tables import write
 

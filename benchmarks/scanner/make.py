@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from torchbands import zoo
+from torchbands.core.defense import ModelDetector
 from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.core.metric import Undefined
+from torchbands.core.registry import build
 from torchbands.measures.effectiveness import effect
 from torchbands.scanner.population import VIEW_SEED, Population, references_of
 from torchbands.scanner.views import PROFILES, View, look
@@ -62,10 +65,11 @@ def complete(store: Path, setting: Setting, part: int, parts: int) -> None:
         print(setting.name, member.name, flush=True)
 
 
-def judge(store: Path, setting: Setting, part: int, parts: int) -> None:
+def judge(store: Path, setting: Setting, part: int, parts: int, only: Sequence[str] = ()) -> None:
     """Train the models to judge, and let the views look at them."""
     clean = Population.load(store / setting.name / "refs").clean
-    for at, job in enumerate(jobs(setting)):
+    every = [job for job in jobs(setting) if not only or job.group in only]
+    for at, job in enumerate(every):
         if at % parts == part:
             try:
                 _judge(store / setting.name, job, clean)
@@ -112,10 +116,52 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
     print(folder.name, job.id, told["ca"], told["asr"], f"{time.process_time() - started:.1f} s", flush=True)
 
 
-def run(store: Path, names: list[str], stages: list[str], part: int, parts: int) -> None:
-    """Carry out some stages of some settings."""
+#: Published detectors, with their own settings and rules.
+BASELINES = ("neural-cleanse", "mm-bd", "channel-lipschitz", "free-eagle", "ban")
+
+
+def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 2) -> None:
+    """Run the published detectors on `each` models of a family and five times as many fresh ones."""
+    clean, counts = setting.task.load("clean"), dict[str, int]()
+    chosen = []
+    for job in jobs(setting):
+        counts[job.group] = counts.get(job.group, 0) + 1
+        most = 5 * each if job.group == "fresh" else 0 if job.group.startswith("foreign") else each
+        if counts[job.group] <= most:
+            chosen.append(job)
+    for job in chosen[part::parts]:
+        path, home = store / setting.name / "baselines" / f"{job.id}.json", store / setting.name / "victims" / job.id
+        if path.is_file() or not home.is_dir():
+            continue
+        told = {}
+        model = zoo.load(home).model
+        for name in BASELINES:
+            detector = build(name, "model-detector")
+            assert isinstance(detector, ModelDetector)
+            started = time.process_time()
+            try:
+                rows = clean.sample(detector.clean_needed(), "baseline", balanced=True)
+                finding = detector.inspect(model, rows, seed=0)
+                told[name] = {"score": float(finding.score), "flagged": finding.flagged}
+            except NotApplicable as declined:
+                told[name] = {"score": None, "flagged": None, "reason": declined.reason}
+            told[name]["seconds"] = round(time.process_time() - started, 2)
+        write_json(path, told)
+        print(setting.name, "baselines", job.id, flush=True)
+
+
+def run(
+    store: Path, names: Sequence[str], stages: Sequence[str], part: int, parts: int, only: Sequence[str] = ()
+) -> None:
+    """Carry out some stages of some settings; `only` names groups of models to judge."""
     torch.set_num_threads(1)
     known = settings()
     for name in names:
-        for stage in stages:
-            {"references": references, "complete": complete, "judge": judge}[stage](store, known[name], part, parts)
+        if "references" in stages:
+            references(store, known[name], part, parts)
+        if "complete" in stages:
+            complete(store, known[name], part, parts)
+        if "judge" in stages:
+            judge(store, known[name], part, parts, only)
+        if "baselines" in stages:
+            baselines(store, known[name], part, parts)

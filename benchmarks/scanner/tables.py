@@ -1,0 +1,308 @@
+"""From what the views saw to tables: who is told apart, at which false-alarm rate, and whether combining pays."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+from torch import Tensor
+
+from torchbands import __version__
+from torchbands.core.metric import Undefined
+from torchbands.measures.effectiveness import auroc, auroc_interval
+from torchbands.scanner.calibrate import Compared, compare
+from torchbands.scanner.judge import outside
+from torchbands.scanner.population import Population
+from torchbands.scanner.views import PROFILES, View
+
+#: A victim counts from this attack success on (all-to-all: this share of the clean accuracy).
+VALID = 0.8
+ALPHAS = (0.05, 0.01)
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """One judged model: what is true of it and what every view saw."""
+
+    id: str
+    group: str
+    facts: Mapping[str, Any]
+    seen: Mapping[str, Tensor]
+
+    @property
+    def valid(self) -> bool:
+        if not self.facts["backdoored"]:
+            return True
+        wanted = VALID * (self.facts["ca"] if self.group == "all-to-all" else 1.0)
+        return self.facts["asr"] is not None and self.facts["asr"] >= wanted
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """A setting's references and suspects."""
+
+    references: Population
+    suspects: tuple[Suspect, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> Zoo:
+        found = []
+        for path in sorted((folder / "facts").glob("*.json")):
+            facts = json.loads(path.read_text())
+            seen = folder / "seen" / f"{path.stem}.safetensors"
+            if seen.is_file():
+                found.append(Suspect(path.stem, facts["group"], facts, load_file(seen)))
+        return cls(Population.load(folder / "refs"), tuple(found))
+
+    def group(self, wanted: Callable[[str], bool]) -> list[Suspect]:
+        return [s for s in self.suspects if wanted(s.group) and s.valid]
+
+    @property
+    def fresh(self) -> list[Suspect]:
+        return self.group(lambda g: g == "fresh")
+
+    @property
+    def families(self) -> list[str]:
+        return sorted({s.group for s in self.suspects if s.facts["backdoored"]})
+
+
+Scores = dict[str, tuple[float, float]]  # suspect -> (statistic, p)
+
+
+def judged(zoo: Zoo, views: Sequence[View], limit: int | None = None) -> dict[str, Compared | None]:
+    """Every suspect against the references (the first `limit` of them)."""
+    theirs = {v.name: (v, numbers[:limit]) for v in views if (numbers := zoo.references.numbers(v)) is not None}
+    out = {}
+    for s in zoo.suspects:
+        pools = {
+            name: torch.cat([numbers, s.seen[v.key()][None]])
+            for name, (v, numbers) in theirs.items()
+            if v.key() in s.seen and s.seen[v.key()].shape == numbers.shape[1:]
+        }
+        out[s.id] = compare(pools, {name: theirs[name][0].kind for name in pools}) if pools else None
+    return out
+
+
+def scores(zoo: Zoo, views: Sequence[View], limit: int | None = None) -> Scores:
+    """Statistic and p of every suspect by the combination of some views."""
+    return {i: (float(c.combined[-1]), c.p) for i, c in judged(zoo, views, limit).items() if c is not None}
+
+
+def auroc_of(found: Scores, bad: Sequence[Suspect], good: Sequence[Suspect]) -> dict[str, Any] | None:
+    """AUROC with its 95 % interval."""
+    a = torch.tensor([found[s.id][0] for s in bad if s.id in found])
+    b = torch.tensor([found[s.id][0] for s in good if s.id in found])
+    value = auroc(a, b)
+    if isinstance(value, Undefined):
+        return None
+    low, high = auroc_interval(value, len(a), len(b))
+    return {"auroc": round(value, 4), "low": round(low, 4), "high": round(high, 4), "n": [len(a), len(b)]}
+
+
+def rate(found: Scores, suspects: Sequence[Suspect], alpha: float) -> dict[str, Any] | None:
+    """Share with p <= alpha, with its 95 % Clopper-Pearson interval."""
+    p = [found[s.id][1] for s in suspects if s.id in found]
+    if not p:
+        return None
+    hits = sum(v <= alpha + 1e-12 for v in p)
+    interval = stats.binomtest(hits, len(p)).proportion_ci()
+    return {
+        "share": round(hits / len(p), 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+        "n": len(p),
+    }
+
+
+def profile_report(zoo: Zoo, profile: str) -> dict[str, Any]:
+    """Everything about one profile on one setting."""
+    views = [v for v in PROFILES[profile] if not v.black_box]
+    trigger = [v for v in views if v.says == "trigger"]
+    recipe = [v for v in views if v.says == "recipe"]
+    guard = [v for v in views if v.guard]
+    rows: dict[str, Scores] = {"p_trigger (combined)": scores(zoo, trigger), "p_recipe (combined)": scores(zoo, recipe)}
+    rows["everything combined"] = scores(zoo, [*trigger, *recipe])
+    rows |= {v.name: scores(zoo, [v]) for v in views}
+    bad = zoo.group(lambda g: g in zoo.families)
+    foreign = sorted({s.group for s in zoo.suspects if s.group.startswith("foreign:")})
+    turned = {i for i, c in judged(zoo, guard).items() if c is not None and outside(c, 0.05)}
+    tables: dict[str, Any] = {}
+    for name, found in rows.items():
+        tables[name] = {
+            "all": auroc_of(found, bad, zoo.fresh),
+            "families": {f: auroc_of(found, [s for s in bad if s.group == f], zoo.fresh) for f in zoo.families},
+            "power": {str(a): rate(found, bad, a) for a in ALPHAS},
+            "false_alarms": {str(a): rate(found, zoo.fresh, a) for a in ALPHAS},
+            "foreign": {g: {str(a): rate(found, zoo.group(lambda x, g=g: x == g), a) for a in ALPHAS} for g in foreign},
+        }
+    p = [rows["p_trigger (combined)"][s.id][1] for s in zoo.fresh]
+    uniform = {name: _uniform([found[s.id][1] for s in zoo.fresh if s.id in found]) for name, found in rows.items()}
+    groups = ["fresh", *zoo.families, *foreign]
+    return {
+        "rows": tables,
+        "uniform": uniform,
+        "p_fresh": sorted(round(v, 4) for v in p),
+        "verdicts": {g: _verdicts(zoo.group(lambda x, g=g: x == g), rows, turned) for g in groups},
+        "target": _target(zoo, trigger, bad),
+        "references": {
+            str(n): {
+                "all": auroc_of(found := scores(zoo, trigger, n), bad, zoo.fresh),
+                "power": rate(found, bad, 0.05),
+                "false_alarms": rate(found, zoo.fresh, 0.05),
+            }
+            for n in (20, 40, 60, 100)
+            if n <= len(zoo.references)
+        },
+        "seconds": _seconds(zoo, views),
+    }
+
+
+def _uniform(p: Sequence[float]) -> dict[str, float]:
+    """Kolmogorov-Smirnov against the uniform distribution."""
+    test = stats.kstest(p, "uniform")
+    return {"ks": round(float(test.statistic), 4), "p": round(float(test.pvalue), 4), "n": len(p)}
+
+
+def _verdicts(group: Sequence[Suspect], rows: Mapping[str, Scores], turned: set[str]) -> dict[str, int]:
+    """What `scan` says at alpha 0.05."""
+    out = {"indicated": 0, "unusual": 0, "none": 0, "inconclusive": 0}
+    for s in group:
+        trigger, recipe = (rows[f"p_{k} (combined)"][s.id][1] for k in ("trigger", "recipe"))
+        if s.id in turned:
+            out["inconclusive"] += 1
+        else:
+            out["indicated" if trigger <= 0.05 else "unusual" if recipe <= 0.05 else "none"] += 1
+    return out
+
+
+def _target(zoo: Zoo, views: Sequence[View], bad: Sequence[Suspect]) -> dict[str, Any]:
+    """How often the class that stands out most is the attacker's (single-target attacks)."""
+    found, hits, n = judged(zoo, views), 0, 0
+    for s in bad:
+        c = found[s.id]
+        if c is None or s.group == "all-to-all":
+            continue
+        top = max(c.per_view, key=lambda name: float(c.per_view[name][-1].nan_to_num(-1e9)))
+        cells = c.cells[top]
+        at = int(cells.nan_to_num(-torch.inf).argmax())
+        n += 1
+        hits += at % zoo.references.classes == s.facts["target"]
+    return {"right": hits, "of": n}
+
+
+def _seconds(zoo: Zoo, views: Sequence[View]) -> dict[str, float]:
+    """Median seconds of each view, as measured while other work ran."""
+    out = {}
+    for v in views:
+        told = [s.facts["views"][v.key()]["seconds"] for s in zoo.suspects if v.key() in s.facts["views"]]
+        if told:
+            out[v.name] = round(statistics.median(told), 2)
+    return out
+
+
+def meta_classifier(zoo: Zoo, profile: str) -> dict[str, Any]:
+    """A supervised rival on the same numbers: logistic regression, each family judged by one that never saw it.
+
+    Fresh models are split in two: one half trains, the other is the negative class of the test.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    views = [v for v in PROFILES[profile] if not v.black_box and v.says != "evidence"]
+    found = judged(zoo, views)
+    names = [v.name for v in views]
+
+    def row(s: Suspect) -> list[float]:
+        c = found[s.id]
+        return [0.0 if c is None or n not in c.per_view else float(c.per_view[n][-1].nan_to_num(0.0)) for n in names]
+
+    train_good, test_good = zoo.fresh[::2], zoo.fresh[1::2]
+    out: dict[str, Any] = {}
+    for family in zoo.families:
+        seen = zoo.group(lambda g, family=family: g in zoo.families and g != family)
+        unseen = zoo.group(lambda g, family=family: g == family)
+        if not unseen or not seen:
+            continue
+        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
+        x = [row(s) for s in (*seen, *train_good)]
+        model.fit(x, [1] * len(seen) + [0] * len(train_good))
+        said = {s.id: (float(v), 0.0) for s, v in zip((*unseen, *test_good),
+                model.decision_function([row(s) for s in (*unseen, *test_good)]))}  # fmt: skip
+        out[family] = auroc_of(said, unseen, test_good)
+    return out
+
+
+def baselines(zoo: Zoo, folder: Path) -> dict[str, Any]:
+    """Published detectors with their own rule, on the models they were run on (the same ones for all)."""
+    told = [json.loads(p.read_text()) | {"id": p.stem} for p in sorted((folder / "baselines").glob("*.json"))]
+    known = {s.id: s for s in zoo.suspects}
+    out: dict[str, Any] = {}
+    for name in sorted({n for t in told for n in t if n != "id"}):
+        rows = [(known[t["id"]], t[name]) for t in told if name in t and t["id"] in known and known[t["id"]].valid]
+        found: Scores = {s.id: (r["score"], 0.0) for s, r in rows if r["score"] is not None}
+        bad = [s for s, _ in rows if s.facts["backdoored"]]
+        good = [s for s, _ in rows if s.group == "fresh"]
+        flags = {s.id: r["flagged"] for s, r in rows}
+        out[name] = {
+            "all": auroc_of(found, bad, good),
+            "families": {f: auroc_of(found, [s for s in bad if s.group == f], good) for f in zoo.families},
+            "rule_recall": _share([flags[s.id] for s in bad]),
+            "rule_false_alarms": _share([flags[s.id] for s in good]),
+            "seconds": round(statistics.median(r["seconds"] for _, r in rows), 2) if rows else None,
+        }
+    return out
+
+
+def _share(flags: Sequence[bool | None]) -> float | None:
+    known = [f for f in flags if f is not None]
+    return round(sum(known) / len(known), 4) if known else None
+
+
+def members(zoo: Zoo) -> dict[str, Any]:
+    """The models: how many there are, how well the attack took, how accurate they are."""
+    out = {}
+    for group in ["fresh", *zoo.families, *sorted({s.group for s in zoo.suspects if s.group.startswith("foreign:")})]:
+        mine = [s for s in zoo.suspects if s.group == group]
+        asr = [s.facts["asr"] for s in mine if s.facts["asr"] is not None and s.facts["backdoored"]]
+        out[group] = {
+            "models": len(mine),
+            "valid": sum(s.valid for s in mine),
+            "ca": round(statistics.mean(s.facts["ca"] for s in mine), 4),
+            "asr": round(statistics.mean(asr), 4) if asr else None,
+            "asr_worst": round(min(asr), 4) if asr else None,
+        }
+    return out
+
+
+def write(store: Path, names: Sequence[str]) -> None:
+    """receipts/scanner.json and, from it, docs/scanner-results.md."""
+    from .page import page
+
+    receipt: dict[str, Any] = {
+        "command": "python -m benchmarks.scanner make && python -m benchmarks.scanner tables",
+        "torchbands": __version__,
+        "settings": {},
+    }
+    for name in names:
+        if not (store / name / "facts").is_dir():
+            continue
+        zoo = Zoo.load(store / name)
+        receipt["settings"][name] = {
+            "calibration": zoo.references.summary(),
+            "members": members(zoo),
+            "profiles": {profile: profile_report(zoo, profile) for profile in PROFILES},
+            "meta_classifier": meta_classifier(zoo, "full"),
+            "baselines": baselines(zoo, store / name),
+        }
+    text = json.dumps(receipt, indent=1, allow_nan=False) + "\n"
+    Path("receipts/scanner.json").write_text(text)
+    Path("docs/scanner-results.md").write_text(page(receipt))
+    print("written: receipts/scanner.json and docs/scanner-results.md")
