@@ -78,7 +78,8 @@ def scan(
     with measured(suspect) as cost:
         seen = look(suspect, clean, views, seed=seed if population is None else VIEW_SEED, progress=progress)
         made = _judge(seen, suspect, population, alpha, progress)
-        strongest = made.strongest
+        quiet = made.trigger.p is not None and made.trigger.p > alpha
+        strongest = Strongest() if quiet else made.strongest
         shown = _show(suspect, clean, strongest, names)
     found = made.alerts(names, shown)
     reasons = list(made.reasons)
@@ -89,7 +90,7 @@ def scan(
         verdict = "indicated"
     elif found and not reasons:
         verdict = "unusual"
-    black = ("gradients" not in suspect.capabilities,)
+    black = () if "gradients" in suspect.capabilities else (_BLACK_BOX,)
     return Outcome(
         subject=subject or Subject("model", type(getattr(suspect, "_module", None) or model).__name__),
         verdict=verdict,
@@ -101,7 +102,7 @@ def scan(
         target=None if strongest.target is None else names[strongest.target],
         pictures=shown.pictures,
         methods=tuple(s.view.name for s in seen if s.finding is not None),
-        not_covered=(*NOT_COVERED[profile], *((_BLACK_BOX,) if black[0] else ())),
+        not_covered=(*NOT_COVERED[profile], *black),
         reasons=tuple(reasons),
         profile=profile,
         alpha=alpha,
@@ -196,7 +197,7 @@ def _judge(
         for says in ("trigger", "recipe", "evidence")
     }
     guard = _compare([s for s in seen if s.view.guard], population)
-    if guard is not None and guard.p <= alpha and _far(guard):
+    if guard is not None and outside(guard, alpha):
         reasons.append(
             "the suspect behaves unlike the reference models on clean rows: it was trained by another recipe, "
             "so its trigger costs cannot be compared with theirs"
@@ -212,10 +213,12 @@ def _judge(
     )
 
 
-def _far(guard: Compared) -> bool:
-    """Farther than every reference by a margin, so that not one model in n + 1 of the recipe is turned away."""
+def outside(guard: Compared, alpha: float) -> bool:
+    """Whether a model behaves unlike the references: p at most alpha, and farther than every reference by a margin,
+    so that not one model in n + 1 of the recipe is turned away."""
     numbers = next(iter(guard.per_view.values()))
-    return float(numbers[-1]) > 2 * max(1.0, float(numbers[:-1].nan_to_num(0.0).max()))
+    farthest = max(1.0, float(numbers[:-1].nan_to_num(0.0).max()))
+    return guard.p <= alpha and float(numbers[-1]) > 2 * farthest
 
 
 def _answer(compared: Compared | None, n: int, reason: str) -> Answer:
