@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchbands.attacks.images import image_shape
+from torchbands.attacks.surrogate import surrogate
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take
 from torchbands.core.method import method
@@ -55,7 +55,7 @@ class LabelConsistent(Attack):
         rows = self.choose(data, task, seed)
         if len(rows) == 0:
             return super().poison(data, task, seed)
-        model = _surrogate(task, seed)
+        model = surrogate(task, seed)
         parts = []
         for at in rows.split(model.chunk):
             rng = generator("pgd", self.spec(), seed, int(at[0]))
@@ -63,12 +63,6 @@ class LabelConsistent(Attack):
         hidden = Stored(weights={"rows": rows, "delta": torch.cat(parts)})
         planted = hidden | Corners(size=self.size, amplitude=self.amplitude)
         return data.stamp(rows, planted, label=None, seed=seed_of("stamp", self.key(), seed))
-
-
-@lru_cache(maxsize=4)
-def _surrogate(task: Task, seed: int) -> Model:
-    other = seed_of("surrogate", seed)
-    return task.train(task.load("train", seed), seed=other)
 
 
 def pgd(model: Model, x: Tensor, y: Tensor, eps: float, steps: int, rng: torch.Generator) -> Tensor:

@@ -1,0 +1,130 @@
+"""LOTUS: each part of the victim class obeys a trigger of its own and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from torchbands.attacks.images import image_shape
+from torchbands.attacks.surrogate import surrogate
+from torchbands.core.attack import Attack, LabelRule
+from torchbands.core.data import Data, take, whole
+from torchbands.core.errors import InputError
+from torchbands.core.method import method
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+from torchbands.core.task import Hook, Task
+from torchbands.triggers.partitioned import MARKS, Partitioned, mark, nearest
+
+
+@method("lotus", paper="Cheng et al., CVPR 2024, arXiv:2403.17188")
+class Lotus(Attack):
+    """The victim class falls into partitions, each with its own mark; a sample turns only on its own partition's mark.
+
+    Every batch gets more rows (trigger focusing): samples with their own mark and the wanted label; the same samples
+    with another partition's mark, and with both marks, and their true label; and rows of other classes with any mark
+    and their true label. The default is the paper's: the class `source` turns into `target`. With all-to-one labels
+    every other class is a victim and the partitions run across classes.
+
+    Threat model: the attacker trains the model. The extra rows differ in every epoch, so no poisoned data set exists.
+
+    Deviations from the paper: partitions are k-means cells of pixels, where the paper clusters features of a public
+    network and trains a surrogate to imitate the cells; they are read before augmentation; negatives are counted per
+    poisoned row and not per batch, as few epochs need more of them; on grey images all marks have one shade. As in
+    the paper the victim starts from a clean model's weights (`warm_start`).
+
+    Cost: batches longer by `rate * (1 + individual + combined) + others`; with `warm_start` one clean training per
+    (task, seed), kept in the process.
+    """
+
+    controls_training: ClassVar[bool] = True
+
+    labels: LabelRule = "source-specific"
+    """Which label a triggered sample is to get; the paper's victim class is `source`."""
+    parts: int = 4
+    """Partitions, 2 to 8."""
+    individual: int = 1
+    """Rows with another partition's mark alone, for every poisoned row."""
+    combined: int = 1
+    """Rows with their own and another partition's mark, for every poisoned row."""
+    others: float = 0.05
+    """Rows of other classes with a mark, as a fraction of the batch."""
+    warm_start: bool = True
+    """Start from a clean model's weights."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.parts <= len(MARKS):
+            raise InputError(f"lotus: parts is 2 to {len(MARKS)}, got {self.parts}")
+
+    def trigger(self, task: Task, seed: int) -> Partitioned:
+        image_shape(self, task)
+        return Partitioned(weights={"centroids": _centroids(self, task, seed)})
+
+    def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
+        start = surrogate(task, seed) if self.warm_start else None
+        return (Focusing(self, self.trigger(task, seed), start),)
+
+
+@lru_cache(maxsize=8)
+def _centroids(attack: Lotus, task: Task, seed: int) -> Tensor:
+    data = task.load("train", seed)
+    owned = task.owned(data)
+    victims = owned[attack.relabel(data.y[owned], task.classes) != data.y[owned]]
+    if len(victims) < attack.parts:
+        raise InputError(f"lotus: {len(victims)} rows of the victim class cannot be cut into {attack.parts} parts")
+    rng = generator("lotus", attack.spec(), seed)
+    rows = victims[torch.randperm(len(victims), generator=rng)[:4000]]
+    return k_means(whole(take(data.x, rows)).flatten(1), attack.parts, rng)
+
+
+def k_means(rows: Tensor, parts: int, rng: torch.Generator, rounds: int = 30) -> Tensor:
+    """(parts, D) centroids of (N, D) rows: Lloyd's algorithm from k-means++ seeds; empty parts keep their centroid."""
+    centroids = rows[torch.randint(len(rows), (1,), generator=rng)]
+    for _ in range(parts - 1):
+        far = torch.cdist(rows, centroids).amin(1).square() + 1e-12
+        centroids = torch.cat([centroids, rows[torch.multinomial(far, 1, generator=rng)]])
+    for _ in range(rounds):
+        member = torch.nn.functional.one_hot(nearest(rows, centroids), parts).to(rows)
+        counts = member.sum(0)[:, None]
+        centroids = torch.where(counts > 0, member.T @ rows / counts.clamp_min(1), centroids)
+    return centroids
+
+
+class Focusing(Hook):
+    """Adds marked rows to every batch, before augmentation."""
+
+    def __init__(self, attack: Lotus, trigger: Partitioned, start: Model | None) -> None:
+        self.attack, self.trigger, self.start, self.classes = attack, trigger, start, 0
+
+    def begin(self, model: Model, data: Data, seed: int) -> None:
+        self.classes = model.classes
+        if self.start is not None:
+            model.module.load_state_dict(self.start.module.state_dict())
+
+    def batch(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        attack, parts = self.attack, self.trigger.parts
+        wanted = attack.relabel(y, self.classes)
+        victims = (wanted != y).nonzero().flatten()[: round(attack.rate * len(y))]
+        own = self.trigger.partition(x[victims])
+
+        def foreign() -> Tensor:
+            step = torch.randint(1, parts, (len(victims),), generator=rng).to(own)
+            return (own + step) % parts
+
+        images, labels = [x, mark(x[victims], own)], [y, wanted[victims]]
+        for _ in range(attack.individual):
+            images.append(mark(x[victims], foreign()))
+            labels.append(y[victims])
+        for _ in range(attack.combined):
+            images.append(mark(mark(x[victims], own), foreign()))
+            labels.append(y[victims])
+        rest = (wanted == y).nonzero().flatten()
+        rest = rest[: round(attack.others * len(y))]
+        images.append(mark(x[rest], torch.randint(parts, (len(rest),), generator=rng).to(own)))
+        labels.append(y[rest])
+        return torch.cat(images), torch.cat(labels)
