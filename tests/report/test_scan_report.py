@@ -227,7 +227,11 @@ def test_the_page_runs_and_loads_nothing(made: Outcome) -> None:
     assert not page.tags & {"script", "iframe", "object", "embed", "link", "form", "base"}
     assert not page.handlers
     assert all(at.startswith("#") or at.startswith("data:image/png;base64,") for at in page.loads)
-    assert "default-src 'none'" in html.unescape(shown) and "prefers-color-scheme: dark" in shown and "width=device-width" in shown
+    assert (
+        "default-src 'none'" in html.unescape(shown)
+        and "prefers-color-scheme: dark" in shown
+        and "width=device-width" in shown
+    )
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -1,0 +1,144 @@
+"""From the flags of the scanner's commands to an opened model, its rows and its references."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchbands.core.errors import InputError
+
+from . import console
+
+if TYPE_CHECKING:
+    from torchbands.core.modality import Modality
+    from torchbands.scanner.opening import Limits, Suspect
+    from torchbands.scanner.population import Population
+    from torchbands.scanner.rows import Rows
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A suspect with what was given beside it."""
+
+    suspect: Suspect
+    rows: Rows | None = None
+    refs: Population | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def open_with(
+    given: argparse.Namespace, path: str, data: str | None, refs: Sequence[str] = (), *, split: str = "clean"
+) -> Opened:
+    """Open a suspect; what the flags leave out is taken from the references, then from the rows.
+
+    Raises InputError for what is not there, cannot be read or contradicts itself.
+    """
+    from torchbands.scanner.opening import open_suspect
+
+    if not os.path.lexists(path):
+        raise InputError(f"there is no {path}", hint="name a model file or folder")
+    population = references(refs)
+    rows = rows_of(given, data, split) if data else None
+    classes = given.classes
+    modality: Modality | None = None
+    if rows is not None:
+        modality, classes = rows.modality, classes or rows.classes
+    if population is not None:
+        modality, classes = population.modality, given.classes or population.classes
+    own_code(given.arch)
+    suspect = open_suspect(
+        path,
+        arch=given.arch or _arch(population, rows),
+        modality=modality,
+        classes=classes,
+        mean=given.mean,
+        std=given.std,
+        allow_pickle=given.allow_pickle,
+        limits=limits(given),
+    )
+    if rows is not None and data and suspect.model is not None:
+        rows = _fitting(given, rows, data, split, suspect.model.modality)
+    return Opened(suspect, rows, population, _class_names(given, suspect, population, rows))
+
+
+def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Rows:
+    """Labelled rows, with a word on stderr about what was left out or assumed."""
+    from torchbands.scanner.rows import read_rows
+
+    rows = read_rows(source, size=given.size, channels=given.channels, split=split)
+    for remark in rows.notes:
+        console.note(f"note: {remark}")
+    if rows.refused:
+        name, why = rows.refused[0]
+        console.note(f"note: {len(rows.refused)} files of {rows.label} were left out, such as {name!r}: {why}")
+    return rows
+
+
+def references(refs: Sequence[str]) -> Population | None:
+    """One folder of reference models."""
+    if not refs:
+        return None
+    if len(refs) > 1:
+        raise InputError(
+            "references lie in one folder, got " + ", ".join(refs),
+            hint="for a pool over recipes: bands refs train --recipe ... --recipe ... -o DIR",
+        )
+    from torchbands.scanner.population import Population
+
+    return Population.load(refs[0])
+
+
+def limits(given: argparse.Namespace) -> Limits:
+    """What opening may cost."""
+    from torchbands.scanner.opening import Limits
+
+    asked = Limits()
+    if given.time_limit is not None:
+        asked = replace(asked, seconds=given.time_limit)
+    return asked if given.memory_limit is None else replace(asked, megabytes=given.memory_limit)
+
+
+def own_code(arch: str | None) -> None:
+    """The user's own module may lie in the current folder, behind everything that is installed."""
+    here = str(Path.cwd())
+    if arch and ":" in arch and not arch.lstrip().startswith("{") and here not in sys.path:
+        sys.path.append(here)
+
+
+def _arch(population: Population | None, rows: Rows | None) -> str | None:
+    """A network's spec from the references or the task; never code: that is named by the user alone."""
+    if population is not None:
+        spec = population.card["architecture"]
+        return json.dumps(spec) if isinstance(spec, dict) else None
+    return None if rows is None or rows.task is None else json.dumps(rows.task.network.spec())
+
+
+def _fitting(given: argparse.Namespace, rows: Rows, data: str, split: str, modality: Modality) -> Rows:
+    """Images of a folder, scaled to what the model reads."""
+    from torchbands.modalities.image import Image
+
+    reads, has = modality, rows.modality
+    if reads == has or rows.task is not None or not isinstance(reads, Image) or not isinstance(has, Image):
+        return rows
+    size, channels = given.size or reads.size, given.channels or reads.channels
+    return rows_of(argparse.Namespace(size=size, channels=channels), data, split)
+
+
+def _class_names(
+    given: argparse.Namespace, suspect: Suspect, population: Population | None, rows: Rows | None
+) -> tuple[str, ...] | None:
+    classes = suspect.model.classes if suspect.model is not None else None
+    if given.class_names is not None:
+        names = tuple(name.strip() for name in given.class_names.split(","))
+        if classes is not None and len(names) != classes:
+            raise InputError(f"--class-names has {len(names)} names, the model has {classes} classes")
+        return names
+    known = [population.class_names if population is not None else (), rows.class_names if rows is not None else ()]
+    known.append(tuple(map(str, suspect.facts.get("class_names") or ())))
+    return next((names for names in known if names and len(names) == classes), None)

@@ -1,0 +1,217 @@
+"""`bands refs train | show`."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchbands.core.errors import InputError
+
+from . import console
+from .opened import Opened, open_with, rows_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from torchbands.core.data import Data
+    from torchbands.core.modality import Modality
+    from torchbands.core.task import Learner, Task
+    from torchbands.scanner.population import Population
+    from torchbands.scanner.rows import Rows
+
+_FLAGS = ("epochs", "lr", "batch", "label_smoothing", "augment", "optimizer")
+INCONCLUSIVE = 3
+
+
+def train(given: argparse.Namespace) -> int:
+    """Train what is missing of a population; the same command goes on where it stopped."""
+    from torchbands.learners.sgd import SGD
+    from torchbands.scanner.population import Recipe, train_references
+
+    if given.count < 1:
+        raise InputError(f"-n is at least 1, got {given.count}")
+    if not given.like and not given.data:
+        raise InputError("references of what? name a model and clean rows", hint="--like SUSPECT --data CLEAN")
+    with console.progress_bar() as bar:
+        bar(0, None, "reading")
+        opened = open_with(given, given.like, given.data, split="train") if given.like else None
+        if opened is not None and opened.suspect.model is None:
+            why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model"
+            raise InputError(f"{given.like} was not opened: {why}", hint=f"see: bands scan model {given.like}")
+        rows = opened.rows if opened is not None else rows_of(given, given.data, "train")
+        task = _task(opened, rows)
+        data, clean, per_model = _data(rows, task, given)
+        modality = _modality(opened, rows, task)
+        names = tuple(map(str, task.class_names)) if task is not None else rows.class_names if rows is not None else ()
+        architecture, fresh = _network(given, opened, task, modality, len(names))
+        of_suspect = _task(opened, None) or task
+        base = of_suspect.learner if of_suspect is not None else SGD()
+        recipe = Recipe(fresh, architecture, learners(base, given), per_model)
+        population = train_references(
+            Path(given.out),
+            recipe,
+            data,
+            modality,
+            names,
+            n=given.count,
+            clean=clean,
+            profile=given.profile,
+            seed=given.seed,
+            label=task.name if task is not None else str(given.data),
+            progress=lambda done, total, what: bar(done, total, what),
+        )
+    return _tell(population, given.json)
+
+
+def show(given: argparse.Namespace) -> int:
+    """What a population is. 3 where it has no finished model."""
+    from torchbands.scanner.population import Population
+
+    return _tell(Population.load(given.refs), given.json)
+
+
+def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
+    """The training recipes: the base with the flags' changes, once for each --recipe."""
+    flags = {name: value for name in _FLAGS if (value := getattr(given, name)) is not None}
+    changed = base.but(**flags)
+    return tuple(_learner(changed, text) for text in given.recipe) or (changed,)
+
+
+def _learner(base: Learner, text: str) -> Learner:
+    from torchbands.core.registry import build
+    from torchbands.core.task import Learner
+
+    try:
+        found: Any = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"--recipe is no JSON ({error}): {text}", hint="as in --recipe '{\"epochs\": 10}'") from None
+    if not isinstance(found, Mapping):
+        raise InputError(f"--recipe is a JSON object of settings, got {text}")
+    made = build(found, "learner") if "name" in found else base.but(**found)
+    assert isinstance(made, Learner)
+    return made
+
+
+def _task(opened: Opened | None, rows: Rows | None) -> Task | None:
+    """The task of the rows; without rows, the one that the victim's card names."""
+    from torchbands.core.registry import build
+    from torchbands.core.task import Task
+
+    if rows is not None:
+        return rows.task
+    spec = opened.suspect.facts.get("task") if opened is not None else None
+    if spec is None:
+        return None
+    task = build(spec, "task")
+    assert isinstance(task, Task)
+    return task
+
+
+def _data(rows: Rows | None, task: Task | None, given: argparse.Namespace) -> tuple[Data, Data | None, int]:
+    """Training rows, rows for the views (None: held out of the training rows), and rows of each reference."""
+    if task is not None:
+        per_model = given.rows if given.rows is not None else int(getattr(task, "rows", 0))
+        whole = task.but(rows=0) if getattr(task, "rows", 0) else task
+        if rows is None:
+            console.note(f"note: trained on {task.name}, as the suspect's card says; name other clean rows with --data")
+        return whole.load("train", given.seed), whole.load("clean", given.seed), per_model
+    if rows is None:
+        raise InputError("references need clean labelled rows", hint="name them with --data SOURCE")
+    return rows.data, None, given.rows or 0
+
+
+def _modality(opened: Opened | None, rows: Rows | None, task: Task | None) -> Modality:
+    if opened is not None and opened.suspect.model is not None:
+        return opened.suspect.model.modality
+    if task is not None:
+        return task.modality
+    assert rows is not None
+    return rows.modality
+
+
+def _network(
+    given: argparse.Namespace, opened: Opened | None, task: Task | None, modality: Modality, classes: int
+) -> tuple[Any, Callable[[], nn.Module]]:
+    """What the card calls the architecture, and how to build it untrained."""
+    from torchbands.scanner.opening.architecture import network_of
+
+    if opened is not None:
+        return _like(opened, given.arch)
+    if given.arch is None and task is None:
+        raise InputError("references of which network?", hint="name a model with --like, or a network with --arch")
+    if given.arch and ":" in given.arch and not given.arch.lstrip().startswith("{"):
+        raise InputError("references of your own network need a model of it", hint="name it: --like SUSPECT")
+    network = network_of(given.arch) if given.arch else task.network if task is not None else None
+    assert network is not None
+    return network.spec(), lambda: network.build(modality, classes)
+
+
+def _like(opened: Opened, arch: str | None) -> tuple[Any, Callable[[], nn.Module]]:
+    """The suspect's own module with every layer drawn anew; its normalisation stays."""
+    model = opened.suspect.model
+    assert model is not None
+    if "weights" not in model.capabilities:
+        raise InputError(
+            "the suspect gives predictions only: nobody can train another one like it from the file",
+            hint="name its network without --like: --arch NAME --data CLEAN",
+        )
+    template = copy.deepcopy(model.module).cpu()
+    redrawn = {id(p) for layer in template.modules() if callable(getattr(layer, "reset_parameters", None))
+               for p in layer.parameters(recurse=False)}  # fmt: skip
+    left = [name for name, p in template.named_parameters() if id(p) not in redrawn]
+    network = opened.suspect.facts.get("network")
+    if left and network is None:
+        raise InputError(
+            f"the layers of {', '.join(left[:3])} cannot be drawn anew", hint="name a network of torchbands with --arch"
+        )
+    if network is not None:
+        from torchbands.core.registry import build
+        from torchbands.core.task import Network
+
+        built = build(network, "network")
+        assert isinstance(built, Network)
+        return network, lambda: _with_normalisation(built.build(model.modality, model.classes), template)
+    return arch or opened.suspect.format, lambda: _redrawn(copy.deepcopy(template))
+
+
+def _redrawn(module: nn.Module) -> nn.Module:
+    for layer in module.modules():
+        if callable(reset := getattr(layer, "reset_parameters", None)):
+            reset()
+    return module.train()
+
+
+def _with_normalisation(module: nn.Module, template: nn.Module) -> nn.Module:
+    """The same (x - mean) / std as in the suspect, whether it stands inside or before the network."""
+    from torch import nn
+
+    from torchbands.networks.layers import Normalize
+
+    if len(module.state_dict()) != len(template.state_dict()) and isinstance(template, nn.Sequential):
+        return nn.Sequential(copy.deepcopy(template[0]), module)
+    theirs = dict(template.named_modules())
+    for name, layer in module.named_modules():
+        if isinstance(layer, Normalize) and isinstance(other := theirs.get(name), Normalize):
+            layer.load_state_dict(other.state_dict())
+    return module
+
+
+def _tell(population: Population, as_json: bool) -> int:
+    found = population.summary() | {"folder": str(population.folder), "smallest_p": round(1 / (len(population) + 1), 5)}
+    if as_json:
+        console.print_json(found)
+    else:
+        for name, value in found.items():
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            print(f"{name.replace('_', ' '):<14} {shown}")
+        few = len(population) < 19
+        console.note(
+            "too few for alpha 0.05: 19 are the fewest"
+            if few
+            else f"scan with: bands scan model SUSPECT --refs {population.folder}"
+        )
+    return 0 if len(population) else INCONCLUSIVE

@@ -1,0 +1,78 @@
+"""`bands scan model | data`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from typing import TYPE_CHECKING
+
+from torchbands import __version__
+
+from . import console
+from .opened import Opened, open_with
+from .output import Reports
+
+if TYPE_CHECKING:
+    from torchbands.scanner.outcome import Outcome
+
+_NO_REFERENCES = (
+    "neither reference models nor clean rows were given: name them with --refs DIR (made by: bands refs train "
+    "--like SUSPECT --data CLEAN -o DIR), or at least --data CLEAN"
+)
+
+
+def model(given: argparse.Namespace) -> int:
+    """Open a suspect, judge it, report. 0 nothing at or above --fail-on, 1 findings, 3 inconclusive."""
+    reports = Reports.of(given, out=given.out)
+    return reports.guarded(lambda: _model(given), "model", given.suspect)
+
+
+def _model(given: argparse.Namespace) -> Outcome:
+    with console.progress_bar() as bar:
+        bar(0, None, "opening the suspect")
+        opened = open_with(given, given.suspect, given.data, given.refs)
+        if opened.suspect.model is None:
+            return _unjudged(opened, given, "the model was not opened: " + _why(opened))
+        if opened.refs is None and opened.rows is None:
+            return _unjudged(opened, given, _NO_REFERENCES)
+        if opened.refs is not None and opened.rows is not None:
+            console.note(
+                "note: the references keep the clean rows that every model is looked at with; --data is not used"
+            )
+        from torchbands.scanner.judge import scan
+
+        return scan(
+            opened.suspect.model,
+            None if opened.rows is None else opened.rows.data,
+            opened.refs,
+            profile=given.profile,
+            alpha=given.alpha,
+            seed=given.seed,
+            class_names=opened.class_names,
+            subject=opened.suspect.subject(),
+            progress=lambda done, total, what: bar(done, total, what),
+        ).adding(opened.suspect.alerts)
+
+
+def _why(opened: Opened) -> str:
+    return opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model that is known here"
+
+
+def _unjudged(opened: Opened, given: argparse.Namespace, reason: str) -> Outcome:
+    """What opening alone tells: never that nothing was found."""
+    from torchbands.scanner.outcome import Answer, Outcome
+
+    unasked = Answer(None, reason="the model was not judged")
+    return Outcome(
+        opened.suspect.subject(),
+        "inconclusive",
+        trigger=unasked,
+        recipe=unasked,
+        not_covered=("everything but the file itself: no view looked at the model",),
+        reasons=(reason,),
+        profile=given.profile,
+        alpha=given.alpha,
+        seed=given.seed,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    ).adding(opened.suspect.alerts)
