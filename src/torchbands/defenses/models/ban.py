@@ -1,0 +1,157 @@
+"""BAN: under adversarial noise on its neurons a backdoored network collapses onto the target class."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import NotApplicable
+from torchbands.core.layers import Gate
+from torchbands.core.method import method
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+
+from ._inversion import frozen
+
+
+@method("ban", paper="Xu et al., NeurIPS 2024, arXiv:2405.19928", needs=("gradients", "units", "clean:500"))
+class BAN(ModelDetector):
+    """How surely noise on the neurons, read through the features clean samples do not need, sends all to one class.
+
+    First a mask m over the features h before the head is learnt: CE(c(m h), y) - CE(c((1 - m) h), y) + lambda log |m|
+    is minimised, so that m keeps what clean samples need. Then every unit's weight and bias is multiplied by (1 + n),
+    |n| <= eps, by sign-gradient ascent on the clean loss. `per_class` holds the log odds of each class's mean posterior
+    over c((1 - m) h_noisy), the score is their largest. The paper gives no threshold, so nothing is flagged. Two
+    classes are no different.
+
+    Needs: gradients, units, clean labelled samples. Declines a model without a linear head.
+
+    Deviations from the paper: any norm layers take the noise (paper: BatchNorm), and where there are none, all
+    convolution, linear and attention units; the mask is over what enters the head (paper: the last stage's map); the
+    network stays in eval mode. The paper reads the histogram of predictions (in the evidence), which saturates at one
+    class for many small models, clean ones too; mean posteriors say the same and tell more.
+    """
+
+    rows: int = 500
+    """Clean samples used, as many of every class."""
+    mask_steps: int = 200
+    """Of learning the mask."""
+    lr: float = 0.01
+    """Of Adam, on the mask."""
+    weight: float = 0.75
+    """Of the mask's size (the paper's lambda)."""
+    batch: int = 128
+    """Samples in a step."""
+    eps: float = 0.3
+    """Largest relative change of a unit's weight or bias."""
+    steps: int = 30
+    """Of sign-gradient ascent, each of eps / steps."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        if model.head is None:
+            raise NotApplicable("no linear head was found, so there are no features to mask")
+        head = model.module.get_submodule(model.head)
+        rows = clean.sample(self.rows, "ban", seed, balanced=True)
+        rng = generator("ban", seed)
+        with frozen(model.module):
+            mask = self._mask(model, head, rows, rng)
+            noise = _Noise(model, self.eps, rng)
+            if not noise.layers:
+                raise NotApplicable("the model has no layer with units besides its head")
+            loss = self._ascend(model, rows, noise, rng)
+            with noise.written(), torch.no_grad():
+                hidden = model.features(rows.x)
+                logits = head((1 - mask) * hidden.to(mask)).float().cpu()
+                noisy = head(hidden.to(mask)).argmax(1).cpu()
+        shares = torch.bincount(logits.argmax(1), minlength=model.classes).float() / len(logits)
+        soft = logits.log_softmax(1).logsumexp(0) - math.log(len(logits))
+        odds = soft - torch.log1p(-soft.exp().clamp_max(1 - 1e-6))
+        return Finding(
+            score=float(odds.max()),
+            target=int(odds.argmax()),
+            per_class=odds,
+            evidence={
+                "shares": [round(s, 4) for s in shares.tolist()],
+                "noisy_accuracy": round(float((noisy == rows.y).float().mean()), 4),
+                "noisy_loss": [round(v, 4) for v in loss],
+                "mask_mean": round(float(mask.mean()), 4),
+                "layers": list(noise.layers),
+            },
+        )
+
+    def _mask(self, model: Model, head: nn.Module, rows: Data, rng: torch.Generator) -> Tensor:
+        """(D,) in [0, 1]: which features clean samples need."""
+        hidden, y = model.features(rows.x).to(model.device), rows.y.to(model.device)
+        mask = nn.Parameter(torch.rand(hidden.shape[1], generator=rng).to(hidden))
+        optimizer = torch.optim.Adam([mask], lr=self.lr)
+        batches = _batches(len(y), self.batch, rng)
+        for _ in range(self.mask_steps):
+            at = next(batches).to(y.device)
+            kept, rest = head(mask * hidden[at]), head((1 - mask) * hidden[at])
+            size = self.weight * mask.sum().clamp_min(1e-6).log()
+            optimizer.zero_grad(set_to_none=True)
+            (F.cross_entropy(kept, y[at]) - F.cross_entropy(rest, y[at]) + size).backward()
+            optimizer.step()
+            with torch.no_grad():
+                mask.clamp_(0, 1)
+        return mask.detach()
+
+    def _ascend(self, model: Model, rows: Data, noise: _Noise, rng: torch.Generator) -> list[float]:
+        """Grow the noise; first and last loss of the batches."""
+        seen, batches = [], _batches(len(rows), self.batch, rng)
+        for _ in range(self.steps):
+            part = rows[next(batches)]
+            with noise.written():
+                logits = model.logits_at(model.embed(part.x))
+            loss = F.cross_entropy(logits, part.y.to(logits.device))
+            noise.step(loss, self.eps / self.steps)
+            seen.append(loss.detach())
+        return [float(seen[0]), float(seen[-1])] if seen else []
+
+
+def _batches(rows: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Row numbers in batches without end, every row once before any comes again."""
+    while True:
+        yield from torch.randperm(rows, generator=rng).split(size)
+
+
+class _Noise:
+    """Relative noise on units' weights and biases: (1 + n_w) (output - bias) + (1 + n_b) bias."""
+
+    def __init__(self, model: Model, eps: float, rng: torch.Generator) -> None:
+        self.model, self.eps = model, eps
+        units = model.units()
+        norms = [u for u in units if u.kind == "norm"]
+        self.layers: dict[str, tuple[Tensor, Tensor]] = {}
+        self.biases: dict[str, Tensor] = {}
+        for unit in norms or units:
+            draw = (2 * torch.rand(2, unit.count, generator=rng) - 1) * eps
+            weight, bias = (n.to(model.device).requires_grad_() for n in draw)
+            self.layers[unit.layer] = (weight, bias)
+            layer = model.module.get_submodule(unit.layer)
+            known = (layer.out_proj if isinstance(layer, nn.MultiheadAttention) else layer).bias
+            self.biases[unit.layer] = known.detach() if isinstance(known, Tensor) else torch.zeros_like(weight)
+
+    def written(self) -> AbstractContextManager[Model]:
+        """The model with the noise in it."""
+        gates = {
+            name: Gate(1 + weight, (bias - weight) * self.biases[name]) for name, (weight, bias) in self.layers.items()
+        }
+        return self.model.gated(gates)
+
+    def step(self, loss: Tensor, size: float) -> None:
+        """One sign-gradient step up, within eps."""
+        parts = [n for pair in self.layers.values() for n in pair]
+        slopes = torch.autograd.grad(loss, parts, allow_unused=True)
+        with torch.no_grad():
+            for n, slope in zip(parts, slopes, strict=True):
+                if slope is not None:
+                    n.add_(size * slope.sign()).clamp_(-self.eps, self.eps)
