@@ -92,7 +92,7 @@ def fitted(weights: Weights, make: Maker, sized: bool, classes: int | None, what
     optional = [k for k, _ in _normalisers(small)]
     found = match(have, want, optional, weights.ordered)
     if found is None:
-        raise misfit(have, want, what)
+        raise misfit(have, {k: s for k, s in want.items() if k in have or k not in optional}, what)
     pairs = {k: weights.tensors[v] for k, v in found.names.items()}
     if not all(fits(want[k], tuple(t.shape)) for k, t in pairs.items()):
         raise misfit({k: tuple(t.shape) for k, t in pairs.items()}, {k: want[k] for k in pairs}, what)

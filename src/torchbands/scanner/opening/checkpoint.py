@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from torchbands.core.errors import InputError, MissingExtra
 from torchbands.scanner.outcome import Level
 
@@ -27,7 +29,7 @@ def from_zip(data: bytearray, state: State, limits: Limits, allow_pickle: bool) 
     if odd := archive.strange():
         said = f"the archive has {len(odd)} entries that no torch file needs: {listed(odd)}; they were not read"
         state.alerts.append(alert(UNUSUAL, said, subject=odd[0]))
-    walk = _walked(pickle)
+    walk = pickles.walk_all(pickle)
     foreign = [n for n in walk.foreign() if not (archive.scripted and _scripted(n))]
     inert = _judged(walk, foreign, pickle, state, limits, allow_pickle)
     if archive.scripted:
@@ -42,7 +44,7 @@ def from_pickle(data: bytearray, state: State, limits: Limits, allow_pickle: boo
     """Weights of a legacy torch file; any other pickle is refused, whatever is in it."""
     legacy = pickles.is_legacy_torch(data)
     state.format = "torch-legacy" if legacy else "pickle"
-    walk = _walked(data)
+    walk = pickles.walk_all(data)
     inert = _judged(walk, walk.foreign(), data[: max(walk.end, 1)], state, limits, allow_pickle)
     if not legacy:
         raise InputError("this is a pickle that torch.save did not write: no weights can be read from it", hint=_RESAVE)
@@ -65,13 +67,6 @@ def refuse_arrays(data: bytes | bytearray, name: str) -> None:
         )
 
 
-def _walked(data: bytes | bytearray) -> pickles.Walk:
-    walk = pickles.walk_all(data)
-    if walk.broken and not walk.foreign():
-        raise malformed(f"the pickle inside is damaged: {shown(walk.broken, 100)}")
-    return walk
-
-
 def _scripted(name: str) -> bool:
     return name.startswith("__torch__.") or name.startswith("torch.jit._pickle.")
 
@@ -81,6 +76,7 @@ def _judged(
 ) -> list[str]:
     """Names to stand in for. Raises Trouble where the pickle is refused; adds alerts where it is allowed."""
     if not foreign:
+        _whole(walk)
         return []
     overt = [n for n in walk.overt() if n in foreign]
     facts: dict[str, Any] = {"imports": pickles.said(foreign), "calls": walk.calls}
@@ -111,7 +107,13 @@ def _judged(
             **facts,
         )
     )
+    _whole(walk)
     return foreign
+
+
+def _whole(walk: pickles.Walk) -> None:
+    if walk.broken:
+        raise malformed(f"the pickle inside is damaged: {shown(walk.broken, 100)}")
 
 
 def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
@@ -129,6 +131,11 @@ def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
 
 
 def _child(folder: Path, state: State, limits: Limits, foreign: list[str]) -> Weights:
+    if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
+        raise InputError(
+            f"torch {torch.__version__} can run code with weights_only=True (CVE-2025-32434)",
+            hint="pip install 'torch>=2.6', or convert the file to safetensors",
+        )
     out = folder / "tensors.safetensors"
     with Child("torch", folder, limits) as child:
         try:

@@ -15,7 +15,7 @@ Job = dict[str, Any]
 
 
 def main(kind: str) -> None:
-    """Serve one job of a kind: torch, fickling, onnx, network or transformers."""
+    """Serve one job of a kind: torch, fickling, onnx, network or transformers/TYPE."""
     from torchbands.scanner.opening import jobs
 
     work: Callable[[Job], Job | None] = jobs.prepare(kind)

@@ -49,7 +49,7 @@ def read(path: Path, most: int, *, follow: bool = True) -> bytearray:
             )
         data = bytearray(about.st_size)
         view, done = memoryview(data), 0
-        while done < len(data) and (got := file.readinto(view[done:])):  # type: ignore[attr-defined]
+        while done < len(data) and (got := file.readinto(view[done:])):
             done += got
         if done != len(data):
             raise InputError(f"{plain(path)} changed while it was read", hint="copy it first, then scan the copy")

@@ -32,34 +32,42 @@ class Logits(nn.Module):
         return logits
 
 
-def warm() -> None:
-    """Import what building needs."""
-    import transformers  # noqa: F401
-    from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification  # noqa: F401
+def warm(model_type: str) -> None:
+    """Import what building a type needs. Nothing of the suspect but its (known) type is used."""
+    from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = CONFIG_MAPPING[model_type]
+    for auto in (AutoModelForSequenceClassification, AutoModelForImageClassification):
+        if config in auto._model_mapping:
+            auto._model_mapping[config]
 
 
 def build_body(kind: str, model_type: str, config: Mapping[str, Any]) -> nn.Module:
-    """A freshly initialised classifier of the installed transformers."""
+    """A freshly initialised classifier of the installed transformers, which never sees the folder."""
     from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     made = AutoConfig.for_model(model_type, **config)
     auto = AutoModelForSequenceClassification if kind == "text" else AutoModelForImageClassification
-    body: nn.Module = auto.from_config(made, attn_implementation="eager", trust_remote_code=False)
+    build: Any = auto.from_config
+    body: nn.Module = build(made, attn_implementation="eager", trust_remote_code=False)
     return body
 
 
 def probe(job: dict[str, Any]) -> dict[str, Any]:
-    """Build on the meta device under limits and say what the model looks like; try the tokenizer."""
-    with torch.device("meta"):
+    """Build the classifier, fill it from job["weights"] and write it to job["out"] under its own names.
+
+    Released checkpoints often have older names than the installed class, and only transformers knows how they map.
+    """
+    with torch.device("meta"):  # sizes first: this allocates nothing
         body = build_body(job["kind"], job["model_type"], job["config"])
     config: Any = body.config
-    reply: dict[str, Any] = {
-        "shapes": {name: list(t.shape) for name, t in body.state_dict().items()},
-        "elements": sum(t.numel() for t in [*body.parameters(), *body.buffers()]),
-        "classes": int(config.num_labels),
-    }
+    needed = 4 * sum(t.numel() for t in [*body.parameters(), *body.buffers()])
+    if needed > job["megabytes"] << 20:
+        return {"error": f"config.json asks for {needed >> 20:,} MB of weights"}
+    reply: dict[str, Any] = {"classes": int(config.num_labels), **_converted(body, job)}
     if job["kind"] == "vision":
         size = getattr(config, "image_size", None)
         reply |= {"size": size if isinstance(size, int) else (size or [0])[0], "channels": config.num_channels}
@@ -68,6 +76,28 @@ def probe(job: dict[str, Any]) -> dict[str, Any]:
         if job.get("tokenizer"):
             reply |= _tokenizer(job["tokenizer"], config.vocab_size)
     return reply
+
+
+def _converted(body: nn.Module, job: dict[str, Any]) -> dict[str, Any]:
+    from safetensors.torch import load_file, save_file
+
+    kind: Any = type(body)
+    filled, told = kind.from_pretrained(
+        None,
+        config=body.config,
+        state_dict=load_file(job["weights"]),
+        attn_implementation="eager",
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        local_files_only=True,
+    )
+    wrong = [f"{name} is {tuple(have)}, expected {tuple(want)}" for name, have, want in told["mismatched_keys"]]
+    missing, spare = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    if not missing and not wrong:
+        state = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in filled.state_dict().items()}
+        save_file(state, job["out"])
+    return {"missing": missing, "wrong": wrong, "spare": spare}
 
 
 def _tokenizer(file: str, tokens: int) -> dict[str, Any]:

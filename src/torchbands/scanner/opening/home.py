@@ -33,13 +33,13 @@ class Home:
         place = place.resolve()
         if not self.whole:
             return place == self.path
-        own = [sys.prefix, sys.base_prefix, sys.exec_prefix, Path(torchbands.__file__).parents[1]]
+        own: list[str | Path] = [sys.prefix, sys.base_prefix, sys.exec_prefix, Path(torchbands.__file__).parents[1]]
         return place.is_relative_to(self.path) and not any(place.is_relative_to(Path(p).resolve()) for p in own)
 
     @contextmanager
     def left_out(self) -> Iterator[None]:
         """While the block runs, sys.path has no entry that is the suspect's (such as the current directory)."""
-        before = list(sys.path)
+        before: list[str] = list(sys.path)
         sys.path[:] = [p for p in before if not self.holds(Path(p or "."))]
         importlib.invalidate_caches()
         try:

@@ -19,10 +19,10 @@ from . import tensors
 from .architecture import Numbers, finished, standardised
 from .files import Folder, parse_json
 from .hf_config import class_names, cleaned, kind_of
-from .limits import MAX_CLASSES, MAX_JSON, MAX_TOKENIZER, MB, Limits
+from .limits import MAX_JSON, MAX_TOKENIZER, Limits
 from .process import Child, private_folder
 from .trouble import alert, listed, malformed, shown
-from .weights import State, Weights, fits, match, misfit
+from .weights import State, Weights
 
 _ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _LONGEST_TEXT = 512
@@ -54,12 +54,9 @@ def from_folder(
     tokenizer = folder.read("tokenizer.json", MAX_TOKENIZER).decode("utf-8", "replace") if _tokenized(folder) else ""
     if kind == "text" and modality is None and not tokenizer:
         raise InputError("the folder has no tokenizer.json", hint="save the fast tokenizer beside the model")
-    told = _probe(kind, model_type, settings, tokenizer if kind == "text" else "", limits)
+    module, told = _loaded(kind, model_type, settings, weights, tokenizer if kind == "text" else "", limits, state)
     if classes is not None and classes != told["classes"]:
         raise InputError(f"config.json says {told['classes']} classes, given: {classes}")
-    if not 2 <= told["classes"] <= MAX_CLASSES or told["elements"] * 4 > limits.bytes:
-        raise malformed(f"config.json asks for {told['elements'] * 4 / MB:,.0f} MB and {told['classes']:,} classes")
-    module = _loaded(kind, model_type, settings, weights, told, state)
     preprocessing: Mapping[str, Any] = {}
     if kind == "vision" and "preprocessor_config.json" in folder.names:
         preprocessing = parse_json(folder.read("preprocessor_config.json", MAX_JSON), "preprocessor_config.json")
@@ -116,35 +113,48 @@ def _weights(folder: Folder, limits: Limits) -> Weights:
     return Weights(found)
 
 
-def _probe(kind: str, model_type: str, config: Mapping[str, Any], tokenizer: str, limits: Limits) -> dict[str, Any]:
-    with private_folder() as at, Child("transformers", at, limits) as child:
-        file = at / "tokenizer.json"
-        file.write_text(tokenizer, "utf-8")
-        job = {"kind": kind, "model_type": model_type, "config": config, "tokenizer": str(file) if tokenizer else ""}
-        return child.ask(job)
-
-
 def _loaded(
-    kind: str, model_type: str, config: Mapping[str, Any], weights: Weights, told: Mapping[str, Any], state: State
-) -> nn.Module:
+    kind: str,
+    model_type: str,
+    config: Mapping[str, Any],
+    weights: Weights,
+    tokenizer: str,
+    limits: Limits,
+    state: State,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier, and what the child process found out while it built the same under limits."""
+    from safetensors.torch import save_file
+
     from .hf_build import Logits, build_body
 
-    have = {k: tuple(t.shape) for k, t in weights.tensors.items()}
-    want = {k: tuple(s) for k, s in told["shapes"].items()}
-    what = f"the transformers class of model_type {model_type!r}"
-    found = match(have, want, [k for k in want if k.endswith("position_ids")], ordered=False)
-    if found is None or any(not fits(want[k], have[v]) for k, v in found.names.items()):
-        raise misfit(have, want, what)
+    with private_folder() as at, Child(f"transformers/{model_type}", at, limits) as child:
+        given, out, words = at / "given.safetensors", at / "made.safetensors", at / "tokenizer.json"
+        save_file(weights.tensors, given)
+        words.write_text(tokenizer, "utf-8")
+        job: dict[str, Any] = {"kind": kind, "model_type": model_type, "config": config}
+        files = {"weights": str(given), "out": str(out), "tokenizer": str(words) if tokenizer else ""}
+        told = child.ask({**job, **files})
+        if told["missing"] or told["wrong"]:
+            raise _misfit(model_type, told)
+        data = bytearray(out.read_bytes())
+    made = tensors.tensors(data, tensors.header(data))
     with torch.random.fork_rng(devices=[]):
         body = build_body(kind, model_type, config)
-    own = body.state_dict()
-    with torch.no_grad():
-        for name, given in found.names.items():
-            if own[name].shape != weights.tensors[given].shape:
-                raise misfit({name: have[given]}, {name: tuple(own[name].shape)}, what)
-            own[name].copy_(weights.tensors[given])
-    state.facts["weights_matched"] = found.how
-    return Logits(body, kind == "text")
+    body.load_state_dict(made)
+    state.facts["weights_matched"] = "by transformers"
+    if told["spare"]:
+        state.facts["weights_not_used"] = told["spare"][:50]
+    return Logits(body, kind == "text"), told
+
+
+def _misfit(model_type: str, told: Mapping[str, Any]) -> InputError:
+    parts = [f"{len(told['missing'])} missing ({listed(told['missing'], 3)})"] if told["missing"] else []
+    if told["wrong"]:
+        parts.append(f"{len(told['wrong'])} of another shape ({listed(told['wrong'], 3)})")
+    return InputError(
+        f"the weights do not fit the transformers class of model_type {model_type!r}: {'; '.join(parts)}",
+        hint="the folder is incomplete, or holds another kind of model than a classifier of texts or images",
+    )
 
 
 def _image(told: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Image:

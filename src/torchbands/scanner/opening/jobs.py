@@ -27,10 +27,10 @@ def prepare(kind: str) -> Callable[[Job], Job | None]:
 
         discover()
         return _network
-    if kind == "transformers":
+    if kind.startswith("transformers/"):
         from .hf_build import probe, warm
 
-        warm()
+        warm(kind.removeprefix("transformers/"))
         return probe
     raise ValueError(kind)
 

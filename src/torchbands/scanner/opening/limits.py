@@ -15,7 +15,7 @@ MAX_TENSORS, MAX_ENTRIES, MAX_FILES = 50_000, 50_000, 2_000
 #: A JSON file beside the weights (config, card), and a tokenizer.
 MAX_JSON, MAX_TOKENIZER = 4 * MB, 64 * MB
 #: The instructions of a pickle, in bytes and in number.
-MAX_PICKLE, MAX_OPCODES = 64 * MB, 2_000_000
+MAX_PICKLE, MAX_OPCODES = 64 * MB, 500_000
 #: Uncompressed over compressed size of one zip entry.
 MAX_RATIO = 100
 #: Classes of a classifier.

@@ -34,8 +34,8 @@ class Graph:
         """Raises Trouble for what would reach outside of the file."""
         if self.external:
             raise unusual(
-                f"the ONNX model keeps weights outside of its file, in {shown(self.external[0])}; that is not followed: "
-                "save it as one file",
+                f"the ONNX model keeps weights outside of its file, in {shown(self.external[0])}; that is not "
+                "followed: save it as one file",
                 subject=self.external[0],
             )
         custom = sorted(self.domains - DOMAINS - self.functions)

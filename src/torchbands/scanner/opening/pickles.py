@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,9 +107,10 @@ def walk_one(data: bytes, start: int, most: int = MAX_OPCODES) -> Walk:
     walk = Walk(end=start)
     stream = io.BytesIO(data)
     stream.seek(start)
-    stack, memo = _Stack(), dict[int, Any]()
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
     try:
-        for opcode, argument, at in _instructions(stream):
+        for opcode, argument, at in pickletools.genops(stream):
             walk.opcodes += 1
             if walk.opcodes > most:
                 raise malformed(f"the pickle has more than {MAX_OPCODES:,} instructions")
@@ -120,58 +121,51 @@ def walk_one(data: bytes, start: int, most: int = MAX_OPCODES) -> Walk:
     return walk
 
 
-def _instructions(stream: io.BytesIO) -> Iterator[tuple[Any, Any, int | None]]:
-    yield from pickletools.genops(stream)
+_MARK = object()
 
 
-class _Stack(list[Any]):
-    """Strings where they are known, None for everything else, and marks."""
-
-    MARK = object()
-
-    def take(self) -> Any:
-        return self.pop() if self and self[-1] is not self.MARK else None
-
-    def to_mark(self) -> None:
-        while self and self.pop() is not self.MARK:
-            pass
+def _effect(opcode: Any) -> tuple[int, bool, int, int]:
+    """How an opcode changes the stack: items popped, then back to a mark?, items popped before it, items pushed."""
+    before, marked = opcode.stack_before, pickletools.markobject in opcode.stack_before
+    below = before.index(pickletools.markobject) if marked else 0
+    return 0 if marked else len(before), marked, below, len(opcode.stack_after)
 
 
-def _step(opcode: Any, argument: Any, walk: Walk, stack: _Stack, memo: dict[int, Any]) -> None:
+_EFFECTS = {opcode.name: _effect(opcode) for opcode in pickletools.opcodes}
+_CALLS = frozenset(("REDUCE", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX", "BUILD"))
+_STORE, _FETCH = frozenset(("PUT", "BINPUT", "LONG_BINPUT")), frozenset(("GET", "BINGET", "LONG_BINGET"))
+
+
+def _step(opcode: Any, argument: Any, walk: Walk, stack: list[Any], memo: dict[int, Any]) -> None:
+    """Follow one opcode. The stack holds strings where they are known, None for everything else, and marks."""
     name = opcode.name
+    if name in _STORE or name == "MEMOIZE":
+        memo[len(memo) if argument is None else int(argument)] = stack[-1] if stack else None
+        return
+    if name in _FETCH or name == "DUP":
+        stack.append((stack[-1] if stack else None) if argument is None else memo.get(int(argument)))
+        return
+    if name == "MARK":
+        stack.append(_MARK)
+        return
     if name in ("GLOBAL", "INST"):
         walk.imports[str(argument).replace(" ", ".", 1)] = None
     elif name == "STACK_GLOBAL":
-        attribute, module = (stack[-1], stack[-2]) if len(stack) >= 2 else (None, None)
+        module, attribute = stack[-2:] if len(stack) >= 2 else (None, None)
         known = isinstance(attribute, str) and isinstance(module, str)
         walk.imports[f"{module}.{attribute}" if known else "?"] = None
     elif name in ("EXT1", "EXT2", "EXT4"):
         walk.imports["?"] = None
-    if name in ("REDUCE", "OBJ", "INST", "NEWOBJ", "NEWOBJ_EX", "BUILD"):
-        walk.calls += 1
-    if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-        memo[int(argument)] = stack[-1] if stack else None
-    elif name == "MEMOIZE":
-        memo[len(memo)] = stack[-1] if stack else None
-    elif name in ("GET", "BINGET", "LONG_BINGET"):
-        stack.append(memo.get(int(argument)))
-    elif name == "DUP":
-        stack.append(stack[-1] if stack else None)
-    elif name == "MARK":
-        stack.append(_Stack.MARK)
-    else:
-        for kind in reversed(opcode.stack_before):
-            if kind is pickletools.stackslice or kind is pickletools.markobject:
-                stack.to_mark()
-                if kind is pickletools.stackslice:
-                    break
-            else:
-                stack.take()
-        if pickletools.stackslice in opcode.stack_before:
-            for _ in opcode.stack_before[: opcode.stack_before.index(pickletools.markobject)]:
-                stack.take()
-        text = (isinstance(argument, str) and "UNICODE" in name) or "STRING" in name
-        stack.extend((str(argument) if text else None) for _ in opcode.stack_after)
+    walk.calls += name in _CALLS
+    pops, marked, below, pushes = _EFFECTS[name]
+    if marked:
+        while stack and stack.pop() is not _MARK:
+            pass
+    for _ in range(below if marked else pops):
+        if stack and (stack[-1] is not _MARK or name == "POP"):
+            stack.pop()
+    text = argument if isinstance(argument, str) and ("UNICODE" in name or "STRING" in name) else None
+    stack.extend([text] * pushes)
 
 
 def numpy_objects(data: bytes | bytearray) -> bool:

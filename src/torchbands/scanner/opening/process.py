@@ -67,18 +67,19 @@ class Child:
             self.process.stdin.write(json.dumps(job).encode() + b"\n")
             self.process.stdin.write(raw)
             self.process.stdin.flush()
-        except OSError:
-            pass
+        except (OSError, ValueError):  # a broken or a closed pipe
+            return
 
     def line(self, seconds: float) -> dict[str, Any]:
         """The next JSON line. Raises TooLong, or EOFError when the child died."""
         with self.deadline(seconds):
             assert self.process.stdout is not None
-            said = self.process.stdout.readline(MAX_REPLY)
-        try:
-            found = json.loads(said)
-        except ValueError:
-            raise EOFError from None
+            try:
+                found = json.loads(self.process.stdout.readline(MAX_REPLY))
+            except ValueError:  # nothing, a part of a line, or a closed pipe
+                found = None
+        if found is None:
+            raise EOFError
         return found if isinstance(found, dict) else {}
 
     def raw(self, count: int, seconds: float) -> bytes:

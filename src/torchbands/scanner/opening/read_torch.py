@@ -31,7 +31,7 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
     from torch._weights_only_unpickler import _get_allowed_globals
 
     known = _get_allowed_globals()
-    stands = [(type("Inert", (Inert,), {}), name) for name in job["foreign"] if name not in known]
+    stands: list[Any] = [(type("Inert", (Inert,), {}), name) for name in job["foreign"] if name not in known]
     with torch.serialization.safe_globals(stands):
         found = torch.load(job["file"], map_location="cpu", weights_only=True)
     state, where = weights_of(found)

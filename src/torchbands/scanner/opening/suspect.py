@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchbands.core.errors import InputError
-from torchbands.scanner.outcome import Alert, Subject
+from torchbands.scanner.outcome import Alert, Level, Subject
 
 from . import archives, onnx_graph, pickles, tensors
 from .files import Folder, read
@@ -48,6 +49,10 @@ _PROMISES = (
     ".joblib",
     ".npy",
     ".npz",
+)
+#: Modules that loading a model imports; a file of that name in a folder wants to be taken for one.
+_IMPORTED = {"torch", "numpy", "transformers", "tokenizers", "safetensors", "sitecustomize", "usercustomize"} | set(
+    sys.stdlib_module_names
 )
 
 
@@ -142,8 +147,8 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir()
 
 
-def _open_file(path: Path, ask: _Ask, home: Home, state: State) -> Model:
-    data = read(path, ask.limits.bytes)
+def _open_file(path: Path, ask: _Ask, home: Home, state: State, *, follow: bool = True) -> Model:
+    data = read(path, ask.limits.bytes, follow=follow)
     state.sha256 = hashlib.sha256(data).hexdigest()
     if path.is_symlink():
         state.facts["link_to"] = plain(path.resolve())
@@ -197,8 +202,11 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
     folder = Folder(path)
     state.alerts += folder.alerts
     if code := [n for n in folder.names if n.lower().endswith((".py", ".pyc", ".so", ".dll", ".pyd"))]:
-        said = f"the folder brings code ({listed(code)}); none of it was imported"
-        state.alerts.append(alert("BD-FILE-03", said, subject=code[0], level="low", files=code[:50]))
+        shadows = [n for n in code if n.split(".")[0] in _IMPORTED]
+        said = f"the folder brings code ({listed(shadows or code)}); none of it was imported"
+        said += ", though it has the names of modules that Python would import" if shadows else ""
+        level: Level = "medium" if shadows else "low"
+        state.alerts.append(alert("BD-FILE-03", said, subject=(shadows or code)[0], level=level, files=code[:50]))
     try:
         if "card.json" in folder.names:
             from .victim import from_victim
@@ -210,6 +218,8 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
             return from_folder(folder, state, ask.limits, ask.modality, ask.classes, ask.mean, ask.std)
     finally:
         state.sha256 = folder.sha256() if folder.hashes else ""
+    if "repair.json" in folder.names and "model.safetensors" in folder.names:  # written by `bands repair`
+        return _open_file(path / "model.safetensors", ask, home, state, follow=False)
     raise InputError(
         f"{plain(path)} is no model folder: it has neither config.json nor card.json",
         hint=f"name a model file in it: {listed(folder.names) or 'it is empty'}",

@@ -111,6 +111,10 @@ def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
 
 
+def _told(value: object) -> str:
+    return shown(tuple(value) if isinstance(value, list) else value, 60)[1:-1]
+
+
 def _entry(name: str, value: Any, start: int) -> Entry:
     if len(name) > MAX_NAME:
         raise malformed(f"safetensors: the tensor name {shown(name)} has {len(name):,} characters")
@@ -120,9 +124,9 @@ def _entry(name: str, value: Any, start: int) -> Entry:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise malformed(f"safetensors: tensor {shown(name)} has the unknown dtype {shown(dtype, 40)}")
     if not isinstance(shape, list) or len(shape) > MAX_AXES or not all(_whole(n) for n in shape):
-        raise malformed(f"safetensors: tensor {shown(name)} has the impossible shape {shown(shape, 60)}")
+        raise malformed(f"safetensors: tensor {shown(name)} has the impossible shape {_told(shape)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(_whole(n) for n in offsets):
-        raise malformed(f"safetensors: tensor {shown(name)} has the impossible offsets {shown(offsets, 60)}")
+        raise malformed(f"safetensors: tensor {shown(name)} has the impossible offsets {_told(offsets)}")
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPES[dtype][1]:
         raise malformed(

@@ -1,4 +1,4 @@
-"""A torchbands victim directory: its task, network and weights. What its card says about a backdoor is not looked at."""
+"""A torchbands victim directory: its task, network and weights. Its card's word on a backdoor is not looked at."""
 
 from __future__ import annotations
 

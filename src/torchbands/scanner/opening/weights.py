@@ -127,6 +127,6 @@ def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> I
         parts.append(f"{len(wrong)} of another shape ({first})")
     return InputError(
         f"the weights do not fit {what}: {'; '.join(parts) or 'the order differs'}",
-        hint='give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20, "shortcut": "pad"}}\''
+        hint='give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20}}\''
         " or --arch package.module:factory",
     )
