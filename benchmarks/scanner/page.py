@@ -17,7 +17,7 @@ families that are not in that list were never tried before.
 AUROC is of the combined statistic against fresh never-poisoned models of the references' recipe, with its 95 %
 interval (Newcombe). Power and false alarms are shares with p at most alpha, with Clopper-Pearson intervals; with n
 references no p is below 1/(n + 1), so alpha 0.01 needs 99. A victim counts when its attack took (success at least
-80 %; all-to-all: of its clean accuracy).
+70 %; all-to-all: of its clean accuracy).
 """
 
 

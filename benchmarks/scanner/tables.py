@@ -23,7 +23,7 @@ from torchbands.scanner.population import Population
 from torchbands.scanner.views import PROFILES, View
 
 #: A victim counts from this attack success on (all-to-all: this share of the clean accuracy).
-VALID = 0.8
+VALID = 0.7
 ALPHAS = (0.05, 0.01)
 
 
