@@ -63,7 +63,7 @@ def _recipes(task: Task, base: SGD, each: int) -> dict[str, tuple[Task, int]]:
 
 
 _FASHION = SGD(epochs=5, batch=128, lr=0.3)
-_SIGNS = SGD(epochs=6, batch=128, lr=0.05)
+_SIGNS = SGD(epochs=6, batch=128, lr=0.03)
 _PAIR = {"labels": "source-specific", "rate": 0.05}
 
 
@@ -105,9 +105,9 @@ def settings() -> dict[str, Setting]:
                 "source-specific": ([{"name": "badnets", **_PAIR}], 3),
                 "blended": ([{"name": "blended"}], 3),
                 "wanet": ([{"name": "wanet"}], 3),
-                "grond": ([{"name": "grond"}], 3),
+                "grond": ([{"name": "grond", "rate": 0.8, "eps": 24 / 255}], 3),
                 "lotus": ([{"name": "lotus"}], 3),
-                "narcissus": ([{"name": "narcissus"}], 3),
+                "narcissus": ([{"name": "narcissus", "rate": 0.03, "eps": 24 / 255}], 3),
                 "evasive": ([{"name": "evasive"}], 3),
             },
             clean_label_targets=(2, 1, 13),
