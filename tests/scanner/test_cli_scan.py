@@ -179,7 +179,7 @@ def test_a_folder_takes_every_format(seams: Seams, tmp_path: Path, capsys: pytes
     assert run("-o", "out", *(part for kind in FORMATS for part in ("--format", kind))) == 0
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert names == {"scan.txt", "scan.json", "scan.sarif", "scan.xml", "scan.html", "scan.md"}
-    assert run("-o", "more/") == 0
+    assert run("-o", "more/", "--format", "sarif=x.sarif") == 0
     assert {p.name for p in (tmp_path / "more").iterdir()} == {"scan.html", "scan.json"}
     assert capsys.readouterr().out.count("NO INDICATOR FOUND") == 2
 

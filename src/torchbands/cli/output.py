@@ -51,7 +51,7 @@ class Reports:
         files = [(kind, Path(name)) for kind, name in asked if name is not None]
         loose = [kind for kind, name in asked if name is None]
         if out is not None:
-            loose_files, loose = _placed(out, loose, bool(files))
+            loose_files, loose = _placed(out, loose)
             files += loose_files
         if len(loose) > 1:
             raise InputError(
@@ -182,13 +182,13 @@ def _split(text: str) -> tuple[str, str | None]:
     return kind, name if equals else None
 
 
-def _placed(out: str, loose: list[str], others: bool) -> tuple[list[tuple[str, Path]], list[str]]:
+def _placed(out: str, loose: list[str]) -> tuple[list[tuple[str, Path]], list[str]]:
     """The formats without a file of their own, into a folder, or the only one into a file."""
     from torchbands.report.scan import SUFFIXES
 
     path = Path(out)
     if path.is_dir() or out.endswith(("/", os.sep)) or not path.suffix:
-        kinds = loose or ([] if others else list(_FOLDER))
+        kinds = loose or list(_FOLDER)
         return [(kind, path / f"scan.{SUFFIXES[kind]}") for kind in kinds], []
     if len(loose) > 1:
         raise InputError(f"-o {out} is one file for {len(loose)} formats", hint="name a folder: -o DIR/")

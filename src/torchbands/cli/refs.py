@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import BandsError, InputError
 
 from . import console
 from .opened import Opened, open_with, rows_of
@@ -62,7 +62,7 @@ def train(given: argparse.Namespace) -> int:
             profile=given.profile,
             seed=given.seed,
             label=task.name if task is not None else str(given.data),
-            progress=lambda done, total, what: bar(done, total, what),
+            progress=lambda done, total, what: bar(done, total, f"{what}, {done + 1} of {total}"),
         )
     return _tell(population, given.json)
 
@@ -206,8 +206,7 @@ def _tell(population: Population, as_json: bool) -> int:
         console.print_json(found)
     else:
         for name, value in found.items():
-            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            print(f"{name.replace('_', ' '):<14} {shown}")
+            print(f"{name.replace('_', ' '):<14} {_shown(value)}")
         few = len(population) < 19
         console.note(
             "too few for alpha 0.05: 19 are the fewest"
@@ -215,3 +214,18 @@ def _tell(population: Population, as_json: bool) -> int:
             else f"scan with: bands scan model SUSPECT --refs {population.folder}"
         )
     return 0 if len(population) else INCONCLUSIVE
+
+
+def _shown(value: Any) -> str:
+    """A method's spec as its label; anything else as JSON on one plain line."""
+    from torchbands.core.registry import build
+    from torchbands.report.scan.plain import plain
+
+    if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+        return "; ".join(map(_shown, value))
+    if isinstance(value, dict) and "name" in value:
+        try:
+            return plain(build(value).label())
+        except BandsError:
+            pass
+    return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

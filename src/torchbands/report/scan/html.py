@@ -30,6 +30,7 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
             style=Markup(_style()),
             policy=_POLICY,
             answers=plain.answers(outcome),
+            suspected=plain.suspected(outcome),
             costs=plain.cost(outcome),
             facts=plain.facts(outcome.subject.facts),
             calibration=plain.facts(outcome.calibration),

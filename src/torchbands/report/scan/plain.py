@@ -88,13 +88,20 @@ def pair(line: LedgerLine) -> str:
     return " → ".join(plain(name, 80) for name in (line.source, line.target) if name is not None)
 
 
+def suspected(outcome: Outcome) -> str:
+    """How sure the named classes are."""
+    asked = outcome.trigger is not None and outcome.trigger.p is not None
+    return "suspected" if asked or outcome.subject.kind != "model" else "strongest, but not calibrated"
+
+
 def cost(outcome: Outcome) -> list[tuple[str, str]]:
     """The cost as (name, amount with its unit)."""
-    units = {"seconds": " s", "cpu_seconds": " s", "peak_mb": " MB"}
+    known = {"seconds": ("time", " s"), "cpu_seconds": ("CPU time", " s"), "peak_mb": ("peak memory", " MB")}
     out = []
     for name, value in outcome.cost.items():
         amount = number(float(value)) if isinstance(value, (int, float)) else plain(value)
-        out.append((plain(name, 60).replace("_", " ").removesuffix(" mb"), amount + units.get(name, "")))
+        title, unit = known.get(name, (plain(name, 60).replace("_", " "), ""))
+        out.append((title, amount + unit))
     return out
 
 

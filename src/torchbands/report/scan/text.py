@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from torchbands.scanner.outcome import RULES, Alert, Level, Outcome
 
-from .plain import ANSWERS, TITLES, answers, cost, number, p_of, pair, plain
+from .plain import ANSWERS, TITLES, answers, cost, number, p_of, pair, plain, suspected
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:
@@ -42,7 +42,7 @@ def _answers(outcome: Outcome) -> list[str]:
         title, _, may, may_not = ANSWERS[name]
         out += ["", *_wrapped(f"{title} = {p_of(answer)}", "    "), *_wrapped(f"{may} {may_not}", "    ", "    ")]
     ends = [plain(name, 80) for name in (outcome.source, outcome.target) if name is not None]
-    return [*out, "", f"suspected: {' → '.join(ends)}"] if ends else out
+    return [*out, "", f"{suspected(outcome)}: {' → '.join(ends)}"] if ends else out
 
 
 def _alerts(title: str, alerts: Sequence[Alert], sha256: str) -> list[str]:
