@@ -163,9 +163,7 @@ def test_errors_say_what_to_type(net: nn.Module, tmp_path: Path) -> None:
         open_suspect(tmp_path / "m.safetensors", arch='{"name": "resnet", "params": {"depth": 14}}', modality=IMAGE)
     with pytest.raises(InputError, match="for \\[7\\] classes, given: 10"):
         open_suspect(tmp_path / "m.safetensors", arch=ARCH, modality=IMAGE, classes=10)
-    with pytest.raises(
-        InputError, match="of another shape .'layer3.0.conv1.weight' is .64, 32, 3, 3., expected .32, 32"
-    ):
+    with pytest.raises(InputError, match="of another shape .'layer3.0.conv1.weight' is .64, 32, 3, 3., expected"):
         arch = '{"name": "resnet", "params": {"depth": 8, "shortcut": "pad", "widths": [16, 32, 32]}}'
         open_suspect(tmp_path / "m.safetensors", arch=arch, modality=IMAGE)
     with pytest.raises(InputError, match="limit is 1 MB"):

@@ -48,7 +48,7 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 def cleaned(config: Mapping[str, Any], tensors: int) -> dict[str, Any]:
     """Settings that may be given to the config class. Raises Trouble for sizes that no weights here could have."""
-    kept = {k: v for k, v in config.items() if k not in _DROPPED}
+    kept = {k: v for k, v in config.items() if k not in _DROPPED and not k.startswith("_")}
     _bounded("config", kept, 0)
     labels = kept.get("id2label")
     count = kept.get("num_labels", len(labels) if isinstance(labels, dict) else 2)

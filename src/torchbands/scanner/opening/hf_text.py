@@ -12,7 +12,6 @@ import torch
 from torchbands.core.errors import NotApplicable
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
-from torchbands.core.seeding import RowRng as RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.text import Text
 from torchbands.modalities.tokens import TokenMixture
