@@ -272,7 +272,7 @@ def _(path: Path, marker: Path) -> None:
 
 @case("zip_path_traversal.pt", "BD-FILE-03")
 def _(path: Path, marker: Path) -> None:
-    path.write_bytes(torch_zip(b"\x80\x02}.", extra={"../../../../tmp/evil.py": code(marker).encode()}))
+    path.write_bytes(torch_zip(b"\x80\x02}.", extra={"../../../../evil.py": code(marker).encode()}))
 
 
 @case("zip_absolute_path.pt", "BD-FILE-03")
