@@ -15,9 +15,18 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.testing.subject import same_weights
 
-REPAIRS = ("fine-tune", "fine-pruning", "ft-sam", "anp", "i-bau", "channel-lipschitz")
+REPAIRS = ("fine-tune", "fine-pruning", "ft-sam", "anp", "i-bau", "channel-lipschitz", "unlearn", "fst")
 #: Clean accuracy that a never-poisoned model may lose, in fractions.
-HARM = {"fine-tune": 0.02, "fine-pruning": 0.05, "ft-sam": 0.03, "anp": 0.04, "i-bau": 0.04, "channel-lipschitz": 0.02}
+HARM = {
+    "fine-tune": 0.02,
+    "fine-pruning": 0.05,
+    "ft-sam": 0.03,
+    "anp": 0.04,
+    "i-bau": 0.04,
+    "channel-lipschitz": 0.02,
+    "unlearn": 0.02,
+    "fst": 0.1,
+}
 
 Measure = Callable[[Model, Victim], tuple[float, float]]
 

@@ -16,7 +16,7 @@ from torchbands.learners.finetune import Closure, finetune
 
 @method("fst", paper="Min et al., NeurIPS 2023, arXiv:2310.01875", needs=("gradients", "weights", "clean:2500"))
 class FST(Repair):
-    """Feature shift tuning: the linear head starts anew and cross-entropy + alpha <W, W0> is minimised over all weights.
+    """Feature shift tuning: the head starts anew, and cross-entropy + alpha <W, W0> is minimised over all weights.
 
     W0 is the head as it was given. After every step the head is scaled back to the norm of W0, so that the inner
     product cannot fall without bound.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 
 import torch
@@ -30,9 +31,10 @@ class Unlearn(Repair):
 
     `repair` lets a detector search the trigger first; `without` takes one that was found already.
 
-    Deviations from the paper: 10 epochs of at most a few thousand rows instead of one epoch over a tenth of the training
-    data; rows of the suspected target carry no trigger, for they have nothing to unlearn; where a source class is
-    suspected, half of its rows carry the trigger as well. Any detector that recovers a trigger may search it.
+    Deviations from the paper: 10 epochs of a few thousand rows instead of one epoch over a tenth of the training data;
+    rows of the suspected target carry no trigger, for they have nothing to unlearn; where a source class is suspected,
+    half of its rows carry the trigger as well. Any detector that recovers a trigger may search it, and the search may
+    be repeated on the repaired model (`rounds`).
     """
 
     search: ModelDetector = field(default_factory=_neural_cleanse)
@@ -45,21 +47,25 @@ class Unlearn(Repair):
     """Largest learning rate."""
     batch: int = 64
     """Rows per step."""
+    rounds: int = 1
+    """Times that a trigger is searched and unlearned; each round's rows carry all triggers found so far, in turn."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
             raise InputError(f"share is a fraction above 0 and at most 1, got {self.share}")
+        if self.rounds < 1:
+            raise InputError(f"rounds is at least 1, got {self.rounds}")
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)
         found = self.search.inspect(model, clean, seed=seed)
         if found.trigger is None:
             raise NotApplicable(f"{self.search.name} recovered no trigger, so there is none to unlearn")
-        return self.without(found.trigger, model, clean, target=found.target, source=found.source, seed=seed)
+        return self.without((found.trigger,), model, clean, target=found.target, source=found.source, seed=seed)
 
     def without(
         self,
-        trigger: Trigger,
+        found: Sequence[Trigger],
         model: Model,
         clean: Data,
         *,
@@ -67,12 +73,18 @@ class Unlearn(Repair):
         source: int | None = None,
         seed: int = 0,
     ) -> Model:
-        """A copy of the model that was taught to ignore a trigger found before."""
-        repaired = model.clone()
-        rows = stamped_rows(clean.y, self.share, target, source, seed)
-        taught = clean.stamp(rows, trigger, label=None, seed=seed_of("unlearn", seed))
-        rows_in_memory = Data(whole(taught.x), clean.y)
-        finetune(repaired, rows_in_memory, epochs=self.epochs, lr=self.lr, batch=self.batch, seed=seed)
+        """A copy of the model that was taught to ignore triggers found before."""
+        repaired, triggers = model.clone(), list(found)
+        for at in range(self.rounds):
+            if at > 0:
+                again = self.search.inspect(repaired, clean, seed=seed_of("unlearn", seed, at)).trigger
+                triggers += [again] if again is not None else []
+            rows = stamped_rows(clean.y, self.share, target, source, seed + at)
+            taught = clean
+            for part, one in zip(rows.tensor_split(len(triggers)), triggers):
+                taught = taught.stamp(part, one, label=None, seed=seed_of("unlearn", seed, at))
+            taught = Data(whole(taught.x), clean.y)
+            finetune(repaired, taught, epochs=self.epochs, lr=self.lr, batch=self.batch, seed=seed + at)
         return repaired
 
 
@@ -84,8 +96,10 @@ def stamped_rows(y: Tensor, share: float, target: int | None, source: int | None
     """
     order = torch.randperm(len(y), generator=generator("unlearn", seed))
     pool = order if target is None else order[y[order] != target]
-    chosen = pool[: max(1, round(share * len(y)))]
-    if source is not None:
-        mine = pool[y[pool] == source]
-        chosen = torch.cat([chosen, mine[: (len(mine) + 1) // 2]])
-    return chosen.unique()
+    cut = max(1, round(share * len(y)))
+    if source is None:
+        return pool[:cut]
+    mine = y[pool] == source
+    first = mine & (mine.cumsum(0) <= (int(mine.sum()) + 1) // 2)
+    first[:cut] = True
+    return pool[first]

@@ -1,0 +1,128 @@
+"""A repaired model as a folder that opens like its suspect: weights, what they need to be opened, and repair.json."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import nn
+
+from torchbands import __version__
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.networks.layers import Normalize
+from torchbands.zoo.files import new_directory, sha256, write_json
+
+from .mend import Mended
+from .opening import Suspect
+from .opening.files import Folder
+from .opening.limits import MAX_JSON, MAX_TOKENIZER
+from .outcome import Outcome
+
+CARD, WEIGHTS, VICTIM = "repair.json", "model.safetensors", "card.json"
+FORMAT = 1
+#: What a Hugging Face folder needs besides its weights. Nothing else is taken over from a suspect's folder.
+_BESIDE = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+def check_folder(folder: str | Path) -> Path:
+    """The folder, if a repaired model may be written there: it is new, empty, or holds an earlier one."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file", hint="name a folder: -o repaired/")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).is_file():
+        raise InputError(f"{folder} exists and holds no repaired model", hint="name a new folder")
+    return folder
+
+
+def write(
+    folder: str | Path,
+    mended: Mended,
+    suspect: Suspect,
+    before: Outcome,
+    after: Outcome | None = None,
+    *,
+    arch: str | None = None,
+) -> dict[str, Any]:
+    """Write the repaired model, whole or not at all, and return its card; an earlier repair there is replaced.
+
+    Args:
+        arch: what the suspect was opened with, where it does not say itself.
+    """
+    folder = check_folder(folder)
+    if mended.model is None:
+        raise NotApplicable("no repair held, so there is no model to write")
+    module, outside = _inner(mended.model.module)
+    with new_directory(folder) as at:
+        state = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
+        save_file(state, at / WEIGHTS)
+        files = {WEIGHTS: sha256(at / WEIGHTS)}
+        if suspect.format == "torchbands":
+            write_json(at / VICTIM, {"task": suspect.facts["task"], "files": dict(files), "repaired": True})
+        if suspect.format == "huggingface":
+            _take_over(Path(suspect.path), at)
+        card = describe(mended, suspect, before, after) | {
+            "open_with": _command(folder, suspect, arch, outside),
+            "files": files,
+        }
+        write_json(at / CARD, card)
+    return card
+
+
+def describe(mended: Mended, suspect: Suspect, before: Outcome, after: Outcome | None = None) -> dict[str, Any]:
+    """What was tried and what came of it, JSON-ready."""
+    subject = suspect.subject()
+    return {
+        "format": FORMAT,
+        "torchbands": __version__,
+        "suspect": {"path": subject.path, "sha256": subject.sha256, "format": subject.format},
+        "scan_before": _summary(before),
+        "scan_after": None if after is None else _summary(after),
+        **mended.to_json(),
+    }
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    answers = {"trigger": outcome.trigger, "recipe": outcome.recipe}
+    return {
+        "verdict": outcome.verdict,
+        "sentence": outcome.sentence(),
+        "p": {name: None if answer is None else answer.p for name, answer in answers.items()},
+        "alpha": outcome.alpha,
+        "profile": outcome.profile,
+        "methods": list(outcome.methods),
+        "reasons": list(outcome.reasons),
+        "target": outcome.target,
+        "source": outcome.source,
+    }
+
+
+def _inner(module: nn.Module) -> tuple[nn.Module, dict[str, list[float]]]:
+    """The network in the words of its own file, and the normalisation that was put around it by flags."""
+    outside: dict[str, list[float]] = {}
+    if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[0], Normalize):
+        outside = {k: getattr(module[0], k).flatten().tolist() for k in ("mean", "std")}
+        module = module[1]
+    if type(module).__name__ == "Logits" and isinstance(getattr(module, "body", None), nn.Module):
+        module = module.body  # type: ignore[assignment]
+    return module, outside
+
+
+def _take_over(suspect: Path, at: Path) -> None:
+    """Settings and tokenizer, read with the limits that opening has."""
+    folder = Folder(suspect)
+    for name in (*_BESIDE, "tokenizer.json"):
+        if name in folder.names:
+            (at / name).write_bytes(bytes(folder.read(name, MAX_TOKENIZER if name == "tokenizer.json" else MAX_JSON)))
+
+
+def _command(folder: Path, suspect: Suspect, arch: str | None, outside: Mapping[str, list[float]]) -> str:
+    words = ["bands", "scan", "model", str(folder)]
+    if arch and suspect.format not in ("torchbands", "huggingface"):
+        words += ["--arch", arch]
+    if suspect.format != "huggingface":
+        for name, values in outside.items():
+            words += [f"--{name}", ",".join(f"{v:g}" for v in values)]
+    return shlex.join(words)
