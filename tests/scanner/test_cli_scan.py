@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 
@@ -371,3 +375,49 @@ def test_formats_of_nothing_are_unknown() -> None:
     given = make_parser().parse_args(["scan", "model", "m", "--format", "pdf"])
     with pytest.raises(UnknownName):
         Reports.of(given)
+
+
+def test_data_is_ranked_and_its_index_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("d.npz", x=np.zeros((40, 1, 8, 8), np.uint8), y=np.arange(40) % 2)
+    calls: list[dict[str, Any]] = []
+    alert = Alert("BD-DAT-01", "medium", "31 of 200 rows of class 1 stand apart", "1")
+
+    def scan_data(rows: Any, **more: Any) -> Outcome:
+        calls.append(more | {"rows": len(rows)})
+        return Outcome(Subject("data", rows.label, rows.sha256()), "indicated", (alert,), methods=("cross-split",))
+
+    monkeypatch.setattr("torchbands.scanner.dataset.scan_data", scan_data)
+    data = ["scan", "data", "d.npz", "--false-alarms", "0.02", "--profile", "fast", "--seed", "3"]
+    assert main([*data, "-o", "out/", "--clean", "d.npz"]) == 1
+    call = calls[0]
+    assert (call["rows"], call["false_alarms"], call["profile"], call["seed"]) == (40, 0.02, "fast", 3)
+    assert call["folder"] == Path("out") and call["model"] is None and len(call["clean"]) == 40
+    assert {p.name for p in Path("out").iterdir()} == {"scan.html", "scan.json"}
+    printed = capsys.readouterr()
+    assert "31 of 200 rows" in printed.out and "scores.csv" in printed.err
+    assert main([*data, "--json", "--write-baseline", "known.json"]) == 1
+    assert json.loads(capsys.readouterr().out)["subject"]["kind"] == "data" and calls[1]["folder"] is None
+    assert main([*data, "--baseline", "known.json"]) == 0
+    assert main(["scan", "data", "nowhere"]) == 4
+    assert main([*data, "--model", "nowhere.pt"]) == 4
+    Path("void.pt").write_bytes(b"")
+    assert main([*data, "--model", "void.pt"]) == 2
+    assert len(calls) == 3
+
+
+def test_the_help_of_the_scanner_imports_nothing_heavy() -> None:
+    for args in (
+        ["scan", "model", "--help"],
+        ["refs", "train", "--help"],
+        ["repair", "--help"],
+        ["guard", "fit", "-h"],
+    ):
+        code = f"import sys; from torchbands.cli import main; c = main({args!r}); sys.exit(c or 'torch' in sys.modules)"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0 and done.stdout.startswith("usage: bands"), done.stderr

@@ -182,14 +182,20 @@ def _split(text: str) -> tuple[str, str | None]:
     return kind, name if equals else None
 
 
+def folder_of(out: str | None) -> Path | None:
+    """The folder that -o names, where it names one: it is there, ends with a slash, or has no suffix."""
+    if out is None or not (Path(out).is_dir() or out.endswith(("/", os.sep)) or not Path(out).suffix):
+        return None
+    return Path(out)
+
+
 def _placed(out: str, loose: list[str]) -> tuple[list[tuple[str, Path]], list[str]]:
     """The formats without a file of their own, into a folder, or the only one into a file."""
     from torchbands.report.scan import SUFFIXES
 
-    path = Path(out)
-    if path.is_dir() or out.endswith(("/", os.sep)) or not path.suffix:
-        kinds = loose or list(_FOLDER)
-        return [(kind, path / f"scan.{SUFFIXES[kind]}") for kind in kinds], []
+    path, folder = Path(out), folder_of(out)
+    if folder is not None:
+        return [(kind, folder / f"scan.{SUFFIXES[kind]}") for kind in loose or _FOLDER], []
     if len(loose) > 1:
         raise InputError(f"-o {out} is one file for {len(loose)} formats", hint="name a folder: -o DIR/")
     kind = loose[0] if loose else _SUFFIX.get(path.suffix.lower())

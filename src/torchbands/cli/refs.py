@@ -62,7 +62,7 @@ def train(given: argparse.Namespace) -> int:
             profile=given.profile,
             seed=given.seed,
             label=task.name if task is not None else str(given.data),
-            progress=lambda done, total, what: bar(done, total, f"{what}, {done + 1} of {total}"),
+            progress=lambda done, total, what: bar(done, total, f"{what}: number {done + 1}"),
         )
     return _tell(population, given.json)
 
@@ -76,9 +76,14 @@ def show(given: argparse.Namespace) -> int:
 
 def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
     """The training recipes: the base with the flags' changes, once for each --recipe."""
+    from torchbands.core.registry import build
+    from torchbands.core.task import Learner
+
     flags = {name: value for name in _FLAGS if (value := getattr(given, name)) is not None}
     changed = base.but(**flags)
-    return tuple(_learner(changed, text) for text in given.recipe) or (changed,)
+    made = [_learner(changed, text) for text in given.recipe] or [changed]
+    checked = [build(learner.spec(), "learner") for learner in made]
+    return tuple(learner for learner in checked if isinstance(learner, Learner))
 
 
 def _learner(base: Learner, text: str) -> Learner:

@@ -7,10 +7,11 @@ import datetime
 from typing import TYPE_CHECKING
 
 from torchbands import __version__
+from torchbands.core.errors import BandsError
 
 from . import console
-from .opened import Opened, open_with
-from .output import Reports
+from .opened import Opened, open_with, rows_of
+from .output import Reports, folder_of
 
 if TYPE_CHECKING:
     from torchbands.scanner.outcome import Outcome
@@ -52,6 +53,43 @@ def _model(given: argparse.Namespace) -> Outcome:
             subject=opened.suspect.subject(),
             progress=lambda done, total, what: bar(done, total, what),
         ).adding(opened.suspect.alerts)
+
+
+def data(given: argparse.Namespace) -> int:
+    """Rank the rows of a data set, report the worst. 0 nothing at or above --fail-on, 1 findings, 3 inconclusive."""
+    reports = Reports.of(given, out=given.out)
+    return reports.guarded(lambda: _data(given), "data", given.source)
+
+
+def _data(given: argparse.Namespace) -> Outcome:
+    from torchbands.scanner.dataset import scan_data
+
+    folder = folder_of(given.out)
+    with console.progress_bar() as bar:
+        bar(0, None, "reading")
+        trusted = rows_of(given, given.clean).data if given.clean else None
+        suspect = None
+        if given.model:
+            opened = open_with(given, given.model, given.source, split="train")
+            suspect, rows = opened.suspect.model, opened.rows
+            if suspect is None:
+                raise BandsError(f"{given.model}: {_why(opened)}", hint=f"see: bands scan model {given.model}")
+            assert rows is not None
+        else:
+            rows = rows_of(given, given.source, "train")
+        outcome = scan_data(
+            rows,
+            model=suspect,
+            clean=trusted,
+            false_alarms=given.false_alarms,
+            profile=given.profile,
+            seed=given.seed,
+            folder=folder,
+            progress=lambda done, total, what: bar(done, total, what),
+        )
+    kept = "scores.csv, cleaned.csv and cleaned.txt"
+    console.note(f"{kept} are in {folder}" if folder and outcome.methods else f"name a folder with -o DIR/ for {kept}")
+    return outcome
 
 
 def _why(opened: Opened) -> str:

@@ -43,6 +43,7 @@ def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
     data.add_argument(
         "--model", metavar="SUSPECT", help="the model that was trained on it; one is trained where none is given"
     )
+    data.add_argument("--clean", metavar="SOURCE", help="trusted rows beside them, where there are some")
     data.add_argument(
         "--false-alarms",
         type=_share,

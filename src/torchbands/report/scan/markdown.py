@@ -58,7 +58,9 @@ def card(outcome: Outcome, fail_on: Level, error: str) -> dict[str, Any]:
         hashed: outcome.subject.sha256,
         "verdict": outcome.verdict,
         "sentence": found["sentence"],
-        "calibration": {
+        "calibration": found["calibration"]
+        if outcome.subject.kind != "model"
+        else {
             "n_refs": max((a.references for _, a in answers(outcome) if a), default=0),
             "recipe": {k: found["calibration"].get(k) for k in ("architecture", "recipes", "training_rows", "data")},
         },

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from torchbands.scanner.outcome import RULES, Alert, Level, Outcome
 
-from .plain import ANSWERS, TITLES, answers, cost, number, p_of, pair, plain, suspected
+from .plain import ANSWERS, TITLES, answers, cost, facts, number, p_of, pair, plain, suspected
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:
@@ -24,6 +24,8 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
     out += _alerts("alerts", outcome.alerts, subject.sha256)
     out += _alerts("accepted by the baseline", outcome.accepted, subject.sha256)
     out += _ledger(outcome)
+    if outcome.calibration and outcome.subject.kind != "model":
+        out += ["", "numbers", *(f"  {name}: {value}" for name, value in facts(outcome.calibration))]
     if outcome.verdict != "inconclusive" and outcome.reasons:
         out += ["", "why the rest is open", *_listed(outcome.reasons)]
     if outcome.not_covered:
