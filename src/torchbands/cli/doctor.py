@@ -16,7 +16,9 @@ from . import console
 CORE = ("torch", "numpy", "scikit-learn", "safetensors", "tyro", "rich", "jinja2", "matplotlib", "pillow")
 #: Extra -> (distribution, module) pairs it brings.
 EXTRAS = {
-    "text": (("transformers", "transformers"),),
+    "scan": (("fickling", "fickling"),),
+    "onnx": (("onnxruntime", "onnxruntime"),),
+    "text": (("transformers", "transformers"), ("tokenizers", "tokenizers")),
     "federated": (("flwr", "flwr"),),
     "control": (("gymnasium", "gymnasium"),),
     "binary": (("capstone", "capstone"), ("pyelftools", "elftools")),
