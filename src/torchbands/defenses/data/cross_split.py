@@ -21,8 +21,8 @@ from ._sifters import fresh
 from .activation_clustering import two_means
 from .subspace import principal
 
-#: A class with fewer rows is not judged.
-FEWEST = 20
+#: A class with fewer rows is not judged. Epochs that few rows get at most.
+FEWEST, MOST_EPOCHS = 20, 40
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class CrossSplit(DataFilter):
     leading directions), and two fresh networks of the same architecture try it: one is trained on the larger part of
     every class, one on the smaller parts. A class's index is the separation of its parts (distance of the means along
     their axis in units of the pooled deviation) times the larger of the two mean cross-entropies across the cut, in
-    units of log K. Above `cutoff` the class is contaminated. Its foreign part is the smaller one, unless the network
-    that has not seen the larger part takes it for clearly more different classes (as relabelled rows are).
+    units of log K. Above `cutoff` the class is contaminated. Its foreign part is the one that the other part's network
+    knows better (a short cut was added to rows that keep their label); where neither is known better, the one taken for
+    more different classes, as relabelled rows are; else the smaller one.
 
     A row's score is its class's index times its place on the axis from the natural part (0) to the foreign one (1).
     No rate, no trusted rows. The cutoffs are the gap between never-poisoned and poisoned classes of a few
@@ -64,11 +65,17 @@ class CrossSplit(DataFilter):
     """Leading directions in which a class is cut."""
     learner: Learner = SGD(epochs=4, batch=128, lr=3e-3, optimizer="adamw")
     """Trains the two networks."""
+    steps: int = 200
+    """Steps that it takes at least, by more epochs where there are few rows."""
     cutoff: float = 15.0
     """Index above which a class is contaminated."""
     separation_cutoff: float = 5.0
     """The same without crossing."""
-    spread: float = 0.5
+    known: float = 0.2
+    """By how much the shares of the parts that the other network knows must differ to tell which one is foreign."""
+    least: float = 0.25
+    """A smaller part below this share of its class is the foreign one in any case."""
+    spread: float = 0.3
     """By how many nats of entropy over wrongly predicted classes the larger part must exceed the smaller one to count
     as the foreign one."""
 
@@ -131,20 +138,33 @@ class CrossSplit(DataFilter):
         for part, other in ((judged & ~small, judged & small), (judged & small, judged & ~small)):
             network = fresh(model, int(part[0]), seed)
             try:
-                self.learner.fit(network, held[part], seed=seed)
+                self._learner(int(part.sum())).fit(network, held[part], seed=seed)
             except Diverged:
                 continue  # what was not learned is not judged: log K for every row
             logits[other] = network.logits(held[other].x)
         return logits
 
+    def _learner(self, rows: int) -> Learner:
+        """The learner, with more epochs for few rows."""
+        if not isinstance(self.learner, SGD):
+            return self.learner
+        steps = math.ceil(rows / self.learner.batch)
+        return self.learner.but(epochs=min(MOST_EPOCHS, max(self.learner.epochs, math.ceil(self.steps / steps))))
+
     def _judge(self, logits: Tensor, cut: _Cut, label: int, classes: int) -> tuple[tuple[float, float], bool]:
         """Mean cross-entropies of the smaller and larger part, and whether the larger one is the foreign one."""
-        losses, entropies = [], []
+        losses, entropies, known = [], [], []
         for mine in (cut.foreign, ~cut.foreign):
             part = logits[cut.rows[mine]]
             losses.append(float(F.cross_entropy(part, torch.full((len(part),), label))))
+            known.append(float((part.argmax(1) == label).float().mean()))
             wrong = torch.bincount(part.argmax(1), minlength=classes).float()
             wrong[label] = 0
             share = wrong / wrong.sum().clamp_min(1)
             entropies.append(float(torch.special.entr(share).sum()))
-        return (losses[0], losses[1]), entropies[1] > entropies[0] + self.spread
+        small = float(cut.foreign.float().mean())
+        if abs(known[0] - known[1]) > self.known:  # one part teaches the other, which holds a short cut besides
+            turned = known[1] > known[0]
+        else:
+            turned = entropies[1] > entropies[0] + self.spread
+        return (losses[0], losses[1]), turned and small > self.least

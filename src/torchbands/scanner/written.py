@@ -1,0 +1,44 @@
+"""The files of a data scan: every row's scores, and the index of the rows that are not flagged."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+from torchbands.core.defense import Suspicion
+from torchbands.zoo.files import full_disk_told
+
+from .ranking import Ranking
+from .rows import Rows
+
+
+def write_index(folder: Path, rows: Rows, found: Mapping[str, Suspicion], ranking: Ranking) -> None:
+    """Write scores.csv (id, label, one column per filter, combined, p, flagged; worst first), cleaned.csv (id, label)
+    and cleaned.txt (ids, one a line; in the data's order)."""
+    labels = [rows.class_names[i] for i in rows.data.y.tolist()]
+    columns = [s.scores.tolist() for s in found.values()]
+    combined, p, flagged = ranking.combined.tolist(), ranking.p.tolist(), ranking.flagged.tolist()
+    scores = [["id", "label", *found, "combined", "p", "flagged"]]
+    for i in ranking.combined.argsort(descending=True, stable=True).tolist():
+        cells = [f"{column[i]:.6g}" for column in columns]
+        scores.append([rows.ids[i], labels[i], *cells, f"{combined[i]:.6g}", f"{p[i]:.6g}", str(int(flagged[i]))])
+    kept = [(rows.ids[i], labels[i]) for i in range(len(rows)) if not flagged[i]]
+    _write(folder / "scores.csv", _csv(scores))
+    _write(folder / "cleaned.csv", _csv([["id", "label"], *map(list, kept)]))
+    _write(folder / "cleaned.txt", "".join(f"{name}\n" for name, _ in kept))
+
+
+def _csv(lines: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_told(path):
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(text, "utf-8")
+        temporary.replace(path)
