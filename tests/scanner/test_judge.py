@@ -90,6 +90,7 @@ def test_a_black_box_gets_what_it_can(refs: Population, fresh: Victim) -> None:
     outcome = scan(box, refs=refs, profile="fast")
     reasons = {line.view: line.reason for line in outcome.ledger}
     assert "black box" in reasons["target-inversion"] and reasons["clean-logits"] == ""
+    assert reasons["debackdoor"] == "" and outcome.trigger.p is not None and outcome.trigger.p > 0.05
     assert any("gradients" in gap for gap in outcome.not_covered)
 
 

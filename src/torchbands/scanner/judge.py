@@ -239,11 +239,16 @@ def _compare(seen: Sequence[Seen], population: Population) -> Compared | None:
 
 
 def _complete(population: Population, suspect: Model, seen: Sequence[Seen], progress: Progress | None) -> None:
-    """References that a view has not looked at yet are looked at now, where the suspect's architecture is theirs."""
+    """References that a view has not looked at yet are looked at now, where their architecture is known."""
     views: list[View] = [s.view for s in seen if s.finding is not None]
-    if population.has(views) or "weights" not in suspect.capabilities or not _same_architecture(population, suspect):
+    if population.has(views):
         return
-    population.complete(lambda: copy.deepcopy(suspect.module), views, progress)
+    if "weights" not in suspect.capabilities:
+        fresh = population.fresh()
+    else:
+        fresh = (lambda: copy.deepcopy(suspect.module)) if _same_architecture(population, suspect) else None
+    if fresh is not None:
+        population.complete(fresh, views, progress)
 
 
 def _same_architecture(population: Population, suspect: Model) -> bool:

@@ -21,7 +21,7 @@ from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
-from torchbands.core.task import Learner, Progress, Task, default_device
+from torchbands.core.task import Learner, Network, Progress, Task, default_device
 from torchbands.zoo.files import new_directory, sha256, write_json
 
 from .views import View, look, views_of
@@ -94,6 +94,15 @@ class Population:
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.card["class_names"])
+
+    def fresh(self) -> Callable[[], nn.Module] | None:
+        """Builds the references' architecture where the card names a network of torchbands; nothing else is imported."""
+        spec = self.card["architecture"]
+        if not isinstance(spec, Mapping):
+            return None
+        network = build(spec, "network")
+        assert isinstance(network, Network)
+        return lambda: network.build(self.modality, self.classes)
 
     def model(self, member: Path, fresh: Callable[[], nn.Module]) -> Model:
         """A reference as a Model; `fresh` builds its architecture."""

@@ -18,6 +18,7 @@ from torchbands.core.task import Progress
 from torchbands.defenses.models.batchnorm_mismatch import BatchNormMismatch
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.clean_logits import CleanLogits
+from torchbands.defenses.models.debackdoor import DeBackdoor
 from torchbands.defenses.models.input_margin import InputMargin
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.target_inversion import TargetInversion
@@ -61,6 +62,7 @@ _TARGET = "the smallest patch that sends samples of every class to one class"
 _PAIR = "the smallest patch from one class to another, pair by pair"
 _UNIVERSAL = "the smallest shift of all samples together that makes one class of them"
 _MARGIN = "how far one class can be raised above all others, starting from noise"
+_TEMPLATE = "the best trigger of a few templates, found by asking for predictions only"
 _RECIPE = (
     View(CleanLogits(), "recipe", "mean logits of every true class on clean rows", Kind(2, False)),
     View(WeightSpectrum(), "recipe", "sizes, spectra and tails of the weights", Kind(2, False, "top5")),
@@ -73,6 +75,7 @@ PROFILES: dict[str, tuple[View, ...]] = {
     "fast": (
         View(TargetInversion(rows=8, steps=30, lr=0.35), "trigger", _TARGET),
         View(UniversalPerturbation(rows=16, steps=30), "trigger", _UNIVERSAL),
+        View(DeBackdoor(passes=10_000), "trigger", _TEMPLATE, Kind(reduce="either"), black_box=True),
         *_RECIPE,
     ),
     "full": (
@@ -80,6 +83,7 @@ PROFILES: dict[str, tuple[View, ...]] = {
         View(TargetInversion(), "trigger", _TARGET),
         View(UniversalPerturbation(), "trigger", _UNIVERSAL),
         View(InputMargin(), "trigger", _MARGIN),
+        View(DeBackdoor(), "trigger", _TEMPLATE, Kind(reduce="either"), black_box=True),
         *_RECIPE,
     ),
 }
