@@ -16,6 +16,7 @@ from torchbands.core.task import Learner, Task
 from torchbands.learners.sgd import SGD
 from torchbands.networks import PlainCNNNetwork, SmallCNNNetwork
 from torchbands.tasks.vision import GTSRB, FashionMNIST
+from torchbands.testing.toys import toy
 
 Spec = dict[str, Any]
 
@@ -68,7 +69,7 @@ _PAIR = {"labels": "source-specific", "rate": 0.05}
 
 
 def settings() -> dict[str, Setting]:
-    """Both settings, by name."""
+    """Two real data sets, and toys with two classes, by name."""
     fashion = FashionMNIST(rows=10000, network=SmallCNNNetwork(), learner=_FASHION)
     signs = GTSRB(network=PlainCNNNetwork(widths=(16, 32, 64)), learner=_SIGNS)
     return {
@@ -111,6 +112,18 @@ def settings() -> dict[str, Setting]:
             },
             clean_label_targets=(2, 1, 13),
         ),
+        **{
+            f"two-{kind}": Setting(
+                f"two-{kind}",
+                toy(kind, classes=2),
+                30,
+                20,
+                {},
+                {"badnets": ([{"name": "badnets"}], 10)},
+                targets=(0, 1),
+            )
+            for kind in ("image", "text", "tabular")
+        },
     }
 
 
