@@ -48,7 +48,7 @@ class DeBackdoor(ModelDetector):
 
     contract_settings: ClassVar[dict[str, Any]] = {"passes": 10_000}
 
-    passes: int = 60_000
+    passes: int = 30_000
     """Triggered samples that the model is asked about, over all templates."""
     rows: int = 32
     """Clean samples that every candidate is written on, as many of every class."""
