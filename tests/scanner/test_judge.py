@@ -103,3 +103,11 @@ def test_wrong_calls_say_what_to_do(refs: Population, fresh: Victim) -> None:
         scan(fresh.model, refs=refs, alpha=5)
     with pytest.raises(InputError, match="classes"):
         scan(Model(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), TASK.modality, 3), refs=refs)
+
+
+def test_views_that_read_the_same_rows_share_one_pass(fresh: Victim) -> None:
+    from torchbands.scanner.views import PROFILES, look
+
+    views = [v for v in PROFILES["fast"] if v.name in ("clean-logits", "clean-behaviour")]
+    seen = look(fresh.model.clone(), TASK.load("clean"), views)
+    assert [s.passes for s in seen] == [len(TASK.load("clean")), 0]

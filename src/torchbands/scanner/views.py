@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -120,15 +121,20 @@ def look(
     model: Model, clean: Data, views: Sequence[View], *, seed: int = 0, progress: Progress | None = None
 ) -> tuple[Seen, ...]:
     """Let every view look at a model. A view that does not apply says why; the others go on."""
-    out = []
+    out, drawn = [], dict[int, Data]()
     for at, view in enumerate(views):
         if progress is not None:
             progress(at, len(views), view.name)
         started, passes = time.perf_counter(), model.passes.forward
         try:
             require(view.detector, model, clean)
-            needed = view.detector.clean_needed()
-            rows = clean.sample(min(needed, len(clean)), "view", seed, balanced=True) if needed else clean[:0]
+            needed = min(view.detector.clean_needed(), len(clean))
+            if needed not in drawn:
+                drawn[needed] = clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
+            rows = drawn[needed]
+            if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
+                with suppress(NotApplicable):  # one pass, kept for the next view that asks for these rows
+                    model.outputs(rows.x)
             finding, reason = view.detector.inspect(model, rows, seed=seed), ""
         except NotApplicable as declined:
             finding, reason = None, declined.reason
