@@ -116,10 +116,10 @@ def settings() -> dict[str, Setting]:
             f"two-{kind}": Setting(
                 f"two-{kind}",
                 toy(kind, classes=2),
-                30,
-                20,
+                99,
+                60,
                 {},
-                {"badnets": ([{"name": "badnets"}], 10)},
+                {"badnets": ([{"name": "badnets"}], 20)},
                 targets=(0, 1),
             )
             for kind in ("image", "text", "tabular")
