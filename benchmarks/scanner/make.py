@@ -120,13 +120,13 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
 BASELINES = ("neural-cleanse", "mm-bd", "channel-lipschitz", "free-eagle", "ban")
 
 
-def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 2) -> None:
-    """Run the published detectors on `each` models of a family and five times as many fresh ones."""
+def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 1) -> None:
+    """Run the published detectors on `each` models of a family and ten times as many fresh ones."""
     clean, counts = setting.task.load("clean"), dict[str, int]()
     chosen = []
     for job in jobs(setting):
         counts[job.group] = counts.get(job.group, 0) + 1
-        most = 5 * each if job.group == "fresh" else 0 if job.group.startswith("foreign") else each
+        most = 10 * each if job.group == "fresh" else 0 if job.group.startswith("foreign") else each
         if counts[job.group] <= most:
             chosen.append(job)
     for job in chosen[part::parts]:

@@ -83,14 +83,14 @@ def _profile(name: str, p: Mapping[str, Any]) -> str:
         f"p = {u['p']:.2f}. The class that stands out most is the attacker's in {p['target']['right']} of "
         f"{p['target']['of']} models.\n"
     )
-    out.append("What `scan` says at alpha 0.05:\n")
+    out.append(
+        "What `scan` says at alpha 0.05, and how many do not pass: with `--fail-on medium` (the default) those that "
+        "are indicated or inconclusive, with `--fail-on low` the unusual ones too.\n"
+    )
     out.append(
         _table(
-            ("Models", "indicated", "unusual", "none", "inconclusive"),
-            [
-                (g, *(str(v[k]) for k in ("indicated", "unusual", "none", "inconclusive")))
-                for g, v in p["verdicts"].items()
-            ],
+            ("Models", "indicated", "unusual", "none", "inconclusive", "do not pass", "with `--fail-on low`"),
+            [(g, *(str(v[k]) for k in _VERDICTS), *_stopped(v)) for g, v in p["verdicts"].items()],
         )
     )
     out.append(
@@ -105,6 +105,17 @@ def _profile(name: str, p: Mapping[str, Any]) -> str:
     seconds = ", ".join(f"{v} {t:g}" for v, t in p["seconds"].items())
     out.append(f"Median seconds of each view, one thread, while other work ran: {seconds}.\n")
     return "\n".join(out)
+
+
+_VERDICTS = ("indicated", "unusual", "none", "inconclusive")
+
+
+def _stopped(v: Mapping[str, int]) -> tuple[str, str]:
+    n = sum(v.values())
+    if n == 0:
+        return "–", "–"
+    medium = v["indicated"] + v["inconclusive"]
+    return f"{medium} of {n}", f"{medium + v['unusual']} of {n}"
 
 
 def _rivals(s: Mapping[str, Any]) -> str:
