@@ -76,6 +76,10 @@ class FittedDetector(ABC):
             raise NotApplicable("the paper gives no threshold")
         return self.score(x) > self.threshold
 
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything learned besides the model: tensors, and JSON-ready facts. `InputDetector.restore` reads them."""
+        raise NotApplicable(f"{type(self).__name__} cannot be saved")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputDetector(Method):
@@ -86,6 +90,10 @@ class InputDetector(Method):
     @abstractmethod
     def fit(self, model: Model, clean: Data, *, seed: int = 0) -> FittedDetector:
         """Learn what is normal for this model on clean rows."""
+
+    def restore(self, model: Model, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedDetector:
+        """The fitted detector of a `FittedDetector.state`, for the same model."""
+        raise NotApplicable(f"{self.name} cannot be loaded again")
 
 
 @dataclass(frozen=True, kw_only=True)

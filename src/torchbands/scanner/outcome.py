@@ -88,6 +88,14 @@ RULES: dict[str, Rule] = {
             6.5,
             "AML.T0020",
         ),
+        Rule(
+            "BD-INP-01",
+            "suspicious-inputs",
+            "Inputs that a fitted detector finds further from clean ones than chance explains.",
+            "medium",
+            6.0,
+            "AML.T0043.004",
+        ),
     )
 }
 

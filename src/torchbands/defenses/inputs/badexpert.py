@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,6 +69,14 @@ class BaDExpert(InputDetector):
         fitted.threshold = float(fitted.score(rest.x).quantile(1 - self.fpr))
         return fitted
 
+    def restore(self, model: Model, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedDetector:
+        made = FittedBaDExpert(model, model.clone(), model.clone(), float(facts["threshold"]))
+        for name, copy in made.copies().items():
+            copy.module.load_state_dict(
+                {k.removeprefix(f"{name}."): t for k, t in tensors.items() if k.startswith(f"{name}.")}
+            )
+        return made
+
     def expert(self, model: Model, clean: Data, seed: int) -> Model:
         """A copy that has forgotten the task on (y + 1) mod K labels."""
         e, y = model.encode(whole(clean.x)), clean.y.to(model.device)
@@ -105,6 +115,14 @@ class FittedBaDExpert(FittedDetector):
         expert = self.expert.probabilities(x).gather(1, predicted).squeeze(1)
         shadow = self.shadow.probabilities(x).gather(1, predicted).squeeze(1)
         return per_row(1 / (1 + agreement(expert, shadow)), len(x), "badexpert")
+
+    def copies(self) -> dict[str, Model]:
+        """The two models besides the judged one."""
+        return {"shadow": self.shadow, "expert": self.expert}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        held = {f"{n}.{k}": t for n, m in self.copies().items() for k, t in m.module.state_dict().items()}
+        return held, {"threshold": self.threshold}
 
 
 def agreement(expert: Tensor, shadow: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +58,12 @@ class ScaleUp(InputDetector):
             fitted.mean, fitted.deviation = _statistics(share, predicted, model.classes, 0.5 / len(self.factors))
         return fitted
 
+    def restore(self, model: Model, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedDetector:
+        if model.modality.bounds is None:
+            raise NotApplicable(f"{model.modality.name} samples have no range")
+        mean, deviation = tensors.get("mean"), tensors.get("deviation")
+        return FittedScaleUp(model, self.factors, *model.modality.bounds, mean, deviation, float(facts["threshold"]))
+
 
 @dataclass
 class FittedScaleUp(FittedDetector):
@@ -75,6 +83,10 @@ class FittedScaleUp(FittedDetector):
         if self.mean is not None and self.deviation is not None:
             share = (share - self.mean[predicted]) / self.deviation[predicted]
         return per_row(share, len(x), "scale-up")
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        held = {"mean": self.mean, "deviation": self.deviation}
+        return {k: t for k, t in held.items() if t is not None}, {"threshold": self.threshold}
 
     def consistency(self, x: Batch | Column) -> tuple[Tensor, Tensor]:
         """(N,) share of agreeing copies in [0, 1] and (N,) predicted classes."""

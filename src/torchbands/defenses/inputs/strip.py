@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -64,6 +65,12 @@ class STRIP(InputDetector):
             fitted.threshold = float(scores.quantile(1 - self.frr))
         return fitted
 
+    def restore(self, model: Model, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedDetector:
+        kind, rows = facts["overlays"]
+        overlays: Batch = tensors["overlays"] if kind == "tensor" else list(rows)
+        alpha, beta = float(facts["alpha"]), float(facts["beta"])
+        return FittedSTRIP(model, overlays, alpha, beta, int(facts["seed"]), float(facts["threshold"]))
+
 
 @dataclass
 class FittedSTRIP(FittedDetector):
@@ -83,6 +90,12 @@ class FittedSTRIP(FittedDetector):
         together = max(1, self.model.chunk // len(self.overlays))
         bits = torch.cat([self._entropies(take(x, rows)) for rows in torch.arange(len(x)).split(together)])
         return per_row(-bits.cpu(), len(x), "strip")
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        facts = {"alpha": self.alpha, "beta": self.beta, "seed": self.seed, "threshold": self.threshold}
+        if isinstance(self.overlays, Tensor):
+            return {"overlays": self.overlays}, {**facts, "overlays": ["tensor", []]}
+        return {}, {**facts, "overlays": ["text", list(self.overlays)]}
 
     @torch.no_grad()
     def _entropies(self, batch: Batch) -> Tensor:

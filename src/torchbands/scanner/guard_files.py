@@ -1,0 +1,155 @@
+"""Save and load a guard directory: card.json, model.safetensors, detector.safetensors. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from torchbands import __version__
+from torchbands.core.defense import InputDetector
+from torchbands.core.errors import BandsError, InputError, NotApplicable
+from torchbands.core.modality import Modality
+from torchbands.core.model import Model
+from torchbands.core.registry import build
+from torchbands.core.task import Network, default_device
+from torchbands.zoo.files import new_directory, sha256, write_json
+
+from .predictor import predictor
+
+if TYPE_CHECKING:
+    from .guard import Guard
+
+CARD, WEIGHTS, DETECTOR = "card.json", "model.safetensors", "detector.safetensors"
+FORMAT = 1
+_AGAIN = "fit it again: bands guard fit MODEL --data CLEAN -o DIR"
+
+
+def save(guard: Guard, folder: str | Path, network: Network | None) -> Path:
+    """Write the directory; an existing guard of that name is replaced, anything else is refused."""
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and (_is_guard(folder) or not any(folder.iterdir()))):
+        raise InputError(f"{folder} exists and is no guard directory", hint="name a new folder")
+    tensors, facts = guard.fitted.state()
+    weights = {} if "weights" not in guard.model.capabilities else _tensors(guard.model.module.state_dict())
+    if network is not None and not _builds(network, guard.model):
+        network = None
+    with new_directory(folder) as at:
+        save_file(weights, at / WEIGHTS)
+        save_file({**_tensors(tensors), "calibration": guard.calibration.contiguous()}, at / DETECTOR)
+        card = {
+            "kind": "torchbands-guard",
+            "format": FORMAT,
+            "torchbands": __version__,
+            "network": None if network is None else network.spec(),
+            "black_box": not weights,
+            "modality": guard.model.modality.spec(),
+            "classes": guard.model.classes,
+            "precision": guard.model.precision,
+            "detector": guard.detector.spec(),
+            "facts": facts,
+            "alpha": guard.alpha,
+            "seed": guard.seed,
+            "overhead": guard.overhead,
+            "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR)},
+        }
+        write_json(at / CARD, {**card, "card_sha256": _digest(card)})
+    return folder
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """The card, after every file has been checked against it. InputError names what is missing or altered."""
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise InputError(f"{folder} is no guard directory: it has no {CARD}", hint=_AGAIN)
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        said, files = card.pop("card_sha256"), card["files"]
+        if card.get("kind") != "torchbands-guard" or set(files) != {WEIGHTS, DETECTOR}:
+            raise ValueError("it is no guard's")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{folder / CARD} is damaged or of another kind ({error})", hint=_AGAIN) from None
+    if _digest(card) != said:
+        raise InputError(f"{folder / CARD} was altered: its checksum does not fit", hint=_AGAIN)
+    if card.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {card.get('format')!r}, this torchbands reads format {FORMAT}")
+    for name, expected in files.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} is missing", hint=_AGAIN)
+        if sha256(folder / name) != expected:
+            raise InputError(f"{folder / name} was truncated or altered: its checksum does not fit", hint=_AGAIN)
+    return card
+
+
+def load(folder: str | Path, given: Any | None = None) -> Guard:
+    """See `Guard.load`."""
+    from .guard import Guard
+
+    folder = Path(folder)
+    card = read_card(folder)
+    try:
+        weights, tensors = load_file(folder / WEIGHTS), load_file(folder / DETECTOR)
+        detector = build(card["detector"], "input-detector")
+        assert isinstance(detector, InputDetector)
+        model = _model(card, weights, given, folder)
+        fitted = detector.restore(model, tensors, card["facts"])
+        calibration = tensors["calibration"]
+        if calibration.ndim != 1 or len(calibration) == 0 or not torch.isfinite(calibration).all():
+            raise ValueError("the calibration scores are no finite numbers")
+        facts = {name: card[name] for name in ("alpha", "seed", "overhead")}
+        return Guard.restored(model, detector, fitted, calibration.sort().values, **facts)
+    except BandsError:
+        raise
+    except NotApplicable as error:
+        raise InputError(f"{folder}: {error.reason}", hint=_AGAIN) from None
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
+        said = str(error).splitlines()
+        raise InputError(f"{folder} is damaged: {said[-1].strip() if said else error!r}", hint=_AGAIN) from None
+
+
+def _model(card: dict[str, Any], weights: dict[str, Tensor], given: Any | None, folder: Path) -> Model:
+    if given is None and card["network"] is None:
+        what = "wraps a black box" if card["black_box"] else "does not say how its network is built"
+        raise InputError(f"{folder} {what}", hint="in Python: Guard.load(folder, model=model)")
+    modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality")
+    assert isinstance(modality, Modality)
+    if given is not None:
+        model = predictor(given, None, modality, int(card["classes"]))
+        model = model if isinstance(given, Model) else model.at_precision(card["precision"])
+        held = _tensors(model.module.state_dict()) if "weights" in model.capabilities else {}
+        if held.keys() != weights.keys() or any(not torch.equal(held[k], t) for k, t in weights.items()):
+            raise InputError(f"{folder} guards another model: the weights given are not those it was fitted with")
+        return model
+    network = build(card["network"], "network")
+    assert isinstance(network, Network)
+    module = network.build(modality, int(card["classes"]))
+    module.load_state_dict(weights)
+    return Model(module.to(default_device()), modality, int(card["classes"]), precision=card["precision"])
+
+
+def _builds(network: Network, model: Model) -> bool:
+    """Whether this architecture takes the model's weights."""
+    try:
+        made = network.build(model.modality, model.classes).state_dict()
+    except (NotApplicable, ValueError, RuntimeError):
+        return False
+    held = model.module.state_dict() if "weights" in model.capabilities else {}
+    return {k: t.shape for k, t in made.items()} == {k: t.shape for k, t in held.items()}
+
+
+def _tensors(held: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: t.detach().cpu().contiguous().clone() for k, t in held.items()}
+
+
+def _is_guard(folder: Path) -> bool:
+    return (folder / CARD).is_file() and (folder / DETECTOR).is_file()
+
+
+def _digest(card: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""Anything that predicts, as a `Model`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.data import Batch, Data, take
+from torchbands.core.errors import InputError
+from torchbands.core.modality import Modality
+from torchbands.core.model import Model
+from torchbands.modalities.image import Image
+from torchbands.modalities.observation import Observation
+
+
+def predictor(given: Any, rows: Data | None, modality: Modality | None = None, classes: int | None = None) -> Model:
+    """A Model of an nn.Module, of an object with `predict_proba`, of a function to probabilities, or itself.
+
+    Raises InputError where the kind of sample or the number of classes cannot be told.
+    """
+    if isinstance(given, Model):
+        return given
+    first = None if rows is None or len(rows) == 0 else take(rows.x, torch.arange(1))
+    modality = modality or _modality(first)
+    if isinstance(given, nn.Module):
+        if classes is None:
+            with torch.no_grad():
+                device = next((p.device for p in given.parameters()), torch.device("cpu"))
+                out = modality.call(given.eval(), modality.encode(first).to(device))
+            classes = int(out.shape[-1])
+        return Model(given, modality, classes)
+    predict = getattr(given, "predict_proba", given)
+    if not callable(predict):
+        raise InputError(f"a predictor is an nn.Module, a Model or a function, got {type(given).__name__}")
+    as_array = predict is not given
+
+    def probabilities(batch: Batch) -> Tensor:
+        asked = batch.numpy() if as_array and isinstance(batch, Tensor) else batch
+        answer = torch.as_tensor(predict(asked))
+        if answer.ndim != 2 or len(answer) != len(batch):
+            raise InputError(f"a predictor gives (N, K) probabilities, got {tuple(answer.shape)} for {len(batch)} rows")
+        if float(answer.min()) < -1e-4 or float((answer.sum(1) - 1).abs().max()) > 1e-2:
+            raise InputError("a predictor gives probabilities: rows that add up to 1", hint="apply softmax to logits")
+        return answer.detach().cpu().float()
+
+    if classes is None:
+        classes = int(probabilities(first).shape[1])
+    return Model.black_box(probabilities, modality, classes)
+
+
+def _modality(first: Batch | None) -> Modality:
+    if isinstance(first, Tensor) and first.ndim == 4 and first.shape[-1] == first.shape[-2]:
+        return Image(channels=first.shape[1], size=first.shape[-1])
+    if isinstance(first, Tensor) and first.ndim == 2 and first.is_floating_point():
+        return Observation(shape=(first.shape[1],))
+    raise InputError(
+        "only for square images (N, C, H, H) and flat numbers (N, F) can the kind of sample be told from the rows",
+        hint="say what they are: Guard(model, modality=..., classes=...)",
+    )
