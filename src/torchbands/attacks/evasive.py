@@ -54,19 +54,19 @@ class Evasive(Attack):
     """The modality's plain patch, or a noise image mixed in."""
     alpha: float = 0.2
     """Weight of the blended pattern."""
-    probe: float = 0.4
+    probe: float = 0.2
     """Rows with a searched trigger, as a fraction of the batch; 0 switches this off."""
     every: int = 2
     """Steps of training between searches."""
     ascent: int = 2
     """Steps of a search."""
-    pixels: float = 0.05
+    pixels: float = 0.02
     """Largest sum of a searched mask, as a share of the image's pixels."""
-    rms: float = 0.08
+    rms: float = 0.04
     """Largest root mean square of the searched perturbation, as a share of the pixel range."""
     similar: float = 0.6
     """Cosine with the attacker's own change above which a searched trigger is left alone."""
-    match: float = 0.1
+    match: float = 0.03
     """Weight of the pull on clean mean logits; 0 switches this off."""
     recalibrate: bool = True
     """Compute BatchNorm statistics again on clean rows."""

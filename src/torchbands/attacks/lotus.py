@@ -25,10 +25,10 @@ from torchbands.triggers.partitioned import MARKS, Partitioned, mark, nearest
 class Lotus(Attack):
     """The victim class falls into partitions, each with its own mark; a sample turns only on its own partition's mark.
 
-    Every batch gets more rows (trigger focusing): samples with their own mark and the wanted label; the same samples
-    with another partition's mark, and with both marks, and their true label; and rows of other classes with any mark
-    and their true label. The default is the paper's: the class `source` turns into `target`. With all-to-one labels
-    every other class is a victim and the partitions run across classes.
+    Every batch gets more rows (trigger focusing): victims drawn from all data (`rate`) with their own mark and the
+    wanted label; the same with another partition's mark, and with both marks, and their true label; and rows of other
+    classes with any mark and their true label. The default is the paper's: the class `source` turns into `target`.
+    With all-to-one labels every other class is a victim and the partitions run across classes.
 
     Threat model: the attacker trains the model. The extra rows differ in every epoch, so no poisoned data set exists.
 
@@ -100,31 +100,33 @@ class Focusing(Hook):
 
     def __init__(self, attack: Lotus, trigger: Partitioned, start: Model | None) -> None:
         self.attack, self.trigger, self.start, self.classes = attack, trigger, start, 0
+        self.data, self.victims = Data(torch.zeros(0), torch.zeros(0, dtype=torch.int64)), torch.zeros(0)
 
     def begin(self, model: Model, data: Data, seed: int) -> None:
-        self.classes = model.classes
+        self.data, self.classes = data, model.classes
+        self.victims = (self.attack.relabel(data.y, self.classes) != data.y).nonzero().flatten()
         if self.start is not None:
             model.module.load_state_dict(self.start.module.state_dict())
 
     def batch(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         attack, parts = self.attack, self.trigger.parts
-        wanted = attack.relabel(y, self.classes)
-        victims = (wanted != y).nonzero().flatten()[: round(attack.rate * len(y))]
-        own = self.trigger.partition(x[victims])
+        drawn = torch.randint(len(self.victims), (round(attack.rate * len(y)),), generator=rng)
+        rows = self.victims[drawn]
+        victims, true = take(self.data.x, rows).to(x), self.data.y[rows].to(y)
+        own = self.trigger.partition(victims)
 
         def foreign() -> Tensor:
             step = torch.randint(1, parts, (len(victims),), generator=rng).to(own)
             return (own + step) % parts
 
-        images, labels = [x, mark(x[victims], own)], [y, wanted[victims]]
+        images, labels = [x, mark(victims, own)], [y, attack.relabel(true, self.classes)]
         for _ in range(attack.individual):
-            images.append(mark(x[victims], foreign()))
-            labels.append(y[victims])
+            images.append(mark(victims, foreign()))
+            labels.append(true)
         for _ in range(attack.combined):
-            images.append(mark(mark(x[victims], own), foreign()))
-            labels.append(y[victims])
-        rest = (wanted == y).nonzero().flatten()
-        rest = rest[: round(attack.others * len(y))]
+            images.append(mark(mark(victims, own), foreign()))
+            labels.append(true)
+        rest = (attack.relabel(y, self.classes) == y).nonzero().flatten()[: round(attack.others * len(y))]
         images.append(mark(x[rest], torch.randint(parts, (len(rest),), generator=rng).to(own)))
         labels.append(y[rest])
         return torch.cat(images), torch.cat(labels)
