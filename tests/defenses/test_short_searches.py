@@ -109,3 +109,27 @@ def test_rows_are_taken_from_the_preferred_first_and_repeated() -> None:
     assert rows_of(mine, 3, liked).tolist()[0] == 2
     assert len(rows_of(mine, 5)) == 5
     assert (fewer(20, 400, 10), fewer(20, 400, 43), fewer(5, 400, 1000)) == (20, 9, 5)
+
+
+class _NoSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, slope: torch.Tensor) -> torch.Tensor:
+        return slope * torch.nan
+
+
+@pytest.mark.parametrize("detector", SEARCHES[:3], ids=lambda d: d.name)
+def test_a_search_that_leaves_the_finite_numbers_says_so(detector: ModelDetector) -> None:
+    """And does not give a large, harmless size."""
+    task = toy("image", classes=3)
+    model = task.fresh(0)
+    forward = model.module.forward
+    model.module.forward = lambda x: forward(_NoSlope.apply(x))
+    finding = detector.inspect(model, task.load("clean"), seed=0)
+    per = finding.per_class if finding.per_pair is None else finding.per_pair
+    said = model.logits(task.load("clean").x).argmax(1)
+    never = torch.bincount(said, minlength=3) == 0
+    assert never.any() and per[..., never].isnan().all()

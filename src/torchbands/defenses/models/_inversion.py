@@ -106,8 +106,8 @@ class Quick:
 
 
 class Found(NamedTuple):
-    """(T,) smallest size that succeeded, or the last size over the best success share where none did; (T,) best
-    success share; (T,) whether any step succeeded."""
+    """(T,) smallest size that succeeded, or the starting size over the best success share where none did (NaN where the
+    search left the finite numbers); (T,) best success share; (T,) whether any step succeeded."""
 
     size: Tensor
     success: Tensor
@@ -172,7 +172,8 @@ def _search(
     with torch.no_grad():
         for name, p in perturbation.named_parameters():
             p.copy_(torch.where(reached.view(-1, *[1] * (p.ndim - 1)), kept[name], p))
-    size = torch.where(reached, best, start / share.clamp_min(0.5 / n))
+    failed = torch.where(last.isfinite(), start / share.clamp_min(0.5 / n), torch.nan)
+    size = torch.where(reached, best, failed)
     return Found(size.cpu(), share.cpu(), reached.cpu()), start.cpu()
 
 
