@@ -90,3 +90,16 @@ def test_constant_and_infinite_numbers_do_no_harm() -> None:
     pool[3, 2] = torch.inf
     found = compare({"v": pool}, {"v": Kind()})
     assert found is None or found.p == 1.0
+
+
+def test_references_that_lack_a_view_are_not_ranked() -> None:
+    """Their sum has fewer parts, so that any suspect would stand out among them."""
+    rng = torch.Generator().manual_seed(5)
+    pools = {name: torch.randn(31, 5, generator=rng) for name in ("one", "two", "three")}
+    for name in ("two", "three"):
+        pools[name][:20] = torch.nan
+    kinds = dict.fromkeys(pools, Kind())
+    found = compare(pools, kinds)
+    assert found is not None and found.references == 10 and found.p >= 1 / 11
+    whole = compare({name: pool[20:] for name, pool in pools.items()}, kinds)
+    assert whole is not None and whole.references == 10

@@ -88,6 +88,7 @@ class Compared:
         per_view: name -> (m,) the view's number, in standard deviations of the other members.
         cells: name -> (cells,) the suspect's standard scores.
         combined: (m,) sum of the positive parts. p: the suspect's. p_views: each view's own.
+        references: how many are behind p: those that have every view that the suspect has.
     """
 
     per_view: dict[str, Tensor]
@@ -95,6 +96,7 @@ class Compared:
     combined: Tensor
     p: float
     p_views: dict[str, float]
+    references: int
 
 
 def compare(pools: Mapping[str, Tensor], kinds: Mapping[str, Kind]) -> Compared | None:
@@ -119,4 +121,7 @@ def compare(pools: Mapping[str, Tensor], kinds: Mapping[str, Kind]) -> Compared 
     highest = torch.stack([v.nan_to_num(-1e3) for v in per_view.values()]).amax(0)
     combined = torch.where(combined > 0, combined, highest.clamp_max(0))
     p_views = {name: p_value(float(v[-1]), v[:-1][v[:-1].isfinite()]) for name, v in per_view.items()}
-    return Compared(per_view, cells, combined, p_value(float(combined[-1]), combined[:-1]), p_views)
+    # a reference that lacks a view has a smaller sum for no reason of its own: it is not ranked
+    whole = torch.stack([v[:-1].isfinite() for v in per_view.values()]).all(0)
+    p = p_value(float(combined[-1]), combined[:-1][whole])
+    return Compared(per_view, cells, combined, p, p_views, int(whole.sum()))

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from torchbands import __version__
 from torchbands.core.data import Data, take
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
-from torchbands.core.seeding import RowRng
+from torchbands.core.seeding import RowRng, seeded
 from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
 from torchbands.measures.cost import measured
@@ -26,7 +25,7 @@ from torchbands.modalities.image import Image
 
 from .calibrate import Compared, Kind, compare
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
-from .population import VIEW_SEED, WEIGHTS, Population
+from .population import VIEW_SEED, Population
 from .views import Seen, View, look, views_of
 
 #: What no view of this profile looks for.
@@ -90,7 +89,6 @@ def scan(
         verdict = "indicated"
     elif found and not reasons:
         verdict = "unusual"
-    black = () if "gradients" in suspect.capabilities else (_BLACK_BOX,)
     return Outcome(
         subject=subject or Subject("model", type(getattr(suspect, "_module", None) or model).__name__),
         verdict=verdict,
@@ -102,7 +100,7 @@ def scan(
         target=None if strongest.target is None else names[strongest.target],
         pictures=shown.pictures,
         methods=tuple(s.view.name for s in seen if s.finding is not None),
-        not_covered=(*NOT_COVERED[profile], *black),
+        not_covered=(*NOT_COVERED[profile], *_not_searched(seen, suspect)),
         reasons=tuple(reasons),
         profile=profile,
         alpha=alpha,
@@ -114,6 +112,25 @@ def scan(
         version=__version__,
         found=strongest,
     )
+
+
+def _not_searched(seen: Sequence[Seen], suspect: Model) -> tuple[str, ...]:
+    """What the profile looks for and could not look for in this model."""
+    if "gradients" not in suspect.capabilities:
+        return (_BLACK_BOX,)
+    out = []
+    for s in seen:
+        if s.view.says != "trigger":
+            continue
+        if s.finding is None:
+            out.append(f"{s.view.about} ({s.reason})")
+        elif s.finding.per_pair is not None:
+            there = s.finding.per_pair.isfinite()
+            searched = int(there.sum() - there.diagonal().sum())
+            every = suspect.classes * (suspect.classes - 1)
+            if searched < every:
+                out.append(f"{every - searched:,} of {every:,} pairs of classes, which {s.view.name} left out")
+    return tuple(out)
 
 
 @dataclass(frozen=True)
@@ -185,23 +202,23 @@ def _judge(
         none = Answer(None, reason=nothing)
         return _Judged(seen, none, none, _strongest(seen, None), (nothing,), {}, alpha)
     _complete(population, suspect, seen, progress)
-    n, reasons = len(population), []
-    needed = math.ceil(1 / alpha) - 1
-    if n < needed:
-        reasons.append(f"{n} reference models cannot give p <= {alpha:g}: at least {needed} are needed")
+    theirs = {s.view.name: population.numbers(s.view) for s in seen}
     same = _same_architecture(population, suspect)
-    if not same:
-        reasons.append("the reference models have another architecture")
     answers = {
-        says: _compare([s for s in seen if s.view.says == says and (same or says == "trigger")], population)
+        says: _compare([s for s in seen if s.view.says == says and (same or says == "trigger")], theirs)
         for says in ("trigger", "recipe", "evidence")
     }
-    guard = _compare([s for s in seen if s.view.guard], population)
-    if guard is not None and outside(guard, alpha):
+    guard = _compare([s for s in seen if s.view.guard], theirs)
+    reasons = [] if same else ["the reference models have another architecture"]
+    reasons += _unasked(seen, theirs, suspect, answers["trigger"], len(population), alpha)
+    if guard is None:
+        reasons.append("whether the suspect behaves like the reference models on clean rows could not be told")
+    elif outside(guard, alpha):
         reasons.append(
             "the suspect behaves unlike the reference models on clean rows: it was trained by another recipe, "
             "so its trigger costs cannot be compared with theirs"
         )
+    n = len(population)
     return _Judged(
         seen,
         _answer(answers["trigger"], n, "no trigger view could be compared"),
@@ -211,6 +228,44 @@ def _judge(
         answers,
         alpha,
     )
+
+
+def _unasked(
+    seen: Sequence[Seen],
+    theirs: Mapping[str, Tensor | None],
+    suspect: Model,
+    compared: Compared | None,
+    references: int,
+    alpha: float,
+) -> list[str]:
+    """Why p_trigger, or a part of it, could not be asked. What was not asked is no pass."""
+    looked = [s for s in seen if s.view.says == "trigger"]
+    ranked = references if compared is None else compared.references
+    needed, reasons = math.ceil(1 / alpha) - 1, []
+    if ranked < needed:
+        told = f"{ranked} reference models"
+        if ranked < references:
+            told = f"{ranked} of {references} reference models, those that every view could look at,"
+        reasons.append(f"{told} cannot give p <= {alpha:g}: at least {needed} are needed")
+    if compared is None and any(s.finding is not None for s in looked):
+        reasons.append("no trigger view could be compared with the reference models")
+    lacking = [s.view.name for s in looked if _lacks(s, theirs[s.view.name], suspect)]
+    if lacking and compared is not None:
+        reasons.append(f"{', '.join(lacking)} gave no finite number where every reference model has one")
+    return reasons
+
+
+def _lacks(s: Seen, theirs: Tensor | None, suspect: Model) -> bool:
+    """Whether a view has fewer finite numbers of the suspect than of any reference. A view that needs what a black box
+    does not give declines openly, and lacks nothing."""
+    if theirs is None:
+        return False
+    mine = s.numbers()
+    if mine is None:
+        return "gradients" in suspect.capabilities
+    counts = theirs.flatten(1).isfinite().sum(1)
+    counts = counts[counts > 0]
+    return len(counts) > 0 and int(mine.isfinite().sum()) < int(counts.min())
 
 
 def outside(guard: Compared, alpha: float) -> bool:
@@ -224,17 +279,17 @@ def outside(guard: Compared, alpha: float) -> bool:
 def _answer(compared: Compared | None, n: int, reason: str) -> Answer:
     if compared is None:
         return Answer(None, references=n, reason=reason)
-    return Answer(compared.p, float(compared.combined[-1]), n)
+    return Answer(compared.p, float(compared.combined[-1]), compared.references)
 
 
-def _compare(seen: Sequence[Seen], population: Population) -> Compared | None:
+def _compare(seen: Sequence[Seen], theirs: Mapping[str, Tensor | None]) -> Compared | None:
     pools: dict[str, Tensor] = {}
     kinds: dict[str, Kind] = {}
     for s in seen:
-        mine, theirs = s.numbers(), population.numbers(s.view)
-        if mine is None or theirs is None or theirs.shape[1:] != mine.shape:
+        mine, known = s.numbers(), theirs[s.view.name]
+        if mine is None or known is None or known.shape[1:] != mine.shape:
             continue
-        pools[s.view.name], kinds[s.view.name] = torch.cat([theirs, mine[None]]), s.view.kind
+        pools[s.view.name], kinds[s.view.name] = torch.cat([known, mine[None]]), s.view.kind
     return compare(pools, kinds) if pools else None
 
 
@@ -243,23 +298,26 @@ def _complete(population: Population, suspect: Model, seen: Sequence[Seen], prog
     views: list[View] = [s.view for s in seen if s.finding is not None]
     if population.has(views):
         return
-    if "weights" not in suspect.capabilities:
-        fresh = population.fresh()
-    else:
-        fresh = (lambda: copy.deepcopy(suspect.module)) if _same_architecture(population, suspect) else None
+    fresh, shapes = population.fresh(), population.shapes()
+    with seeded("reference"):
+        fits = fresh is not None and _shapes(fresh()) == shapes
+    if not fits:
+        # the suspect's own module, which might do more than its weights say, only where the card names no network
+        given = "weights" in suspect.capabilities and _shapes(suspect.module) == shapes
+        fresh = (lambda: copy.deepcopy(suspect.module)) if given else None
     if fresh is not None:
         population.complete(fresh, views, progress)
 
 
 def _same_architecture(population: Population, suspect: Model) -> bool:
-    members = population.members()
-    if not members:
+    theirs = population.shapes()
+    if not theirs:
         return False
-    if "weights" not in suspect.capabilities:
-        return True
-    with safe_open(members[0] / WEIGHTS, framework="pt") as file:
-        theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    return theirs == {name: tuple(t.shape) for name, t in suspect.module.state_dict().items()}
+    return "weights" not in suspect.capabilities or _shapes(suspect.module) == theirs
+
+
+def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
 
 
 def _cell(s: Seen, compared: Compared | None) -> Strongest:
@@ -339,11 +397,11 @@ def _suspect(model: Any, data: Any, population: Population | None) -> tuple[Mode
     if isinstance(made, Model):
         if population is not None and made.classes != population.classes:
             raise InputError(f"the model has {made.classes} classes, the references have {population.classes}")
-        return made, clean
+        return _answering(made, clean), clean
     if not isinstance(model, nn.Module):
         raise InputError(f"a suspect is an nn.Module or a Model, got {type(model).__name__}")
     if population is not None:
-        return Model(model, population.modality, population.classes), clean
+        return _answering(Model(model, population.modality, population.classes), clean), clean
     x = take(clean.x, torch.arange(1))
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[-1] != x.shape[-2]:
         raise InputError(
@@ -355,6 +413,16 @@ def _suspect(model: Any, data: Any, population: Population | None) -> tuple[Mode
     return Model(model, Image(channels=x.shape[1], size=x.shape[-1]), classes), clean
 
 
+def _answering(model: Model, clean: Data) -> Model:
+    """The model, if it gives as many answers as it has classes."""
+    said = model.logits(take(clean.x, torch.arange(1))).shape[-1]
+    if said != model.classes:
+        raise InputError(
+            f"the model gives {said} answers for each sample, expected {model.classes}, one for each class"
+        )
+    return model
+
+
 def _data(data: Any) -> Data | None:
     if data is None or isinstance(data, Data):
         return data
@@ -364,5 +432,7 @@ def _data(data: Any) -> Data | None:
 
 
 def _names(given: Sequence[str] | None, population: Population | None, model: Model) -> list[str]:
+    if given and len(given) != model.classes:
+        raise InputError(f"{len(given)} class names were given for {model.classes} classes")
     names = list(given or (population.class_names if population is not None else ()))
     return names if len(names) == model.classes else [str(k) for k in range(model.classes)]

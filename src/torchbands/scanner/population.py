@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -76,8 +77,11 @@ class Population:
                 raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
             modality = build(card["modality"], "modality")
             assert isinstance(modality, Modality)
-            return cls(folder, card, _read_rows(folder, card["rows"]), modality)
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            rows = _read_rows(folder, card["rows"])
+            if len(card["class_names"]) != card["classes"] or not set(rows.y.tolist()) <= set(range(card["classes"])):
+                raise ValueError("the number of classes, their names and the labels of the rows do not fit")
+            return cls(folder, card, rows, modality)
+        except (ValueError, KeyError, TypeError, RuntimeError, RecursionError, OSError, SafetensorError) as error:
             raise BandsError(f"{path} is damaged ({error})", hint="train the references again") from None
 
     def __len__(self) -> int:
@@ -96,7 +100,7 @@ class Population:
         return tuple(self.card["class_names"])
 
     def fresh(self) -> Callable[[], nn.Module] | None:
-        """Builds the references' architecture where the card names a network of torchbands; nothing else is imported."""
+        """Builds the references' architecture where the card names a network of torchbands; imports nothing else."""
         spec = self.card["architecture"]
         if not isinstance(spec, Mapping):
             return None
@@ -104,8 +108,19 @@ class Population:
         assert isinstance(network, Network)
         return lambda: network.build(self.modality, self.classes)
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the references' weights; empty where there are none, or where they are not all alike."""
+        every = [_shapes(member) for member in self.members()]
+        return every[0] if every and all(shapes == every[0] for shapes in every) else {}
+
     def model(self, member: Path, fresh: Callable[[], nn.Module]) -> Model:
-        """A reference as a Model; `fresh` builds its architecture."""
+        """A reference as a Model; `fresh` builds its architecture.
+
+        Raises BandsError where its weights were altered or are damaged.
+        """
+        path = member / WEIGHTS
+        if not path.is_file() or sha256(path) != _card(member)["sha256"]:
+            raise _damaged(member, f"{WEIGHTS} is missing or was altered")
         with seeded("reference"):
             module = fresh()
         module.load_state_dict(load_file(member / WEIGHTS))
@@ -141,7 +156,7 @@ class Population:
 
     def summary(self) -> dict[str, Any]:
         """For a report: how many, of which recipe, how good."""
-        cards = [json.loads((m / CARD).read_text("utf-8")) for m in self.members()]
+        cards = [_card(m) for m in self.members()]
         accuracy = [c["accuracy"] for c in cards]
         return {
             "references": len(cards),
@@ -314,18 +329,47 @@ def _look(model: Model, clean: Data, views: Sequence[View], member: Path) -> Non
     for line in look(model, clean, views, seed=VIEW_SEED):
         numbers = line.numbers()
         seen[line.view.key()] = torch.zeros(0) if numbers is None else numbers.contiguous()
-    temporary = member / f".{SEEN}"
+    temporary = member / f".{os.getpid()}.{SEEN}"  # another scan may be looking at the same references
     save_file(seen, temporary)
     temporary.replace(member / SEEN)
 
 
 def _seen(member: Path) -> dict[str, Tensor]:
     path = member / SEEN
-    return load_file(path) if path.is_file() else {}
+    try:
+        return {key: t.float() for key, t in load_file(path).items()} if path.is_file() else {}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(member, f"{SEEN}: {error}") from None
+
+
+def _card(member: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads((member / CARD).read_text("utf-8"))
+        if not {"accuracy", "seconds", "sha256"} <= set(card):
+            raise ValueError(f"{CARD} is incomplete")
+        return card
+    except (ValueError, TypeError, RecursionError, OSError) as error:
+        raise _damaged(member, str(error)) from None
+
+
+def _shapes(member: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(member / WEIGHTS, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(member, f"{WEIGHTS}: {error}") from None
+
+
+def _damaged(member: Path, why: str) -> BandsError:
+    return BandsError(
+        f"the reference model {member} is damaged ({why})",
+        hint="remove its folder; the command that trained the references makes it again",
+    )
 
 
 def _write_rows(folder: Path, clean: Data) -> dict[str, Any]:
     x = clean.x.bytes if isinstance(clean.x, Pixels) else whole(clean.x)
+    said: dict[str, Any] = {"n": len(clean)}
     tensors = {"y": clean.y.contiguous()}
     if isinstance(x, Tensor):
         as_bytes = (x * 255).round() if x.is_floating_point() else x.float()
@@ -335,8 +379,9 @@ def _write_rows(folder: Path, clean: Data) -> dict[str, Any]:
     else:
         kind = "bytes" if isinstance(x[0], bytes) else "text"
         write_json(folder / f"{ROWS}.json", {kind: [r.hex() if isinstance(r, bytes) else r for r in x]})
+        said["json_sha256"] = sha256(folder / f"{ROWS}.json")
     save_file(tensors, folder / f"{ROWS}.safetensors")
-    return {"n": len(clean), "sha256": sha256(folder / f"{ROWS}.safetensors")}
+    return {**said, "sha256": sha256(folder / f"{ROWS}.safetensors")}
 
 
 def _read_rows(folder: Path, said: Mapping[str, Any]) -> Data:
@@ -347,5 +392,8 @@ def _read_rows(folder: Path, said: Mapping[str, Any]) -> Data:
     if "x" in tensors:
         x: Any = tensors["x"]
         return Data(x.float().div_(255.0) if x.dtype == torch.uint8 else x, tensors["y"])
-    rows = json.loads((folder / f"{ROWS}.json").read_text("utf-8"))
+    path = folder / f"{ROWS}.json"
+    if not path.is_file() or sha256(path) != said.get("json_sha256", sha256(path)):
+        raise BandsError(f"{path} is missing or was altered", hint="train the references again")
+    rows = json.loads(path.read_text("utf-8"))
     return Data(rows["text"] if "text" in rows else [bytes.fromhex(r) for r in rows["bytes"]], tensors["y"])

@@ -1,0 +1,176 @@
+"""What was not asked is no pass: views that cannot be compared, references that are damaged or do not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from torchbands.core.errors import BandsError, InputError
+from torchbands.core.model import Model
+from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
+from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
+from torchbands.scanner.judge import _not_searched, scan
+from torchbands.scanner.population import CARD, MODELS, SEEN, WEIGHTS, Population, references_of
+from torchbands.scanner.views import PROFILES, Seen, View, look
+from torchbands.testing.toys import toy
+
+TASK = toy("image", rows=256)
+TARGET, UNIVERSAL, GUARD = "target-inversion", "universal-perturbation", "clean-behaviour"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return references_of(TASK, tmp_path_factory.mktemp("one") / "refs", n=1, profile="fast").folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """Twenty references: one model, with what views saw of it shaken."""
+    shutil.copytree(trained, tmp_path / "refs")
+    rng = torch.Generator().manual_seed(0)
+    first = tmp_path / "refs" / MODELS / "0000"
+    for i in range(1, 20):
+        member = shutil.copytree(first, first.parent / f"{i:04d}")
+        seen = load_file(member / SEEN)
+        save_file({k: t + 0.1 * torch.randn(t.shape, generator=rng) for k, t in seen.items()}, member / SEEN)
+    return tmp_path / "refs"
+
+
+def _suspect(folder: Path) -> Model:
+    made = Population.load(folder)
+    return made.model(made.members()[0], lambda: TASK.network.build(made.modality, TASK.classes))
+
+
+def _rewrite(folder: Path, view: str, change: object, members: int = 20) -> None:
+    for member in Population.load(folder).members()[-members:]:
+        seen = load_file(member / SEEN)
+        save_file({k: change(t) if k.startswith(view) else t for k, t in seen.items()}, member / SEEN)  # type: ignore[operator]
+
+
+def test_the_population_of_these_tests_gives_a_p(folder: Path) -> None:
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.reasons == () and outcome.trigger.references == 20 and outcome.exit_code() == 0
+
+
+def test_trigger_views_that_cannot_be_compared_are_no_pass(folder: Path) -> None:
+    for view in (TARGET, UNIVERSAL):
+        _rewrite(folder, view, lambda t: torch.full_like(t, torch.nan))
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.trigger.p is None and outcome.verdict == "inconclusive" and outcome.exit_code() == 3
+    assert "no trigger view could be compared" in outcome.sentence()
+
+
+def test_references_that_lack_a_view_are_not_counted(folder: Path) -> None:
+    _rewrite(folder, TARGET, lambda t: torch.full_like(t, torch.nan), members=8)
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.trigger.references == 12 and outcome.exit_code() == 3
+    assert "12 of 20 reference models" in outcome.sentence() and "at least 19" in outcome.sentence()
+
+
+def test_without_its_guard_a_scan_is_inconclusive(folder: Path) -> None:
+    _rewrite(folder, GUARD, lambda t: torch.full_like(t, torch.nan))
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.exit_code() == 3 and "on clean rows could not be told" in outcome.sentence()
+
+
+class _NoSlope(torch.autograd.Function):
+    """Changes nothing forward, and gives gradients that are not finite."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, slope: Tensor) -> Tensor:
+        return slope * torch.nan
+
+
+def test_a_suspect_whose_gradients_are_not_finite_is_inconclusive(folder: Path) -> None:
+    suspect = _suspect(folder).module
+    forward = suspect.forward
+    suspect.forward = lambda x: forward(_NoSlope.apply(x))
+    outcome = scan(suspect, refs=folder, profile="fast")
+    assert outcome.exit_code() == 3 and outcome.reasons
+
+
+def test_later_views_look_at_references_through_the_network_of_the_card(folder: Path) -> None:
+    """Not through the suspect's module, which may do more than its weights say and would bring its plant with it."""
+    suspect = _suspect(folder).module
+    forward = suspect.forward
+    suspect.forward = lambda x: forward(x) + 40 * x[:, 0, :2, :2].mean((1, 2))[:, None] * torch.eye(TASK.classes)[1]
+    for member in Population.load(folder).members():
+        (member / SEEN).unlink()
+    scan(suspect, refs=folder, profile="fast")
+    seen = load_file(folder / MODELS / "0000" / SEEN)
+    made = Population.load(folder)
+    again = look(made.model(made.members()[0], made.fresh()), made.clean, [v for v in PROFILES["fast"] if v.guard])[0]
+    assert torch.allclose(seen[again.view.key()], again.numbers())
+
+
+def test_altered_and_damaged_references_are_named(folder: Path) -> None:
+    members = Population.load(folder).members()
+    weights = bytearray((members[0] / WEIGHTS).read_bytes())
+    weights[-1] ^= 0xFF
+    (members[0] / WEIGHTS).write_bytes(weights)
+    with pytest.raises(BandsError, match="altered"):
+        _suspect(folder)
+    suspect = Model(TASK.network.build(TASK.modality, TASK.classes), TASK.modality, TASK.classes)
+    (members[3] / SEEN).write_bytes(b"half")
+    with pytest.raises(BandsError, match="0003 is damaged"):
+        scan(suspect, refs=folder, profile="fast")
+    shutil.copy(members[4] / SEEN, members[3] / SEEN)
+    (members[5] / CARD).write_text("{}")
+    with pytest.raises(BandsError, match="0005 is damaged"):
+        scan(suspect, refs=folder, profile="fast")
+    (members[5] / WEIGHTS).unlink()
+    with pytest.raises(BandsError, match="0005 is damaged"):
+        scan(suspect, refs=folder, profile="fast")
+
+
+def test_references_of_two_architectures_fit_no_suspect(folder: Path) -> None:
+    suspect = _suspect(folder)
+    save_file({"other": torch.zeros(2)}, folder / MODELS / "0007" / WEIGHTS)
+    outcome = scan(suspect, refs=folder, profile="fast")
+    assert outcome.exit_code() == 3 and "another architecture" in outcome.sentence()
+
+
+def test_text_rows_are_checked_too(tmp_path: Path) -> None:
+    references_of(toy("text", rows=128), tmp_path / "refs", n=1, profile="fast")
+    path = tmp_path / "refs" / "rows.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps({"text": rows["text"][::-1]}))
+    with pytest.raises(BandsError, match="altered"):
+        Population.load(tmp_path / "refs")
+
+
+def test_a_card_whose_classes_do_not_fit_is_damaged(folder: Path) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | {"classes": 2, "class_names": ["a", "b"]}))
+    with pytest.raises(BandsError, match="do not fit"):
+        Population.load(folder)
+
+
+def test_a_module_with_other_classes_and_names_that_do_not_fit_are_refused(folder: Path) -> None:
+    wide = nn.Sequential(nn.Flatten(), nn.LazyLinear(TASK.classes + 3))
+    wide(TASK.load("clean")[:1].x)
+    with pytest.raises(InputError, match="answers for each sample"):
+        scan(wide, refs=folder, profile="fast")
+    with pytest.raises(InputError, match="class names"):
+        scan(_suspect(folder), refs=folder, profile="fast", class_names=("only",))
+
+
+def test_pairs_and_views_that_were_left_out_are_told() -> None:
+    model = TASK.fresh(0)
+    few = View(PairwiseInversion(pairs=5, steps=2), "trigger", "pair by pair")
+    declined = Seen(View(UniversalPerturbation(), "trigger", "the smallest shift"), None, "there is no embedding")
+    told = _not_searched((*look(model, TASK.load("clean"), [few]), declined), model)
+    assert told == (
+        "7 of 12 pairs of classes, which pairwise-inversion left out",
+        "the smallest shift (there is no embedding)",
+    )
