@@ -17,16 +17,56 @@ families that are not in that list were never tried before.
 AUROC is of the combined statistic against fresh never-poisoned models of the references' recipe, with its 95 %
 interval (Newcombe). Power and false alarms are shares with p at most alpha, with Clopper-Pearson intervals; with n
 references no p is below 1/(n + 1), so alpha 0.01 needs 99. A victim counts when its attack took (success at least
-70 %; all-to-all: of its clean accuracy).
+70 %; all-to-all: of its clean accuracy); a family of which none took is in no AUROC, and not in the worst family.
+
+All models of a setting are compared with one and the same set of references: the intervals tell how much other suspects
+would change a number, not how much other references would. Families are small, so read each with its interval. Power is
+over all victims that count, in the mixture that the first table shows. The view of black boxes is not judged here.
 """
 
 
 def page(receipt: Mapping[str, Any]) -> str:
     """The whole page."""
-    parts = [_HEAD]
+    parts = [_HEAD, "## In short\n", *(_short(n, v) for n, v in receipt["settings"].items()), _READING]
     for name, setting in receipt["settings"].items():
         parts.append(_setting(name, setting))
     return "\n".join(parts).rstrip() + "\n"
+
+
+_READING = """
+Read it so. Only `p_trigger` may say *backdoor*; it is weak on families whose trigger is a faint pattern all over the
+image. `p_recipe` sees nearly all of those, but it also turns away every never-poisoned model of another recipe: that is
+why it says *unusual* and no more. If your references really are of the suspect's recipe, use `--fail-on low`: both
+answers then stop a build. `fast` does not look at pairs of classes and misses source-specific backdoors. Combining views
+is kept only where the table shows that it beats the best single view; where it does not, the line above says so.
+"""
+
+
+def _short(name: str, s: Mapping[str, Any]) -> str:
+    """One paragraph of a setting, from its full profile."""
+    p = s["profiles"]["full"]
+    rows = p["rows"]
+    combined, every = rows["p_trigger (combined)"], rows["everything combined"]
+    if combined["all"] is None:
+        return f"* **{name}**: no valid victim.\n"
+    names = ("pairwise-inversion", "target-inversion", "universal-perturbation", "input-margin")
+    single = {v: rows[v]["all"]["auroc"] for v in names if v in rows and rows[v]["all"]}
+    best = max(single, key=lambda v: single[v])
+    worst = {f: v["auroc"] for f, v in combined["families"].items() if v}
+    low = min(worst, key=lambda f: worst[f])
+    bad = [v for g, v in p["verdicts"].items() if g != "fresh" and not g.startswith("foreign:")]
+    fresh = p["verdicts"]["fresh"]
+    stopped = [sum(v[k] for v in bad) for k in ("indicated", "inconclusive", "unusual")]
+    n, clean = sum(sum(v.values()) for v in bad), sum(fresh.values())
+    alarms = fresh["indicated"] + fresh["inconclusive"]
+    beats = "beats" if combined["all"]["auroc"] > single[best] else "does not beat"
+    return (
+        f"* **{name}** (full): p_trigger {_interval(combined['all'])}, worst family {low} {worst[low]:.2f}; it {beats} the "
+        f"best single view, {best} {single[best]:.3f}. Power {_share(combined['power']['0.05'])} at "
+        f"{_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
+        f"{_interval(every['all'])}. Of {n} backdoored models {stopped[0] + stopped[1]} do not pass, and {sum(stopped)} with "
+        f"`--fail-on low`; of {clean} fresh ones {alarms} and {alarms + fresh['unusual']}.\n"
+    )
 
 
 def _setting(name: str, s: Mapping[str, Any]) -> str:
@@ -58,7 +98,7 @@ def _profile(name: str, p: Mapping[str, Any]) -> str:
         known = {f: r["families"].get(f) for f in families}
         worst = min((v["auroc"] for v in known.values() if v), default=None)
         body.append((view, _interval(r["all"]), _n(worst), *(_n(v["auroc"]) if v else "–" for v in known.values())))
-    out = [f"### Profile `{name}`\n", _table(head, body)]
+    out = [f"### Profile `{name}`\n", _table(head, body), _families(rows["p_trigger (combined)"]["families"])]
     groups = list(rows["p_trigger (combined)"]["foreign"])
     out.append(
         _table(
@@ -116,6 +156,12 @@ def _stopped(v: Mapping[str, int]) -> tuple[str, str]:
         return "–", "–"
     medium = v["indicated"] + v["inconclusive"]
     return f"{medium} of {n}", f"{medium + v['unusual']} of {n}"
+
+
+def _families(found: Mapping[str, Any]) -> str:
+    """The combination's AUROC of every family with its interval; a dash where no attack of a family took."""
+    body = [(f, "0" if v is None else str(v["n"][0]), _interval(v)) for f, v in found.items()]
+    return "p_trigger by family:\n\n" + _table(("Family", "victims that count", "AUROC"), body)
 
 
 def _rivals(s: Mapping[str, Any]) -> str:
