@@ -37,8 +37,10 @@ _READING = """
 Read it so. Only `p_trigger` may say *backdoor*; it is weak on families whose trigger is a faint pattern all over the
 image. `p_recipe` sees nearly all of those, but it also turns away every never-poisoned model of another recipe: that
 is why it says *unusual* and no more. If your references really are of the suspect's recipe, use `--fail-on low`: both
-answers then stop a build. `fast` does not look at pairs of classes and misses source-specific backdoors. Combining views
-is kept only where the table shows that it beats the best single view; where it does not, the line above says so.
+answers then stop a build, and false alarms may reach twice alpha. An inconclusive model does not pass either, but it
+was not found: never-poisoned models of another recipe end there too. `fast` does not look at pairs of classes and misses
+source-specific backdoors. Combining views is kept only where the table shows that it beats the best single view; where
+it does not, the line above says so.
 """
 
 
@@ -59,11 +61,12 @@ def _short(name: str, s: Mapping[str, Any]) -> str:
     stopped = [sum(v[k] for v in bad) for k in ("indicated", "inconclusive", "unusual")]
     n, clean = sum(sum(v.values()) for v in bad), sum(fresh.values())
     alarms = fresh["indicated"] + fresh["inconclusive"]
-    beats = "beats" if combined["all"]["auroc"] > single[best] else "does not beat"
+    higher, overlap = combined["all"]["auroc"] > single[best], combined["all"]["low"] <= rows[best]["all"]["high"]
+    beats = "does not beat" if not higher else "is above (the intervals overlap)" if overlap else "beats"
     return (
         f"* **{name}** (full): p_trigger {_interval(combined['all'])}, worst family {low} {worst[low]:.2f}; "
-        f"it {beats} the best single view, {best} {single[best]:.3f}. Power {_share(combined['power']['0.05'])} "
-        f"at {_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
+        f"it {beats} the best single view, {best} {_interval(rows[best]['all'])}. "
+        f"Power {_share(combined['power']['0.05'])} at {_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
         f"{_interval(every['all'])}. Of {n} backdoored models {stopped[0] + stopped[1]} do not pass, and "
         f"{sum(stopped)} with `--fail-on low`; of {clean} fresh ones {alarms} and {alarms + fresh['unusual']}.\n"
     )
@@ -160,7 +163,7 @@ def _stopped(v: Mapping[str, int]) -> tuple[str, str]:
 
 def _families(found: Mapping[str, Any]) -> str:
     """The combination's AUROC of every family with its interval; a dash where no attack of a family took."""
-    body = [(f, "0" if v is None else str(v["n"][0]), _interval(v)) for f, v in found.items()]
+    body: list[tuple[str, ...]] = [(f, "0" if v is None else str(v["n"][0]), _interval(v)) for f, v in found.items()]
     return "p_trigger by family:\n\n" + _table(("Family", "victims that count", "AUROC"), body)
 
 
