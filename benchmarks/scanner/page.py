@@ -38,8 +38,8 @@ Read it so. Only `p_trigger` may say *backdoor*; it is weak on families whose tr
 image. `p_recipe` sees nearly all of those, but it also turns away every never-poisoned model of another recipe: that
 is why it says *unusual* and no more. If your references really are of the suspect's recipe, use `--fail-on low`: both
 answers then stop a build, and false alarms may reach twice alpha. An inconclusive model does not pass either, but it
-was not found: never-poisoned models of another recipe end there too. `fast` does not look at pairs of classes and misses
-source-specific backdoors. Combining views is kept only where the table shows that it beats the best single view; where
+was not found: never-poisoned models of another recipe end there too. `fast` does not look at pairs of classes and
+misses source-specific backdoors. Combining views is kept only where the table shows that it beats the best single view; where
 it does not, the line above says so.
 """
 
@@ -66,7 +66,8 @@ def _short(name: str, s: Mapping[str, Any]) -> str:
     return (
         f"* **{name}** (full): p_trigger {_interval(combined['all'])}, worst family {low} {worst[low]:.2f}; "
         f"it {beats} the best single view, {best} {_interval(rows[best]['all'])}. "
-        f"Power {_share(combined['power']['0.05'])} at {_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
+        f"Power {_share(combined['power']['0.05'])} "
+        f"at {_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
         f"{_interval(every['all'])}. Of {n} backdoored models {stopped[0] + stopped[1]} do not pass, and "
         f"{sum(stopped)} with `--fail-on low`; of {clean} fresh ones {alarms} and {alarms + fresh['unusual']}.\n"
     )
