@@ -39,8 +39,8 @@ image. `p_recipe` sees nearly all of those, but it also turns away every never-p
 is why it says *unusual* and no more. If your references really are of the suspect's recipe, use `--fail-on low`: both
 answers then stop a build, and false alarms may reach twice alpha. An inconclusive model does not pass either, but it
 was not found: never-poisoned models of another recipe end there too. `fast` does not look at pairs of classes and
-misses source-specific backdoors. Combining views is kept only where the table shows that it beats the best single view; where
-it does not, the line above says so.
+misses source-specific backdoors. Combining views is kept only where the table shows that it beats the best single
+view; where it does not, the line above says so.
 """
 
 
