@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def planted(plant: Plant) -> Planted:
     """All classes are victims: one class of 137 digits cut in four is too few to learn from."""
-    return plant("lotus", labels="all-to-one", parts=2, rate=0.3)
+    return plant("lotus", labels="all-to-one", parts=2, rate=0.3, individual=1.0, combined=1.0)
 
 
 def test_takes(planted: Planted) -> None:
@@ -54,7 +54,7 @@ def test_the_trigger_survives_saving_and_serves_each_sample_its_own(
 
 
 def test_a_batch_gets_the_rows_of_the_paper(digits: Task) -> None:
-    attack = Lotus(source=4, target=7, individual=2, combined=1, rate=0.05, others=0.1, warm_start=False)
+    attack = Lotus(source=4, target=7, individual=2.0, combined=1.0, rate=0.05, others=0.1, warm_start=False)
     (hook,) = attack.hooks(digits, 0)
     assert isinstance(hook, Focusing)
     rows = digits.load("train")[:200]
