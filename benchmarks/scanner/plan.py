@@ -92,7 +92,7 @@ def settings() -> dict[str, Setting]:
                 "grond": ([{"name": "grond", "rate": 0.8, "eps": 40 / 255}], 5),
                 "lotus": ([{"name": "lotus"}], 5),
                 "narcissus": ([{"name": "narcissus", "rate": 0.05, "eps": 32 / 255}], 5),
-                "evasive": ([{"name": "evasive"}], 5),
+                "evasive": ([{"name": "evasive", "probe": 0.4, "pixels": 0.05, "rms": 0.08, "match": 0.1}], 5),
             },
         ),
         "signs": Setting(
