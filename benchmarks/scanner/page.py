@@ -40,7 +40,9 @@ is why it says *unusual* and no more. If your references really are of the suspe
 answers then stop a build, and false alarms may reach twice alpha. An inconclusive model does not pass either, but it
 was not found: never-poisoned models of another recipe end there too. `fast` does not look at pairs of classes and
 misses source-specific backdoors. Combining views is kept only where the table shows that it beats the best single
-view; where it does not, the line above says so.
+view; where it does not, the line above says so. On the two-class toys the trigger searches are calibrated, but on
+some of them they find next to nothing: there a pixel or a field turns never-poisoned models too, so that a planted
+trigger is no cheaper than they are by nature.
 """
 
 
@@ -61,11 +63,12 @@ def _short(name: str, s: Mapping[str, Any]) -> str:
     stopped = [sum(v[k] for v in bad) for k in ("indicated", "inconclusive", "unusual")]
     n, clean = sum(sum(v.values()) for v in bad), sum(fresh.values())
     alarms = fresh["indicated"] + fresh["inconclusive"]
-    higher, overlap = combined["all"]["auroc"] > single[best], combined["all"]["low"] <= rows[best]["all"]["high"]
-    beats = "does not beat" if not higher else "is above (the intervals overlap)" if overlap else "beats"
+    gain = p["gain"][best]
+    beats = "beats" if gain["low"] > 0 else "is below" if gain["high"] < 0 else "cannot be told apart from"
     return (
         f"* **{name}** (full): p_trigger {_interval(combined['all'])}, worst family {low} {worst[low]:.2f}; "
-        f"it {beats} the best single view, {best} {_interval(rows[best]['all'])}. "
+        f"it {beats} the best single view, {best} {_interval(rows[best]['all'])} (gain {gain['gain']:+.3f} "
+        f"[{gain['low']:+.2f}, {gain['high']:+.2f}], paired bootstrap). "
         f"Power {_share(combined['power']['0.05'])} "
         f"at {_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
         f"{_interval(every['all'])}. Of {n} backdoored models {stopped[0] + stopped[1]} do not pass, and "

@@ -106,6 +106,24 @@ def auroc_of(found: Scores, bad: Sequence[Suspect], good: Sequence[Suspect]) -> 
     return {"auroc": round(value, 4), "low": round(low, 4), "high": round(high, 4), "n": [len(a), len(b)]}
 
 
+def gain(a: Scores, b: Scores, bad: Sequence[Suspect], good: Sequence[Suspect]) -> dict[str, float] | None:
+    """By how much the AUROC of `a` exceeds that of `b`, with a paired bootstrap over models (95 %, 2,000 draws)."""
+    both = [[s for s in group if s.id in a and s.id in b] for group in (bad, good)]
+    if not all(both):
+        return None
+    rng = torch.Generator().manual_seed(0)
+    wins = []
+    for found in (a, b):
+        x, y = (torch.tensor([found[s.id][0] for s in group]) for group in both)
+        wins.append((x[:, None] > y[None]).float() + 0.5 * (x[:, None] == y[None]).float())
+    difference = wins[0] - wins[1]
+    n, m = difference.shape
+    rows, columns = torch.randint(n, (2000, n), generator=rng), torch.randint(m, (2000, m), generator=rng)
+    drawn = torch.stack([difference[r][:, c].mean() for r, c in zip(rows, columns)])
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
+    return {"gain": round(float(difference.mean()), 4), "low": round(low, 4), "high": round(high, 4)}
+
+
 def rate(found: Scores, suspects: Sequence[Suspect], alpha: float) -> dict[str, Any] | None:
     """Share with p <= alpha, with its 95 % Clopper-Pearson interval."""
     p = [found[s.id][1] for s in suspects if s.id in found]
@@ -147,6 +165,7 @@ def profile_report(zoo: Zoo, profile: str) -> dict[str, Any]:
     groups = ["fresh", *zoo.families, *foreign]
     return {
         "rows": tables,
+        "gain": {v.name: gain(rows["p_trigger (combined)"], rows[v.name], bad, zoo.fresh) for v in trigger},
         "uniform": uniform,
         "p_fresh": sorted(round(v, 4) for v in p),
         "verdicts": {g: _verdicts(zoo.group(lambda x, g=g: x == g), rows, turned) for g in groups},
@@ -164,8 +183,10 @@ def profile_report(zoo: Zoo, profile: str) -> dict[str, Any]:
     }
 
 
-def _uniform(p: Sequence[float]) -> dict[str, float]:
-    """Kolmogorov-Smirnov against the uniform distribution."""
+def _uniform(p: Sequence[float]) -> dict[str, float] | None:
+    """Kolmogorov-Smirnov against the uniform distribution; None where there are no models."""
+    if len(p) < 2:
+        return None
     test = stats.kstest(p, "uniform")
     return {"ks": round(float(test.statistic), 4), "p": round(float(test.pvalue), 4), "n": len(p)}
 

@@ -120,8 +120,8 @@ def mend(
     A repair holds when (1) it loses at most `max_drop` of the accuracy on held-out clean rows; (2) the recovered
     trigger no longer works there, nor do triggers that were searched apart from it and that no repair sees; (3) none of
     them comes back after retuning with a few poisoned samples (`reactivation`); and (4) the scan of the repaired model
-    gives p_trigger above its alpha. Where the scan is inconclusive, (4) is left out and the step says that it was not
-    calibrated. The checks are made in this order, and the first that fails ends the step.
+    gives p_trigger above its alpha. Where the scan is inconclusive for another reason, or gives no p, the step says that
+    it was not calibrated. The checks are made in this order, and the first that fails ends the step.
 
     Args:
         clean: clean labelled rows; 70 % of every class repair, the others judge.
@@ -229,12 +229,12 @@ class _Work:
         p = outcome.trigger.p if outcome.trigger is not None else None
         calibrated = p is not None and outcome.verdict != "inconclusive"
         step = replace(step, p_trigger=p, calibrated=calibrated)
+        if p is not None and p <= outcome.alpha:
+            return replace(step, reason=f"the scan still finds a trigger (p = {p:.3g})")
         if not calibrated or p is None:
             why = "; ".join(outcome.reasons) or "the scan gives no p-value"
             said = f"the triggers no longer work and do not come back; not calibrated: {why}"
             return replace(step, verdict="accepted", reason=said)
-        if p <= outcome.alpha:
-            return replace(step, reason=f"the scan still finds a trigger (p = {p:.3g})")
         said = f"the triggers no longer work and do not come back, and the scan finds none (p = {p:.3g})"
         return replace(step, verdict="accepted", reason=said)
 
