@@ -77,4 +77,4 @@ def test_a_detector_without_a_trigger_is_declined(backdoored: Victim, clean: Dat
 def test_impossible_settings_are_refused() -> None:
     for wrong in ({"share": 0.0}, {"share": 1.5}, {"rounds": 0}):
         with pytest.raises(InputError):
-            Unlearn(**wrong)  # type: ignore[arg-type]
+            Unlearn(**wrong)

@@ -195,11 +195,12 @@ def test_searched_triggers_lead_to_the_target_on_rows_not_searched_with(victim: 
 
 
 def test_a_shift_is_found_where_there_is_one_and_declined_where_there_is_none(victim: Victim, clean: Data) -> None:
-    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    linear = torch.nn.Linear(64, 10)
+    module = torch.nn.Sequential(torch.nn.Flatten(), linear)
     with torch.no_grad():
-        module[1].weight.copy_(0.1 * torch.randn(10, 64, generator=torch.Generator().manual_seed(0)))
-        module[1].weight[4, 8:12] += 5.0  # type: ignore[index]
-        module[1].bias[4] = -8.0  # type: ignore[index]
+        linear.weight.copy_(0.1 * torch.randn(10, 64, generator=torch.Generator().manual_seed(0)))
+        linear.weight[4, 8:12] += 5.0
+        linear.bias[4] = -8.0
     weak = Model(module, victim.model.modality, 10)
     trigger = shift_trigger(weak, clean, Aim(4))
     assert Probe.on("shift", trigger, clean, Aim(4)).success(weak, 4) > 0.8

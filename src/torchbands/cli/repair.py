@@ -159,6 +159,7 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
         print(f"no model was written: {mended.reason}")
         return
     print(f"accepted: {mended.steps[-1].repair}: {mended.reason}")
+    print("the attacker's own trigger is not known: what was tried in its place no longer works")
     print(f"scan it again: {card['open_with']}")
 
 

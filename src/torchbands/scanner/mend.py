@@ -120,8 +120,12 @@ def mend(
     A repair holds when (1) it loses at most `max_drop` of the accuracy on held-out clean rows; (2) the recovered
     trigger no longer works there, nor do triggers that were searched apart from it and that no repair sees; (3) none of
     them comes back after retuning with a few poisoned samples (`reactivation`); and (4) the scan of the repaired model
-    gives p_trigger above its alpha. Where the scan is inconclusive for another reason, or gives no p, the step says that
-    it was not calibrated. The checks are made in this order, and the first that fails ends the step.
+    gives p_trigger above its alpha. Where the scan is inconclusive for another reason, or gives no p, the step says
+    that it was not calibrated. The checks are made in this order, and the first that fails ends the step.
+
+    The attacker's own trigger is known to none of these checks: they use what a search finds in its place. On
+    Fashion-MNIST victims of four attacks, one seed each, thorough unlearning was accepted and brought the true
+    trigger's success from .97 or more to .05 or less; retuning with the true trigger woke a third of one of them (SIG).
 
     Args:
         clean: clean labelled rows; 70 % of every class repair, the others judge.
@@ -200,7 +204,7 @@ class _Work:
             return repair.repair(self.model, self.repairing, seed=self.seed)
         found = self.found
         if repair.rounds > 1:
-            found = (*found, *(t for _, t in _apart(self.model, self.repairing, self.aim, self.seed + 1)))
+            found = (*found, *(t for _, t in _apart(self.model, self.repairing, self.aim, self.seed + 1, 3)))
         return repair.without(
             found, self.model, self.repairing, target=self.aim.target, source=self.aim.source, seed=self.seed
         )
@@ -233,15 +237,15 @@ class _Work:
             return replace(step, reason=f"the scan still finds a trigger (p = {p:.3g})")
         if not calibrated or p is None:
             why = "; ".join(outcome.reasons) or "the scan gives no p-value"
-            said = f"the triggers no longer work and do not come back; not calibrated: {why}"
+            said = f"the triggers that were tried neither work nor come back; not calibrated: {why}"
             return replace(step, verdict="accepted", reason=said)
-        said = f"the triggers no longer work and do not come back, and the scan finds none (p = {p:.3g})"
+        said = f"the triggers that were tried neither work nor come back, and the scan finds none (p = {p:.3g})"
         return replace(step, verdict="accepted", reason=said)
 
 
-def _apart(model: Model, rows: Data, aim: Aim, seed: int) -> list[tuple[str, Trigger]]:
+def _apart(model: Model, rows: Data, aim: Aim, seed: int, count: int = 1) -> list[tuple[str, Trigger]]:
     """Named triggers that are searched from other starts, and with other rows, than the recovered one."""
-    found = [("searched apart", t) for t in search_triggers(model, rows, aim, count=1, seed=seed)]
+    found = [("searched apart", t) for t in search_triggers(model, rows, aim, count=count, seed=seed)]
     with contextlib.suppress(NotApplicable):
         found.append(("shift", shift_trigger(model, rows, aim, seed=seed)))
     return found
