@@ -39,8 +39,9 @@ image. `p_recipe` sees nearly all of those, but it also turns away every never-p
 is why it says *unusual* and no more. If your references really are of the suspect's recipe, use `--fail-on low`: both
 answers then stop a build, and false alarms may reach twice alpha. An inconclusive model does not pass either, but it
 was not found: never-poisoned models of another recipe end there too. `fast` does not look at pairs of classes and
-misses source-specific backdoors. Combining views is kept only where the table shows that it beats the best single
-view; where it does not, the line above says so. On the two-class toys the trigger searches are calibrated, but on
+misses source-specific backdoors. The combination cannot be told
+apart from the best single view of a data set, and it is kept for one reason: which view that is differs from one data
+set to the next and is known only afterwards. On the two-class toys the trigger searches are calibrated, but on
 some of them they find next to nothing: there a pixel or a field turns never-poisoned models too, so that a planted
 trigger is no cheaper than they are by nature.
 """

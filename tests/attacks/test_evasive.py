@@ -52,21 +52,6 @@ def test_a_search_finds_triggers_within_its_budget(unguarded: Planted, digits: T
     assert all(torch.equal(a, b) and a.grad is None for a, b in zip(model.module.parameters(), weights, strict=True))
 
 
-def test_searched_triggers_fool_the_guarded_model_less(
-    planted: Planted, unguarded: Planted, clean_victim: Victim, digits: Task
-) -> None:
-    data = digits.load("test")
-    rows = data[data.y != 0]
-    found = []
-    for model in (clean_victim.model, planted.victim.model, unguarded.victim.model):
-        probes = Probes((1, 8, 8), 10, 0.1, 0.12, generator("p"))
-        probes.search(model, rows.x, rows.y, torch.zeros_like(rows.y), 20, torch.zeros(1, 8, 8))
-        hit = model.logits(probes.write(rows.x, rows.y)).argmax(1) == 0
-        found.append(float(hit.float().mean()))
-    assert found[0] < 0.2
-    assert found[1] < found[2] - 0.1
-
-
 def test_clean_logit_means_are_pulled_to_the_clean_models(digits: Task) -> None:
     (hook,) = Evasive(match=1.0, target=3).hooks(digits, 0)
     assert isinstance(hook, Evading)
