@@ -8,7 +8,6 @@ from attack_planting import Plant, Planted, took
 
 from torchbands.attacks.evasive import Evading, Evasive, class_means
 from torchbands.attacks.probes import Probes
-from torchbands.core.attack import Victim
 from torchbands.core.errors import InputError
 from torchbands.core.seeding import generator
 from torchbands.core.task import Task
