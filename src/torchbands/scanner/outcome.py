@@ -91,7 +91,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "BD-INP-01",
             "suspicious-inputs",
-            "Inputs that a fitted detector finds further from clean ones than chance explains.",
+            "Inputs that a fitted detector finds further from ordinary ones than chance explains.",
             "medium",
             6.0,
             "AML.T0043.004",

@@ -37,7 +37,10 @@ class _Subject:
         return self.outcomes[name]
 
     def useful(self) -> None:
-        """It runs on some toy, and on one of those it does what it is for."""
+        """It runs on some toy, and on one of those it does what it is for. A guard tells recipes apart, not backdoors."""
+        if getattr(self.cls, "guard", False):
+            demand(any(self.run(name).ran for name in self.toys), "runs on no toy")
+            return
         seen = {}
         for name in self.toys:
             outcome = self.run(name)

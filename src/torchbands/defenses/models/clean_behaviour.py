@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from torchbands.core.data import Data
@@ -10,14 +12,23 @@ from torchbands.core.method import method
 from torchbands.core.model import Model
 
 
-@method("clean-behaviour", needs=("logits", "clean:1000"))
+@method(
+    "clean-behaviour",
+    paper="after Guo et al., ICML 2017 (calibration), arXiv:1706.04599",
+    needs=("logits", "clean:1000"),
+)
 class CleanBehaviour(ModelDetector):
     """Numbers that tell one training recipe from another: the guard before any comparison with reference models.
 
     statistics: logit of the accuracy, mean confidence, mean entropy, confidence minus accuracy, and the log of the
     logits' mean standard deviation within a row. The score is the error rate: it says nothing about backdoors, and
     nothing is flagged. Works on black boxes (log-probabilities take the place of logits).
+
+    Deviations from the paper: it is no method of the paper's; the calibration gap is taken over all rows at once.
     """
+
+    #: It tells recipes apart, and is not for finding backdoors.
+    guard: ClassVar[bool] = True
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

@@ -23,6 +23,8 @@ class InputMargin(ModelDetector):
 
     The score is the gap of the largest log margin to the median class. It is to be compared with the same class in
     reference models (`torchbands.scanner`); `mm-bd` is the published detector with its own rule. Needs no data.
+
+    Deviations from the paper: Adam in a fixed number of steps from few starting points, and no test of its own.
     """
 
     inputs: int = 8

@@ -31,6 +31,9 @@ class UniversalPerturbation(ModelDetector):
     blended and warped triggers, for which no small mask exists. In token modalities the perturbation is one vector
     added to the embedding of every real position. The score is the gap of the smallest log norm to the median class;
     no rule of its own flags anything.
+
+    Deviations from the paper: a targeted perturbation per class, grown by gradient steps on all samples at once instead of
+    sample by sample, in L2.
     """
 
     rows: int = 32

@@ -39,7 +39,8 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
 
 def _asked(outcome: Outcome) -> list[str]:
     """The rules that this kind of scan looks into, and any other that was broken."""
-    starts = {"model": ("BD-TRG", "BD-RCP", "BD-FILE"), "data": ("BD-DAT",), "input": ("BD-INP",)}.get(outcome.subject.kind, ())
+    of = {"model": ("BD-TRG", "BD-RCP", "BD-FILE"), "data": ("BD-DAT",), "input": ("BD-INP",)}
+    starts = of.get(outcome.subject.kind, ())
     broken = {a.rule for a in (*outcome.alerts, *outcome.accepted)}
     return [r for r in RULES if r.startswith(starts) or r in broken] + sorted(broken - set(RULES))
 
