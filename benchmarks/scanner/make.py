@@ -150,6 +150,22 @@ def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 
         print(setting.name, "baselines", job.id, flush=True)
 
 
+def controls(store: Path, setting: Setting) -> None:
+    """What a never-poisoned model makes of every victim's trigger: without it, attack success says nothing."""
+    folder = store / setting.name
+    control = zoo.load(folder / "victims" / "fresh-00").model
+    for job in jobs(setting):
+        path = folder / "facts" / f"{job.id}.json"
+        if not path.is_file():
+            continue
+        told = json.loads(path.read_text())
+        if told["backdoored"] and "control_asr" not in told:
+            victim = zoo.load(folder / "victims" / job.id)
+            triggered, wanted = victim.triggered(job.task.load("test", job.seed).sample(1000, "control"))
+            told["control_asr"] = round(float((control.logits(triggered.x).argmax(1) == wanted).float().mean()), 4)
+            write_json(path, told)
+
+
 def run(
     store: Path, names: Sequence[str], stages: Sequence[str], part: int, parts: int, only: Sequence[str] = ()
 ) -> None:
@@ -163,5 +179,7 @@ def run(
             complete(store, known[name], part, parts)
         if "judge" in stages:
             judge(store, known[name], part, parts, only)
+        if "controls" in stages and part == 0:
+            controls(store, known[name])
         if "baselines" in stages:
             baselines(store, known[name], part, parts)

@@ -84,9 +84,17 @@ def _setting(name: str, s: Mapping[str, Any]) -> str:
         f"{c['references']} references (accuracy {c['accuracy'][0]:.3f} to {c['accuracy'][1]:.3f}, "
         f"{c['training_rows']:,} training rows, {c['seconds']:.0f} s of training in all).\n",
         _table(
-            ("Models", "n", "attack took", "accuracy", "attack success", "worst"),
+            ("Models", "n", "attack took", "accuracy", "attack success", "worst", "control"),
             [
-                (g, str(m["models"]), str(m["valid"]), _n(m["ca"]), _n(m["asr"]), _n(m["asr_worst"]))
+                (
+                    g,
+                    str(m["models"]),
+                    str(m["valid"]),
+                    _n(m["ca"]),
+                    _n(m["asr"]),
+                    _n(m["asr_worst"]),
+                    _n(m["control_asr"]),
+                )
                 for g, m in s["members"].items()
             ],
         ),

@@ -24,6 +24,8 @@ from torchbands.scanner.views import PROFILES, View
 
 #: A victim counts from this attack success on (all-to-all: this share of the clean accuracy).
 VALID = 0.7
+#: And by this much more than a never-poisoned model obeys the same trigger.
+LIFT = 0.5
 ALPHAS = (0.05, 0.01)
 
 
@@ -41,7 +43,8 @@ class Suspect:
         if not self.facts["backdoored"]:
             return True
         wanted = VALID * (self.facts["ca"] if self.group == "all-to-all" else 1.0)
-        return self.facts["asr"] is not None and self.facts["asr"] >= wanted
+        asr, control = self.facts["asr"], self.facts.get("control_asr", 0.0)
+        return asr is not None and asr >= wanted and asr - control >= LIFT
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,7 @@ def members(zoo: Zoo) -> dict[str, Any]:
             "ca": round(statistics.mean(s.facts["ca"] for s in mine), 4),
             "asr": round(statistics.mean(asr), 4) if asr else None,
             "asr_worst": round(min(asr), 4) if asr else None,
+            "control_asr": round(statistics.mean(s.facts.get("control_asr", 0.0) for s in mine), 4) if asr else None,
         }
     return out
 

@@ -37,7 +37,7 @@ class _Subject:
         return self.outcomes[name]
 
     def useful(self) -> None:
-        """It runs on some toy, and on one of those it does what it is for. A guard tells recipes apart, not backdoors."""
+        """It runs on some toy, and on one of those it does what it is for; a guard only has to run."""
         if getattr(self.cls, "guard", False):
             demand(any(self.run(name).ran for name in self.toys), "runs on no toy")
             return
@@ -85,7 +85,8 @@ def contract_cases(
         tasks: names of toys; None takes one of every modality.
 
     A method whose published settings are too slow for a toy may name others for the contract alone:
-    `contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}`.
+    `contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}`. A data filter for rare poison may name the poisoned
+    share of the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`.
     """
     classes = listing() if methods is None else [_class(m) for m in methods]
     return [case for cls in classes for case in _Subject(cls, tasks or MODALITIES).cases()]

@@ -70,7 +70,8 @@ def run_model(made: ModelDetector, name: str, twice: bool) -> Outcome:
 
 
 def run_filter(made: DataFilter, name: str, twice: bool) -> Outcome:
-    planted, (truth, blind) = victim(name, "badnets"), training_data(name, "badnets")
+    rate = float(getattr(made, "contract_rate", 0.2))
+    planted, (truth, blind) = victim(name, "badnets", rate), training_data(name, "badnets", rate)
     rows = defender_rows(made, name)
     clean = rows if len(rows) else None
     require(made, planted.model, clean)

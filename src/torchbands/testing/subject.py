@@ -32,17 +32,17 @@ def demand(holds: bool, rule: str) -> None:
 
 
 @lru_cache(maxsize=64)
-def victim(name: str, attack: str) -> Victim:
+def victim(name: str, attack: str, rate: float = 0.2) -> Victim:
     """A toy's victim of a named attack (BadNets on a fifth of the rows, or clean), trained once per process."""
-    made = build({"role": "attack", "name": attack, **({"rate": 0.2} if attack != "clean" else {})})
+    made = build({"role": "attack", "name": attack, **({"rate": rate} if attack != "clean" else {})})
     assert isinstance(made, Attack)
     return made.run(toy(name), 0)
 
 
 @lru_cache(maxsize=16)
-def training_data(name: str, attack: str) -> tuple[Data, Data]:
+def training_data(name: str, attack: str, rate: float = 0.2) -> tuple[Data, Data]:
     """The victim's training rows with the truth, and as a defender sees them."""
-    data = victim(name, attack).training_data()
+    data = victim(name, attack, rate).training_data()
     return data, data.blind()
 
 

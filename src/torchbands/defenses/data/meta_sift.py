@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,8 @@ class MetaSift(DataFilter):
     labels and rare poison are sifted out. A patch on a third of a class is learned within the first epoch: then a pick
     holds more of it than chance. `cross-split` does not rest on that.
     """
+
+    contract_rate: ClassVar[float] = 0.01
 
     sifters: int = 3
     """Independent repetitions."""

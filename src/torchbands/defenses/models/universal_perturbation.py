@@ -32,7 +32,7 @@ class UniversalPerturbation(ModelDetector):
     added to the embedding of every real position. The score is the gap of the smallest log norm to the median class;
     no rule of its own flags anything.
 
-    Deviations from the paper: a targeted perturbation per class, grown by gradient steps on all samples at once instead of
+    Deviations from the paper: a targeted perturbation per class, grown by gradient steps on all samples at once, not
     sample by sample, in L2.
     """
 
