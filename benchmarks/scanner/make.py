@@ -129,6 +129,7 @@ def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 
         most = 10 * each if job.group == "fresh" else 0 if job.group.startswith("foreign") else each
         if counts[job.group] <= most:
             chosen.append(job)
+    chosen.sort(key=lambda job: job.group == "fresh")
     for job in chosen[part::parts]:
         path, home = store / setting.name / "baselines" / f"{job.id}.json", store / setting.name / "victims" / job.id
         if path.is_file() or not home.is_dir():
