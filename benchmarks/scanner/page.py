@@ -16,8 +16,9 @@ families that are not in that list were never tried before.
 
 AUROC is of the combined statistic against fresh never-poisoned models of the references' recipe, with its 95 %
 interval (Newcombe). Power and false alarms are shares with p at most alpha, with Clopper-Pearson intervals; with n
-references no p is below 1/(n + 1), so alpha 0.01 needs 99. A victim counts when its attack took (success at least
-70 %; all-to-all: of its clean accuracy); a family of which none took is in no AUROC, and not in the worst family.
+references no p is below 1/(n + 1), so alpha 0.01 needs 99. A victim counts when its attack took: success at least
+70 % (all-to-all: of its clean accuracy), and 50 points more than a never-poisoned model obeys the same trigger (the
+control, where it was measured); a family of which none took is in no AUROC, and not in the worst family.
 
 All models of a setting are compared with one and the same set of references: the intervals tell how much other suspects
 would change a number, not how much other references would. Families are small, so read each with its interval. Power is

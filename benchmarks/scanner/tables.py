@@ -295,6 +295,7 @@ def members(zoo: Zoo) -> dict[str, Any]:
     out = {}
     for group in ["fresh", *zoo.families, *sorted({s.group for s in zoo.suspects if s.group.startswith("foreign:")})]:
         mine = [s for s in zoo.suspects if s.group == group]
+        control = [s.facts["control_asr"] for s in mine if "control_asr" in s.facts]
         asr = [s.facts["asr"] for s in mine if s.facts["asr"] is not None and s.facts["backdoored"]]
         out[group] = {
             "models": len(mine),
@@ -302,7 +303,7 @@ def members(zoo: Zoo) -> dict[str, Any]:
             "ca": round(statistics.mean(s.facts["ca"] for s in mine), 4),
             "asr": round(statistics.mean(asr), 4) if asr else None,
             "asr_worst": round(min(asr), 4) if asr else None,
-            "control_asr": round(statistics.mean(s.facts.get("control_asr", 0.0) for s in mine), 4) if asr else None,
+            "control_asr": round(statistics.mean(control), 4) if asr and control else None,
         }
     return out
 
