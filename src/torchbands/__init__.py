@@ -33,9 +33,12 @@ _WHERE = {
     "core.seeding": ("RowRng", "generator", "seed_of"),
     "core.task": ("Hook", "Learner", "Network", "Task"),
     "core.trigger": ("Trigger",),
+    "scanner.dataset": ("scan_data",),
+    "scanner.guard": ("Guard", "Judged"),
     "scanner.judge": ("scan",),
     "scanner.outcome": ("Alert", "Outcome"),
     "scanner.population": ("Population", "references_of", "train_references"),
+    "scanner.rows": ("Rows", "read_rows"),
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = ["__version__", *sorted(_NAMES)]

@@ -72,7 +72,7 @@ def test_every_row_is_in_the_tables(scanned: tuple[Outcome, Path], poisoned: tup
 
 def test_the_outcome_explains_itself(scanned: tuple[Outcome, Path]) -> None:
     outcome, _ = scanned
-    assert outcome.methods == ("activation-clustering", "spectral-signatures", "meta-sift", "cross-split")
+    assert outcome.methods == ("activation-clustering", "spectral-signatures", "cross-split")
     assert [line.view for line in outcome.ledger] == list(outcome.methods)
     assert len(outcome.pictures) == 12 and all("<img" in p.html for p in outcome.pictures)
     made = outcome.to_json()
@@ -136,7 +136,7 @@ def test_rank_by_hand() -> None:
     foreign[:10] = True
     classes = {"0": {"index": 20.0}, "1": {"index": 3.0}}
     split = Suspicion(scores, foreign, {"classes": classes, "cutoff": 10.0})
-    ranking = rank(y, {"cross-split": split, "meta-sift": Suspicion(-scores)}, 0.02)
+    ranking = rank(y, {"cross-split": split}, 0.02)
     assert ranking.split == (0,)
     assert bool(ranking.flagged[:10].all()) and int(ranking.flagged[10:100].sum()) == 1  # 2 % of 90 rows
     assert int(ranking.flagged[100:].sum()) == 1  # 2 % of 50 rows

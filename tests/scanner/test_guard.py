@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from torchbands.cli.tree import run
 from torchbands.core.attack import Attack, Victim
-from torchbands.core.data import Data
+from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.registry import build
 from torchbands.scanner.guard import Guard, discoveries
 from torchbands.scanner.inputs import judge_inputs, table
 from torchbands.scanner.rows import Rows
 from torchbands.testing import toy
+from torchbands.zoo import victims
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +218,28 @@ def test_an_outcome_of_inputs(planted: Victim, halves: tuple[Data, Data]) -> Non
     quiet, _ = judge_inputs(guard, rows(halves[1]))
     assert quiet.verdict == "none" and quiet.exit_code() == 0
     assert "<img" in quiet.pictures[0].html and json.dumps(quiet.to_json())
+
+
+def test_the_command_line_fits_checks_and_ends_with_a_code(
+    planted: Victim, halves: tuple[Data, Data], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victims.save(planted, tmp_path / "v")
+    out = str(tmp_path / "g")
+    spec = json.dumps(planted.task.spec())
+    assert run(["guard", "fit", str(tmp_path / "v"), "--data", spec, "-o", out, "--alpha", "0.1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["detector"] == "badexpert" and told["calibrated_on"] == 230
+    triggered, _ = planted.triggered(halves[1])
+    for name, data, code in (("plain", halves[1], 0), ("triggered", triggered, 1)):
+        held = tmp_path / f"{name}.npz"
+        np.savez(held, x=whole(data.x).numpy(), y=data.y.numpy())
+        table_to = tmp_path / f"{name}.csv"
+        assert run(["guard", "check", out, str(held), "-o", str(table_to)]) == code
+        assert len(table_to.read_text().splitlines()) == len(data) + 1
+        capsys.readouterr()
+    assert run(["guard", "check", out, str(tmp_path / "plain.npz"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["subject"]["kind"] == "input"
+    other = tmp_path / "other.npz"
+    np.savez(other, x=np.zeros((30, 3, 5, 5), np.uint8), y=np.arange(30) % 3)
+    with pytest.raises(InputError, match="holds images of size 5, but 8 was asked for"):
+        run(["guard", "check", out, str(other)])

@@ -17,7 +17,6 @@ from torchbands.core.model import Model
 from torchbands.core.task import Progress
 from torchbands.defenses.data.activation_clustering import ActivationClustering
 from torchbands.defenses.data.cross_split import CrossSplit
-from torchbands.defenses.data.meta_sift import MetaSift
 from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.defenses.data.statistical_contamination import StatisticalContamination
 from torchbands.measures.cost import measured
@@ -45,7 +44,6 @@ _ABOUT = {
     "activation-clustering": "two clusters of unequal size in a class's features",
     "spectral-signatures": "place on the leading direction of a class's features, on the side of its long tail",
     "statistical-contamination": "a class better explained by two groups, beside trusted rows",
-    "meta-sift": "weight in a training that leaves out what the rest does not predict; not part of the ranking",
     "cross-split": "a class's two parts know nothing of each other",
 }
 
@@ -74,7 +72,7 @@ def scan_data(
         model: trained on these rows, with features; one is trained where there is none.
         clean: trusted rows, where there are some: SCAn then looks too.
         false_alarms: share of benign rows that may be flagged.
-        profile: "full"; "fast" leaves META-SIFT out.
+        profile: "fast" or "full": the same filters today, as `meta-sift` ranks learned poison as the most ordinary.
         folder: where `scores.csv`, `cleaned.csv` and `cleaned.txt` (the rows that are not flagged) are written.
 
     Raises InputError for settings out of range, or a model that does not take these rows.
@@ -160,8 +158,6 @@ def _filters(profile: str, clean: Data | None) -> list[DataFilter]:
     made: list[DataFilter] = [ActivationClustering(), SpectralSignatures(rule="oriented")]
     if clean is not None:
         made.append(StatisticalContamination())
-    if profile == "full":
-        made.append(MetaSift())
     # without the crossing nothing tells which part of a halved class is the poison: it is done in both profiles
     return [*made, CrossSplit()]
 

@@ -12,8 +12,6 @@ from torchbands.core.defense import Suspicion
 
 #: Its classes' indices decide which classes are split; its scores rank their rows.
 DECIDES = "cross-split"
-#: Not part of the combined rank: on data where a trigger is learned early it ranks poison as the most ordinary.
-LEFT_OUT = frozenset({"meta-sift"})
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def rank(y: Tensor, found: Mapping[str, Suspicion], false_alarms: float) -> Rank
     index = {int(c): float(v["index"]) for c, v in classes.items()}
     foreign = decides.flagged
     split = sorted((c for c in index if bool(foreign[y == c].any())), key=lambda c: -index[c])
-    voices = [s.scores for name, s in found.items() if name not in LEFT_OUT]
+    voices = [s.scores for s in found.values()]
     combined, p = torch.zeros(len(y)), torch.ones(len(y))
     cutoff = float(decides.evidence["cutoff"])
     for label in y.unique().tolist():

@@ -51,8 +51,9 @@ class CrossSplit(DataFilter):
     more different classes, as relabelled rows are; else the smaller one.
 
     A row's score is its class's index times its place on the axis from the natural part (0) to the foreign one (1).
-    No rate, no trusted rows. The cutoffs are the gap between never-poisoned and poisoned classes of a few
-    Fashion-MNIST data sets: they are measured, not derived.
+    No rate, no trusted rows. The cutoffs are measured, not derived: on Fashion-MNIST (10,000 rows), MNIST and digits
+    the index of unpoisoned classes reached 12.6, that of classes with a learned backdoor began at 21, 32 and 11.5. What
+    the model did not learn (SIG and WaNet there, 30 rows of BadNets among 10,000) is not found.
 
     Deviations from the paper: everything but the insight.
 
@@ -69,8 +70,8 @@ class CrossSplit(DataFilter):
     """Steps that it takes at least, by more epochs where there are few rows."""
     cutoff: float = 15.0
     """Index above which a class is contaminated."""
-    separation_cutoff: float = 5.0
-    """The same without crossing."""
+    separation_cutoff: float = 6.0
+    """The same without crossing, which tells less: unpoisoned classes reach 5.7, rare poison may lie at 5.2."""
     known: float = 0.2
     """By how much the shares of the parts that the other network knows must differ to tell which one is foreign."""
     least: float = 0.25
