@@ -93,7 +93,7 @@ def scan_data(
     }
     if reasons := _too_few(rows):
         return Outcome(subject, "inconclusive", reasons=reasons, **base)
-    filters = _filters(profile, clean)
+    filters = _filters(clean)
     with measured() as cost:
         model, said = model_for(rows, model, seed, lambda at, of, what: tell(0, len(filters) + 1, "training a model"))
         before = model.passes.forward
@@ -154,11 +154,11 @@ def _too_few(rows: Rows) -> tuple[str, ...]:
     return (f"{judged} class has {FEWEST_IN_CLASS} rows or more, two are needed",) if judged < 2 else ()
 
 
-def _filters(profile: str, clean: Data | None) -> list[DataFilter]:
+def _filters(clean: Data | None) -> list[DataFilter]:
     made: list[DataFilter] = [ActivationClustering(), SpectralSignatures(rule="oriented")]
     if clean is not None:
         made.append(StatisticalContamination())
-    # without the crossing nothing tells which part of a halved class is the poison: it is done in both profiles
+    # without the crossing nothing tells which part of a halved class is the poison
     return [*made, CrossSplit()]
 
 

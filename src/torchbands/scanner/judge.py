@@ -28,20 +28,13 @@ from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, S
 from .population import VIEW_SEED, Population
 from .views import Seen, View, look, views_of
 
+_NO_VIEW = (
+    "triggers that compute something of the sample (sample-specific)",
+    "backdoors in code, in the tokenizer or in pre-processing",
+    "attackers who trained against these searches",
+)
 #: What no view of this profile looks for.
-NOT_COVERED = {
-    "fast": (
-        "triggers that work from one source class only",
-        "triggers that compute something of the sample (sample-specific)",
-        "backdoors in code, in the tokenizer or in pre-processing",
-        "attackers who trained against these searches",
-    ),
-    "full": (
-        "triggers that compute something of the sample (sample-specific)",
-        "backdoors in code, in the tokenizer or in pre-processing",
-        "attackers who trained against these searches",
-    ),
-}
+NOT_COVERED = {"fast": ("triggers that work from one source class only", *_NO_VIEW), "full": _NO_VIEW}
 _BLACK_BOX = "everything that needs gradients: only predictions were given"
 
 

@@ -71,7 +71,7 @@ _RECIPE = (
     View(BatchNormMismatch(), "evidence", "running statistics against those of clean rows", Kind(2, False, "top5")),
 )
 
-#: What each profile looks with. `fast` takes a fifth of the passes of `full` and leaves out pairs of classes.
+#: What each profile looks with. `fast` takes fewer samples and steps than `full` and leaves out pairs of classes.
 PROFILES: dict[str, tuple[View, ...]] = {
     "fast": (
         View(TargetInversion(rows=8, steps=30, lr=0.35), "trigger", _TARGET),

@@ -51,9 +51,9 @@ class CrossSplit(DataFilter):
     more different classes, as relabelled rows are; else the smaller one.
 
     A row's score is its class's index times its place on the axis from the natural part (0) to the foreign one (1).
-    No rate, no trusted rows. The cutoffs are measured, not derived: on Fashion-MNIST (10,000 rows), MNIST and digits
-    the index of unpoisoned classes reached 12.6, that of classes with a learned backdoor began at 21, 32 and 11.5. What
-    the model did not learn (SIG and WaNet there, 30 rows of BadNets among 10,000) is not found.
+    No rate, no trusted rows. The cutoffs are chosen, not derived: they lie between what never-poisoned classes
+    and classes with a learned backdoor showed on Fashion-MNIST and digits. Poison that the model did not learn is not
+    found.
 
     Deviations from the paper: everything but the insight.
 
@@ -71,7 +71,7 @@ class CrossSplit(DataFilter):
     cutoff: float = 15.0
     """Index above which a class is contaminated."""
     separation_cutoff: float = 6.0
-    """The same without crossing, which tells less: unpoisoned classes reach 5.7, rare poison may lie at 5.2."""
+    """The same without crossing, which tells less: rare poison may lie below it."""
     known: float = 0.2
     """By how much the shares of the parts that the other network knows must differ to tell which one is foreign."""
     least: float = 0.25
