@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from .trouble import malformed, shown, unusual
 
 MAGIC = b"PK\x03\x04"
 _EMPTY = b"PK\x05\x06"
+#: What the zip reader raises over a damaged archive: its own error, and what slips through its own parsing.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, OverflowError),
+    *(IndexError, NotImplementedError, RuntimeError),
+)
 
 
 def looks_like(data: bytes | bytearray) -> bool:
@@ -41,7 +47,7 @@ class Archive:
             raise malformed(f"{shown(name)} in the archive has {info.file_size:,} bytes; the most is {most:,}")
         try:
             return self.zip.read(info)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as e:
+        except _DAMAGE as e:
             raise malformed(f"{shown(name)} in the archive is damaged: {shown(str(e), 100)}") from None
 
     def repack(self, to: Path, most: int) -> None:
@@ -73,7 +79,7 @@ def opened(data: bytes | bytearray, limits: Limits) -> Archive:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, UnicodeError) as error:
+    except _DAMAGE as error:
         raise malformed(f"the zip archive is damaged: {shown(str(error), 100)}") from None
     if len(entries) > MAX_ENTRIES:
         raise malformed(f"the zip archive has {len(entries):,} entries; the most is {MAX_ENTRIES:,}")

@@ -35,7 +35,7 @@ def unpack(archive: Path, into: Path) -> None:
                 tar.extractall(into, filter="data")
     except tarfile.FilterError as error:
         raise DataUnavailable(f"{archive.name}: refused, a member would leave its folder: {error}") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, OverflowError, RuntimeError) as error:
         raise DataUnavailable(f"{archive.name}: not a readable archive: {error}") from error
 
 
