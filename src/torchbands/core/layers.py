@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 _CONV = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CHANNEL_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
+#: Layers whose output counts channels on its second axis.
+CHANNELS_FIRST = (*_CONV, *_CHANNEL_NORM)
 
 
 class Gate(NamedTuple):

@@ -39,6 +39,21 @@ class Encoded(NamedTuple):
             None if self.tokens is None else self.tokens[rows],
         )
 
+    def trimmed(self) -> Encoded:
+        """Without the last positions that no row uses: padding costs nothing."""
+        if self.mask is None or len(self.mask) == 0:
+            return self
+        used = self.mask.any(0).nonzero()
+        longest = int(used[-1]) + 1 if len(used) else 1
+        if longest == self.mask.shape[1]:
+            return self
+        tokens = None if self.tokens is None else self.tokens[:, :longest]
+        return Encoded(self.values[:, :longest], self.mask[:, :longest], tokens)
+
+    def lengths(self) -> Tensor | None:
+        """(N,) int64 real positions of each row; None where every position is real."""
+        return None if self.mask is None else self.mask.sum(1)
+
     def to(self, device: torch.device) -> Encoded:
         """The same on a device."""
         return Encoded(

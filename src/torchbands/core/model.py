@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .data import Batch, Column, take
 from .errors import InputError, NotApplicable
-from .layers import Gate, Split, Trace, Unit, gate_hook, trace
+from .layers import CHANNELS_FIRST, Gate, Split, Trace, Unit, gate_hook, trace
 from .modality import Encoded, Modality
 
 #: Images a CPU can take at once before the allocator returns every activation to the system (measured).
@@ -138,21 +138,41 @@ class Model:
         """A raw batch on the model's device."""
         return self.modality.encode(x).to(self.device)
 
-    def run(self, e: Encoded) -> Tensor:
-        """Logits of an encoded (not embedded) batch, with gradients if they are on. Used by training loops."""
-        self.passes.forward += len(e.values)
-        return self.modality.call(self.module, e)
+    def run(self, e: Encoded, *, trim: bool = True) -> Tensor:
+        """Logits of an encoded (not embedded) batch, with gradients if they are on. Used by training loops.
 
-    def _forward(self, e: Encoded) -> Tensor:
+        Args:
+            trim: leave out the last positions that no row uses.
+        """
+        self.passes.forward += len(e.values)
+        return self.modality.call(self.module, e.trimmed() if trim else e)
+
+    def _forward(self, e: Encoded, *, trim: bool = True) -> Tensor:
         dtype = fast_dtype(self.device) if self.precision == "fast" else torch.float32
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            return self.run(e).float()
+            return self.run(e, trim=trim).float()
 
     def _chunks(self, x: Batch | Column) -> Iterator[Batch]:
-        for rows in torch.arange(len(x)).split(self.chunk):
-            part = x if len(x) <= self.chunk and isinstance(x, (Tensor, list)) else take(x, rows)
+        size = self.chunk if not self.modality.discrete else 16 * self.chunk
+        for rows in torch.arange(len(x)).split(size):
+            part = x if len(x) <= size and isinstance(x, (Tensor, list)) else take(x, rows)
             self.modality.check(part)
             yield part
+
+    def _rows(self, x: Batch | Column, read: Callable[[Encoded], Tensor]) -> Tensor:
+        """`read` of every chunk, (N, D) on the CPU in the order of the rows; sequences go through sorted by length."""
+        out: list[Tensor] = []
+        with torch.no_grad():
+            for part in self._chunks(x):
+                e = self.encode(part)
+                lengths = e.lengths()
+                if lengths is None or len(part) <= 1:
+                    out.extend(read(e.at(rows)).cpu() for rows in torch.arange(len(part)).split(self.chunk))
+                    continue
+                order = lengths.argsort(stable=True)
+                made = torch.cat([read(e.at(rows)).cpu() for rows in order.split(self.chunk)])
+                out.append(made[order.cpu().argsort()])
+        return torch.cat(out)
 
     def logits(self, x: Batch | Column) -> Tensor:
         """(N, K) float32 on the CPU, without gradients. A black box gives log-probabilities.
@@ -167,8 +187,7 @@ class Model:
             predict = self._predict
             self.passes.forward += len(x)
             return torch.cat([predict(part).float().clamp_min(1e-12).log() for part in self._chunks(x)])
-        with torch.no_grad():
-            return torch.cat([self._forward(self.encode(part)).cpu() for part in self._chunks(x)])
+        return self._rows(x, self._forward)
 
     def probabilities(self, x: Batch | Column) -> Tensor:
         """(N, K) float32 on the CPU."""
@@ -183,34 +202,38 @@ class Model:
             raise NotApplicable("no linear head was found, so there is no penultimate layer")
         inputs: list[Tensor] = []
         handle = self.module.get_submodule(head).register_forward_pre_hook(
-            lambda _, args: inputs.append(_pooled(args[0].detach().float()).cpu())
+            lambda _, args: inputs.append(_pooled(args[0].detach().float()))
         )
         try:
-            with torch.no_grad():
-                logits = [self._forward(self.encode(part)).cpu() for part in self._chunks(x)]
+            both = self._rows(x, lambda e: torch.cat([self._forward(e), inputs.pop()], 1))
         finally:
             handle.remove()
-        made = Outputs(torch.cat(logits), torch.cat(inputs))
+        made = Outputs(both[:, : self.classes], both[:, self.classes :])
         self._memo = [*self._memo[-3:], (x, self._state(x), made)]
         return made
 
     def features(self, x: Batch | Column, layer: str | None = None) -> Tensor:
-        """(N, D) float32 on the CPU: what enters the linear head, or a layer's output (maps averaged over space)."""
+        """(N, D) float32 on the CPU: what enters the linear head, or a layer's output.
+
+        Maps are averaged over space, sequences over their real positions.
+        """
         if layer is None:
             return self.outputs(x).features
-        last: dict[int, Tensor] = {}  # of each chunk; a layer that is used twice gives its last output
-        at = 0
+        channels_first = isinstance(self._layer(layer), CHANNELS_FIRST)
+        last: list[Tensor] = []  # a layer that is used twice gives its last output
+
+        def read(e: Encoded) -> Tensor:
+            last.clear()
+            self._forward(e)
+            return _pooled(last[-1], e.trimmed().mask, channels_first=channels_first)
+
         handle = self._layer(layer).register_forward_hook(
-            lambda _, args, out: last.update({at: _pooled(_first(out).detach().float()).cpu()})
+            lambda _, args, out: last.append(_first(out).detach().float())
         )
         try:
-            with torch.no_grad():
-                for part in self._chunks(x):
-                    self._forward(self.encode(part))
-                    at += 1
+            return self._rows(x, read)
         finally:
             handle.remove()
-        return torch.cat(list(last.values()))
 
     def _state(self, x: object) -> tuple[int, ...]:
         tensors = [] if self._module is None else [*self._module.parameters(), *self._module.buffers()]
@@ -247,6 +270,8 @@ class Model:
         """(N, K) float32 logits of one embedded batch, differentiable with respect to its values."""
         if e.tokens is None:
             return self._forward(e)
+        e = e.trimmed()
+        assert e.tokens is not None
         handle = self.embedding.register_forward_hook(lambda *_: e.values)
         try:
             return self._forward(Encoded(e.tokens, e.mask))
@@ -341,7 +366,7 @@ class Model:
             caught: list[Tensor] = []
             handle = target.register_forward_hook(lambda _, args, out: caught.append(_first(out)))
             try:
-                self._forward(self.encode(x))
+                self._forward(self.encode(x), trim=False)
             finally:
                 handle.remove()
             return caught[0]
@@ -381,10 +406,15 @@ def _first(out: Any) -> Tensor:
     return tensor
 
 
-def _pooled(h: Tensor) -> Tensor:
-    """(N, D): maps (N, C, H, W) averaged over space, sequences (N, L, D) over positions."""
+def _pooled(h: Tensor, mask: Tensor | None = None, *, channels_first: bool = False) -> Tensor:
+    """(N, D): maps (N, C, H, W) averaged over space, sequences (N, L, D), or (N, D, L), over their real positions."""
     if h.ndim == 4:
         return h.mean((2, 3))
-    if h.ndim == 3:
+    if h.ndim != 3:
+        return h.flatten(1)
+    if channels_first:
+        h = h.transpose(1, 2)
+    if mask is None or mask.shape[1] != h.shape[1]:
         return h.mean(1)
-    return h.flatten(1)
+    real = mask[..., None].to(h)
+    return (h * real).sum(1) / real.sum(1).clamp_min(1)

@@ -55,6 +55,10 @@ class Network(Method):
 
     role: ClassVar[str] = "network"
 
+    def reads(self, modality: Modality) -> Modality:
+        """The modality as this network reads it: one with a tokenizer of its own changes how text is encoded."""
+        return modality
+
     @abstractmethod
     def build(self, modality: Modality, classes: int) -> nn.Module:
         """A freshly initialised module (from torch's global generator, which the caller seeds)."""

@@ -75,7 +75,7 @@ class SGD(Learner):
         with model.training(), seeded("dropout", seed):
             for epoch in range(self.epochs):
                 total = torch.zeros((), device=device)
-                for rows in torch.randperm(len(data), generator=rng).to(device).split(self.batch):
+                for rows in _batches(x, len(data), self.batch, rng, device):
                     for group in optimizer.param_groups:
                         group["lr"] = rates[step]
                     xb, yb = _gather(x, rows), y[rows]
@@ -125,8 +125,9 @@ class SGD(Learner):
         return self.lr
 
     def _optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
-        decayed = [p for p in module.parameters() if p.ndim > 1 or self.decay == "all"]
-        plain = [p for p in module.parameters() if p.ndim <= 1 and self.decay != "all"]
+        learned = [p for p in module.parameters() if p.requires_grad]
+        decayed = [p for p in learned if p.ndim > 1 or self.decay == "all"]
+        plain = [p for p in learned if p.ndim <= 1 and self.decay != "all"]
         groups = [{"params": decayed, "weight_decay": self.weight_decay}, {"params": plain, "weight_decay": 0.0}]
         if self.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=self.lr)
@@ -158,6 +159,22 @@ def _resident(data: Data, device: torch.device, model: Model) -> object:
         model.modality.check(held)
         return held.to(device)
     return data.x
+
+
+#: Sequences are sorted by length within this many batches at a time.
+POOL = 16
+
+
+def _batches(x: object, n: int, size: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
+    """Rows of each step of an epoch, in random order; sequences of like length together, so that little is padding."""
+    order = torch.randperm(n, generator=rng).to(device)
+    lengths = x.lengths() if isinstance(x, Encoded) else None
+    if lengths is None or int(lengths.min()) == int(lengths.max()):
+        return list(order.split(size))
+    sorted_: list[Tensor] = []
+    for pool in order.split(POOL * size):
+        sorted_.extend(pool[lengths[pool].argsort(stable=True)].split(size))
+    return [sorted_[i] for i in torch.randperm(len(sorted_), generator=rng).tolist()]
 
 
 def _gather(x: object, rows: Tensor) -> Any:

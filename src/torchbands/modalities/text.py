@@ -17,7 +17,7 @@ from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
-from torchbands.modalities.tokens import TokenMixture
+from torchbands.modalities.tokens import TokenMixture, padded
 from torchbands.triggers.text import InsertWords
 
 #: Ids that are no word of the vocabulary.
@@ -65,11 +65,8 @@ class Text(Modality):
 
     def encode(self, batch: list[str]) -> Encoded:
         known = _ids(self.vocabulary)
-        ids = torch.zeros(len(batch), self.length, dtype=torch.int64)
-        for i, text in enumerate(batch):
-            row = [known.get(w, UNKNOWN) for w in words_of(text)[: self.length]]
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-        return Encoded(ids, ids != PAD)
+        rows = [[known.get(w, UNKNOWN) for w in words_of(text)[: self.length]] for text in batch]
+        return padded(rows, self.length, PAD)
 
     def call(self, module: nn.Module, e: Encoded) -> Tensor:
         out: Tensor = module(e.values, e.mask)

@@ -12,6 +12,15 @@ from torchbands.core.model import Model
 from torchbands.core.trigger import Trigger
 
 
+def padded(rows: Sequence[Sequence[int]], length: int, pad: int) -> Encoded:
+    """Rows of token ids, none longer than `length`, as (N, length) int64 ids and a mask."""
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    mask = torch.arange(length)[None] < lengths[:, None]
+    ids = torch.full((len(rows), length), pad, dtype=torch.int64)
+    ids[mask] = torch.tensor([i for row in rows for i in row], dtype=torch.int64)
+    return Encoded(ids, mask)
+
+
 class TokenMixture(Perturbation):
     """Inserted tokens, each a softmax mixture over candidates; some positions of the insertion may be fixed.
 

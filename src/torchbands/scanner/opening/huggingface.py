@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -169,21 +168,13 @@ def _image(told: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Image:
 
 
 def _text(told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str) -> Modality:
-    from .hf_text import TokenizedText, _tokenizer, whole_words
+    from torchbands.modalities.tokenized import tokenized
 
     pad = config.get("pad_token_id")
     pad = pad if isinstance(pad, int) and 0 <= pad < told["tokens"] else 0
     reserved = pad + 1 if config.get("model_type") in ("roberta", "camembert", "xlm-roberta") else 0
     length = max(min(int(told["length"]) - reserved, _LONGEST_TEXT), told["special"] + 2)
-    words = whole_words(_tokenizer(tokenizer, length).get_vocab())
-    return TokenizedText(
-        vocabulary=tuple(words),
-        length=length,
-        digest=hashlib.sha256(tokenizer.encode()).hexdigest(),
-        padding=pad,
-        prefix=told["prefix"],
-        tokenizer=tokenizer,
-    )
+    return tokenized(tokenizer, length=length, padding=pad, prefix=told["prefix"])
 
 
 def _numbers(value: Any) -> list[float] | None:

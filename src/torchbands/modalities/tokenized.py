@@ -1,7 +1,8 @@
-"""Text read by a model's own fast tokenizer: sub-word ids, with the same triggers and distances as plain text."""
+"""Text read by a fast tokenizer: sub-word ids, with the same triggers and distances as plain text."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,12 +15,21 @@ from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.text import Text
-from torchbands.modalities.tokens import TokenMixture
+from torchbands.modalities.tokens import TokenMixture, padded
 from torchbands.triggers.text import InsertWords
+
+#: Texts whose ids are kept, so that each is tokenised once.
+MOST_KNOWN = 200_000
 
 
 @lru_cache(maxsize=4)
-def _tokenizer(text: str, length: int) -> Any:
+def _known(digest: str, length: int) -> dict[str, list[int]]:
+    return {}
+
+
+@lru_cache(maxsize=4)
+def tokenizer_of(text: str, length: int) -> Any:
+    """The tokenizer of a tokenizer.json's text; it cuts at `length` tokens and does not pad."""
     from tokenizers import Tokenizer
 
     made = Tokenizer.from_str(text)
@@ -39,6 +49,18 @@ def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
     return found
 
 
+def tokenized(tokenizer: str, *, length: int, padding: int = 0, prefix: int = 1) -> TokenizedText:
+    """Text as the tokenizer of that tokenizer.json reads it, cut at `length` tokens."""
+    return TokenizedText(
+        vocabulary=tuple(whole_words(tokenizer_of(tokenizer, length).get_vocab())),
+        length=length,
+        digest=hashlib.sha256(tokenizer.encode()).hexdigest(),
+        padding=padding,
+        prefix=prefix,
+        tokenizer=tokenizer,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenizedText(Text):
     """Text as a Hugging Face model reads it: `(ids (N, L) int64, mask (N, L) bool)`."""
@@ -53,17 +75,24 @@ class TokenizedText(Text):
     """The text of tokenizer.json."""
 
     def encode(self, batch: list[str]) -> Encoded:
-        tokenizer = _tokenizer(self.tokenizer, self.length)
-        rows = [e.ids[: self.length] or [self.padding] for e in tokenizer.encode_batch(list(batch))]
-        ids = torch.full((len(batch), self.length), self.padding, dtype=torch.int64)
-        mask = torch.zeros(len(batch), self.length, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-            mask[i, : len(row)] = True
-        return Encoded(ids, mask)
+        known = _known(self.digest, self.length)
+        new = [text for text in dict.fromkeys(batch) if text not in known]
+        if new:
+            if len(known) + len(new) > MOST_KNOWN:
+                known.clear()
+                new = list(dict.fromkeys(batch))
+            tokenizer = tokenizer_of(self.tokenizer, self.length)
+            for text, e in zip(new, tokenizer.encode_batch(new), strict=True):
+                known[text] = e.ids[: self.length] or [self.padding]
+        return padded([known[text] for text in batch], self.length, self.padding)
+
+    @property
+    def size(self) -> int:
+        """How many token ids there are."""
+        return int(tokenizer_of(self.tokenizer, self.length).get_vocab_size())
 
     def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
-        words = whole_words(_tokenizer(self.tokenizer, self.length).get_vocab())
+        words = whole_words(tokenizer_of(self.tokenizer, self.length).get_vocab())
         if not words:
             raise NotApplicable("the tokenizer has no whole words to search in")
         word_of = {number: word for word, number in words.items()}
