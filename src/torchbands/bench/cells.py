@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from torchbands.core.attack import Victim
-from torchbands.core.data import Data
+from torchbands.core.data import Data, whole
 from torchbands.core.defense import (
     DataFilter,
+    FittedDetector,
     InputDetector,
     ModelDetector,
     Repair,
@@ -21,7 +22,7 @@ from torchbands.core.defense import (
     per_row,
     require,
 )
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.metric import Undefined, Value, to_json
 from torchbands.core.model import Model
@@ -29,7 +30,7 @@ from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.measures.cost import Cost, measured
-from torchbands.measures.effectiveness import Effect, auroc, decisions, der, effect, histogram, ranking
+from torchbands.measures.effectiveness import Effect, auroc, decisions, der, effect, histogram, ranking, share
 from torchbands.measures.stealth import measure
 
 #: Test rows of each kind that an input detector is judged on.
@@ -137,7 +138,21 @@ def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
         scores = torch.cat([high, low])
         truth = torch.arange(len(scores)) < len(high)
         metrics |= decisions(scores > fitted.threshold, truth)
+        metrics["ca"] = _served(model, fitted, normal, None, low <= fitted.threshold)
+        metrics["asr"] = _served(model, fitted, asked, wanted, high <= fitted.threshold)
     return _record(metrics, cost, clean, scores=histogram(high, low))
+
+
+def _served(model: Model, fitted: FittedDetector, rows: Data, wanted: Tensor | None, passed: Tensor) -> Value:
+    """How often the model, behind the detector, says the true label, or what the attacker wanted.
+
+    Inputs are mended where the detector mends; else those that did not pass count neither as right nor as obeying.
+    """
+    said = rows.y if wanted is None else wanted
+    try:
+        return share(model.logits(fitted.correct(whole(rows.x))).argmax(1) == said, "rows")
+    except NotApplicable:
+        return share((model.logits(rows.x).argmax(1) == said) & passed, "rows")
 
 
 def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:

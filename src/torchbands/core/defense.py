@@ -76,6 +76,10 @@ class FittedDetector(ABC):
             raise NotApplicable("the paper gives no threshold")
         return self.score(x) > self.threshold
 
+    def correct(self, x: Batch) -> Batch:
+        """Raw samples with what is suspicious taken out of them. For detectors that mend inputs."""
+        raise NotApplicable(f"{type(self).__name__} rejects inputs and mends none")
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything learned besides the model: tensors, and JSON-ready facts. `InputDetector.restore` reads them."""
         raise NotApplicable(f"{type(self).__name__} cannot be saved")
