@@ -10,6 +10,8 @@ from torchbands.core.method import method
 from torchbands.core.modality import Modality
 from torchbands.core.task import Network
 
+from .text_cnn import small
+
 
 class GRU(nn.Module):
     """Embedding, one bidirectional GRU, its largest states over the real tokens, one Linear.
@@ -20,7 +22,7 @@ class GRU(nn.Module):
 
     def __init__(self, tokens: int, classes: int, dim: int, width: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(tokens, dim, padding_idx=0)
+        self.embedding = small(nn.Embedding(tokens, dim, padding_idx=0))
         self.gru = nn.GRU(dim, width, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * width, classes)
 

@@ -19,11 +19,16 @@ from torchbands.tasks.sources import cache
 from torchbands.tasks.sources.base import SPLITS, DataSet, Progress, silent
 from torchbands.tasks.sources.catalogue import CATALOGUE
 from torchbands.tasks.sources.folder import load_folder
+from torchbands.tasks.sources.language import encoder_files, synonyms
+from torchbands.tasks.sources.rewritten import rewrites
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["classes", "fingerprint", "get", "load", "load_folder", "names", "status"]
+__all__ = [
+    *("classes", "encoder_files", "fingerprint", "get", "load", "load_folder", "load_text", "names", "rewrites"),
+    *("status", "synonyms"),
+]
 
 
 def names() -> list[str]:
@@ -41,7 +46,7 @@ def status(name: str) -> dict[str, Any]:
     dataset = _dataset(name)
     folder = cache.data_folder(name)
     receipt = cache.read_receipt(folder)
-    rows = {split: receipt["arrays"][f"{split}.images"]["shape"][0] for split in SPLITS} if receipt else None
+    rows = {split: receipt["arrays"][f"{split}.labels"]["shape"][0] for split in SPLITS} if receipt else None
     return {
         "name": name,
         "cached": receipt is not None,
@@ -49,6 +54,7 @@ def status(name: str) -> dict[str, Any]:
         "bytes": receipt["bytes"] if receipt else 0,
         "rows": rows,
         "source": receipt["source"] if receipt else None,
+        "kind": dataset.kind,
         "shape": list(dataset.shape),
         "classes": len(dataset.classes),
         "sources": [source.describe() for source in dataset.sources],
@@ -114,6 +120,39 @@ def _load(folder: str, split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
     with safe_open(Path(folder) / cache.DECODED, framework="pt") as tensors:
         return tensors.get_tensor(f"{split}.images"), tensors.get_tensor(f"{split}.labels")
+
+
+def load_text(name: str, part: str) -> tuple[list[str], torch.Tensor]:
+    """One part of a text set, kept in memory for this process: do not write into it.
+
+    Args:
+        name: one of :func:`names` that is text.
+        part: ``"train"``, ``"test"``, or ``"dev"`` where the set has one.
+
+    Returns:
+        The texts, and labels, int64 (N,). Of a part that the set lacks: no texts.
+
+    Raises:
+        UnknownName, DataUnavailable: as :func:`load`.
+    """
+    if _dataset(name).kind != "text":
+        raise UnknownName("text set", name, [n for n in CATALOGUE if CATALOGUE[n].kind == "text"])
+    if part not in (*SPLITS, "dev"):
+        raise UnknownName("part", part, (*SPLITS, "dev"))
+    return _load_text(str(get(name)), part)
+
+
+@functools.lru_cache(maxsize=12)
+def _load_text(folder: str, part: str) -> tuple[list[str], torch.Tensor]:
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(Path(folder) / cache.DECODED, framework="pt") as tensors:
+        if f"{part}.labels" not in tensors.keys():  # noqa: SIM118
+            return [], torch.zeros(0, dtype=torch.int64)
+        data, ends = bytes(tensors.get_tensor(f"{part}.text").numpy()), tensors.get_tensor(f"{part}.ends").tolist()
+        labels = tensors.get_tensor(f"{part}.labels")
+    return [data[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)], labels
 
 
 def _dataset(name: str) -> DataSet:

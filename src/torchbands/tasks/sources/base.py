@@ -14,7 +14,10 @@ Progress = Callable[[int, int | None, str], None]
 """``progress(done, total, what)``: bytes done, bytes in all (None if unknown), and what is being fetched."""
 
 Arrays = dict[str, npt.NDArray[Any]]
-"""``train.images``, ``test.images``: uint8 (N, C, H, W); ``train.labels``, ``test.labels``: int64 (N,)."""
+"""``train.images``, ``test.images``: uint8 (N, C, H, W); ``train.labels``, ``test.labels``: int64 (N,).
+
+Of text, in place of images: ``train.text``: uint8, the UTF-8 bytes of all rows; ``train.ends``: int64 (N,), where each
+row ends in them. A text set may have a ``dev`` part too."""
 
 SPLITS = ("train", "test")
 
@@ -46,11 +49,16 @@ class DataSet:
     name: str
     sources: tuple[Source, ...]
     decode: Callable[[Path], Arrays]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     classes: tuple[str, ...]
     pins: Mapping[str, str]
     """sha256 of the decoded arrays (C order, labels as little-endian int64); the same whatever the source."""
     cite: str
+
+    @property
+    def kind(self) -> str:
+        """"image" or "text"; text has no shape."""
+        return "image" if self.shape else "text"
 
 
 def image_array(images: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

