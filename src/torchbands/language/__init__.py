@@ -1,4 +1,4 @@
-"""Language models: how surprising the words of a text are. An n-gram of our own, or a neural one where it is at hand."""
+"""Language models: how surprising the words of a text are. A trigram of our own, or a neural one at hand."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ class NeuralLM(WordSurprisal):
         fast = AutoTokenizer.from_pretrained(path, local_files_only=True, use_fast=True)
         start = fast.bos_token_id if fast.bos_token_id is not None else fast.eos_token_id
         positions = int(getattr(module.config, "max_position_embeddings", 1024))
-        return cls(module.eval(), fast.backend_tokenizer, int(start or 0), min(positions, 1024))
+        module.train(False)
+        return cls(module, fast.backend_tokenizer, int(start or 0), min(positions, 1024))
 
     @torch.no_grad()
     def flat(self, texts: list[str]) -> tuple[Tensor, Tensor]:
@@ -67,7 +68,9 @@ class NeuralLM(WordSurprisal):
 
     def _tokens(self, words: list[str], offset: int) -> tuple[list[int], list[int]]:
         encoding = self.tokenizer.encode(" ".join(words), add_special_tokens=False)
-        word_at = [i for i, word in enumerate(words) for _ in range(len(word) + 1)]  # a space belongs to the word before
+        word_at = [
+            i for i, word in enumerate(words) for _ in range(len(word) + 1)
+        ]  # a space belongs to the word before
         text = " ".join(words)
         owners = []
         for first, last in encoding.offsets:
@@ -84,7 +87,8 @@ class NeuralLM(WordSurprisal):
         device = next(self.module.parameters()).device
         logits = self.module(input_ids=ids.to(device), attention_mask=mask.long().to(device)).logits[:, :-1].float()
         told = -logits.log_softmax(-1).gather(-1, ids[:, 1:, None].to(device)).squeeze(-1)
-        return told.cpu().double()[mask[:, 1:]]
+        nats: Tensor = told.cpu().double()[mask[:, 1:]]
+        return nats
 
 
 def _batches(windows: list[tuple[list[int], list[int]]]) -> list[list[tuple[list[int], list[int]]]]:
