@@ -25,6 +25,7 @@ from torchbands.core.model import Model
 
 from .effectiveness import auroc
 from .lipschitz import channel_lipschitz, z_scores
+from .text_stealth import text_axis
 
 #: Rows of each kind that the detectors are fitted and judged on.
 ROWS = 500
@@ -45,7 +46,7 @@ def measure(victim: Victim, control: Victim | None) -> dict[str, dict[str, Value
     others = test[order[half : 2 * half]]
     target = test[(test.y == victim.attack.target).nonzero().flatten()[:ROWS]]
     return {
-        "input": input_axis(victim.model, before, after, others),
+        "input": input_axis(victim.model, before, after, others) | text_axis(victim, before, after),
         "feature": {"stealth": Undefined("there is no single target class")}
         if victim.attack.labels == "all-to-all"
         else feature_axis(victim.model, target, after),
