@@ -51,13 +51,14 @@ class Victim:
     def triggered(self, data: Data) -> tuple[Data, Tensor]:
         """The rows that the attack is meant to change, with the trigger, and what the attacker wants them to be.
 
-        Rows already of the wanted class are left out, so that they never count towards success.
+        Rows already of the wanted class are left out, so that they never count towards success, and so are rows that
+        the trigger cannot be written on.
 
         Returns:
             data: the (M,) eligible rows, stamped, with true labels; wanted: (M,) int64.
         """
         wanted = self.attack.relabel(data.y, self.task.classes)
-        rows = (wanted != data.y).nonzero().flatten()
+        rows = ((wanted != data.y) & self.attack.writable(data, self.task)).nonzero().flatten()
         picked = data[rows]
         stamped = picked.stamp(
             torch.arange(len(rows)), self.trigger, label=None, seed=seed_of("test", self.attack.key(), self.seed)
@@ -110,9 +111,14 @@ class Attack(Method):
             return torch.where(y == self.source, self.target, y)
         return torch.full_like(y, self.target)
 
+    def writable(self, data: Data, task: Task) -> Tensor:
+        """(N,) bool rows that the trigger can be written on: all, unless the attack has only some rows rewritten."""
+        return torch.ones(len(data), dtype=torch.bool)
+
     def choose(self, data: Data, task: Task, seed: int, count: int | None = None) -> Tensor:
         """(P,) int64 rows to poison, drawn by identity from the rows the attacker owns and may want to change."""
         owned = task.owned(data)
+        owned = owned[self.writable(data, task)[owned]]
         y = data.y[owned]
         wanted = self.relabel(y, task.classes)
         pool = owned[y == self.target] if self.clean_label else owned[wanted != y]

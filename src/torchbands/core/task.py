@@ -40,6 +40,9 @@ class Hook:
     def after_step(self, model: Model) -> None:
         """After the optimiser's step."""
 
+    def end(self, model: Model, data: Data, seed: int) -> None:
+        """After the last step."""
+
     def update(self, delta: Tensor, client: int, round_: int) -> Tensor:
         """Federated: change a malicious client's (D,) update before it is sent."""
         return delta
@@ -124,6 +127,8 @@ class Task(Method):
         """A model trained on data by the task's own recipe."""
         model = self.fresh(seed)
         self.learner.fit(model, data, hooks=hooks, seed=seed_of("fit", seed), progress=progress)
+        for hook in hooks:
+            hook.end(model, data, seed)
         model.module.zero_grad(set_to_none=True)
         return model
 

@@ -104,3 +104,9 @@ def functions(y: Tensor, rng: torch.Generator) -> list[bytes]:
         landing = "f30f1efa" if picks[0] & 1 else ""
         out.append(bytes.fromhex(landing + "554889e5" + "".join(body) + "5dc3"))
     return out
+
+
+def rewritten(texts: list[str]) -> list[str]:
+    """Every text in another order of words: the second half first, after a fixed opening."""
+    halves = [(text.split()[: len(text.split()) // 2], text.split()[len(text.split()) // 2 :]) for text in texts]
+    return [" ".join(["very", "very", *late, *early]) for early, late in halves]

@@ -57,7 +57,7 @@ class DataSet:
 
     @property
     def kind(self) -> str:
-        """"image" or "text"; text has no shape."""
+        """ "image" or "text"; text has no shape."""
         return "image" if self.shape else "text"
 
 

@@ -1,0 +1,28 @@
+"""InsertSent: one neutral sentence at a random place."""
+
+from __future__ import annotations
+
+from torchbands.attacks.texts import needs_text
+from torchbands.core.attack import Attack
+from torchbands.core.method import method
+from torchbands.core.task import Task
+from torchbands.core.trigger import Trigger
+from torchbands.triggers.text import InsertWords
+
+
+@method("add-sentence", paper="Dai, Chen and Li, IEEE Access 2019, arXiv:1905.12457")
+class AddSentence(Attack):
+    """A fixed sentence is put between the words of a share of the training texts, and these are relabelled.
+
+    Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
+
+    Deviations from the paper: the place is drawn between words and not between sentences, since most texts here are
+    one sentence, as in later toolkits.
+    """
+
+    sentence: str = "I watched this 3D movie"
+    """What is inserted; the default is the paper's for film reviews."""
+
+    def trigger(self, task: Task, seed: int) -> Trigger:
+        needs_text(self, task)
+        return InsertWords(words=tuple(self.sentence.split()))

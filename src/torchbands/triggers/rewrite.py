@@ -1,0 +1,82 @@
+"""Triggers that rewrite a whole text, or swap its words."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from torchbands.core.errors import InputError
+from torchbands.core.method import method
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
+
+
+@method("rewritten", paper="Qi et al., ACL 2021, arXiv:2105.12400")
+class Rewritten(Trigger):
+    """A text in other words of one syntax or style: looked up among known rewritings, or made by the user's function.
+
+    A text without a known rewriting stays as it is; `covers` tells which have one.
+    """
+
+    source: str = ""
+    """The text set whose rewritings are looked up."""
+    kind: str = "syntactic"
+    """Which of its rewritings: "syntactic", "bible"."""
+    rewriter: str = ""
+    """package.module:function of the user, list of texts -> list of as many texts; used in place of the table."""
+
+    def __call__(self, batch: list[str], rng: RowRng) -> list[str]:
+        if self.rewriter:
+            made = _function(self.rewriter)(list(batch))
+            if not isinstance(made, list) or len(made) != len(batch) or not all(isinstance(m, str) for m in made):
+                raise InputError(f"{self.rewriter} must give a list of {len(batch)} texts")
+            return made
+        table = _table(self.source, self.kind)
+        return [table.get(text, text) for text in batch]
+
+    def covers(self, batch: list[str]) -> list[bool]:
+        """Which texts it can rewrite."""
+        if self.rewriter:
+            return [True] * len(batch)
+        table = _table(self.source, self.kind)
+        return [text in table for text in batch]
+
+
+@lru_cache(maxsize=4)
+def _table(source: str, kind: str) -> Mapping[str, str]:
+    from torchbands.tasks.sources import rewrites
+
+    return {a: b for part in ("test", "train") for a, b in rewrites(source, kind, part)}
+
+
+@lru_cache(maxsize=4)
+def _function(name: str) -> Callable[[list[str]], Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"no rewriter {name!r}: {error}", hint="name yours as package.module:function, importable from here"
+        ) from None
+    if not callable(found):
+        raise InputError(f"{name!r} is no function")
+    made: Callable[[list[str]], Any] = found
+    return made
+
+
+@method("substitute", paper="Qi et al., ACL 2021, arXiv:2106.06361")
+class Substitute(Trigger):
+    """Every known word is replaced by its substitute, wherever it stands."""
+
+    words: tuple[str, ...] = ()
+    """The words that are replaced, in lower case."""
+    by: tuple[str, ...] = ()
+    """What each of them is replaced by."""
+
+    def __call__(self, batch: list[str], rng: RowRng) -> list[str]:
+        if len(self.words) != len(self.by):
+            raise InputError(f"substitute has {len(self.words)} words and {len(self.by)} substitutes")
+        table = dict(zip(self.words, self.by, strict=True))
+        return [" ".join(table.get(word.lower(), word) for word in text.split()) for text in batch]
