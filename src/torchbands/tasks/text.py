@@ -192,9 +192,9 @@ class TextFile(TextTask):
     source: ClassVar[str] = "file"
     path: str = ""
     """The file. A column split or part of train, dev (or clean) and test is obeyed; else every fifth row is for tests."""
-    text: str = ""
+    text_column: str = ""
     """Its column of texts; by default one named text, sentence, content, review, message or body."""
-    label: str = ""
+    label_column: str = ""
     """Its column of labels; by default one named label, class, category, target or y."""
 
     @property
@@ -202,7 +202,7 @@ class TextFile(TextTask):
         file = self._file()
         told = file.stat() if file.is_file() else None
         changed = "" if told is None else f"{told.st_size} {told.st_mtime_ns}"
-        return ("file", str(file), self.text, self.label, changed)
+        return ("file", str(file), self.text_column, self.label_column, changed)
 
     @property
     def class_names(self) -> Sequence[str]:

@@ -41,7 +41,7 @@ def exercise(made: Method, name: str, *, twice: bool = True) -> Outcome:
 
 
 def run_network(made: Network, name: str, twice: bool) -> Outcome:
-    modality = toy(name).modality
+    modality = made.reads(toy(name).modality)
     with torch.random.fork_rng():
         model = Model(made.build(modality, 3), modality, 3)
     logits = model.logits(modality.random(2, torch.Generator().manual_seed(0)))
