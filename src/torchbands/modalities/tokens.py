@@ -63,22 +63,33 @@ class TokenMixture(Perturbation):
         self.register_buffer("candidates", candidates)
 
     def forward(self, e: Encoded, which: Tensor) -> Encoded:
+        learned = self.logits.softmax(-1) @ self.table
+        chosen = self.logits.argmax(-1)
+        which = which.to(chosen.device)
+        return self.insert(e, learned[which], chosen[which])
+
+    def insert(self, e: Encoded, learned: Tensor, chosen: Tensor) -> Encoded:
+        """Write an insertion of its own on every row of an embedded batch.
+
+        Args:
+            learned: (N, F, D) embeddings at the F learned positions. chosen: (N, F) int64, the candidates they stand for.
+        """
         if e.tokens is None:
             raise ValueError("a token perturbation takes an embedded batch: use Model.embed")
         n, length, dim = e.values.shape
         slots = len(self.template)
-        words = self.fixed.expand(self.count, slots, dim).clone()
-        words[:, self.free] = self.logits.softmax(-1) @ self.table
-        ids = self.template.expand(self.count, slots).clone()
-        ids[:, self.free] = self.candidates[self.logits.argmax(-1)]
+        words = self.fixed.expand(n, slots, dim).clone()
+        words[:, self.free] = learned.to(words)
+        ids = self.template.expand(n, slots).clone()
+        ids[:, self.free] = self.candidates[chosen]
         at = self._start(e.tokens)[:, None]
         j = torch.arange(length, device=at.device)[None]
         new = (j >= at) & (j < at + slots)
         slot = (j - at).clamp(0, slots - 1)
         kept = torch.where(j < at, j, (j - slots).clamp_min(0))
-        which = which.to(at.device)
-        values = torch.where(new[..., None], words[which[:, None], slot], e.values[torch.arange(n)[:, None], kept])
-        tokens = torch.where(new, ids[which[:, None], slot].clamp_min(1), e.tokens.gather(1, kept))
+        rows = torch.arange(n, device=at.device)[:, None]
+        values = torch.where(new[..., None], words[rows, slot], e.values[rows, kept])
+        tokens = torch.where(new, ids.gather(1, slot).clamp_min(1), e.tokens.gather(1, kept))
         mask = None if e.mask is None else new | e.mask.gather(1, kept)
         return Encoded(values, mask, tokens)
 
@@ -90,5 +101,9 @@ class TokenMixture(Perturbation):
         return (present * (1 + entropy)).sum(-1)
 
     def harden(self, k: int) -> Trigger:
-        chosen: list[int] = self.candidates[self.logits[k].argmax(-1)].tolist()
-        return self._harden(chosen)
+        return self.words(self.logits[k].argmax(-1))
+
+    def words(self, chosen: Tensor) -> Trigger:
+        """The trigger that inserts some (F,) candidates."""
+        ids: list[int] = self.candidates[chosen].tolist()
+        return self._harden(ids)
