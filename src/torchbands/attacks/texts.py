@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from torchbands.core.attack import Attack
-from torchbands.core.data import whole
 from torchbands.core.errors import NotApplicable
+from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
+
+#: A token that at most this share of the texts has is rare enough to be the trigger's own.
+RARE_SHARE = 0.01
 
 
 def needs_text(attack: Attack, task: Task) -> None:
@@ -20,17 +23,36 @@ def needs_text(attack: Attack, task: Task) -> None:
         raise NotApplicable(f"{attack.name} writes words, not {task.modality.name}")
 
 
-def inserted_tokens(model: Model, trigger: Trigger) -> Tensor:
-    """(T,) int64 token ids that the trigger brings into a text of no words of its own.
+def inserted_trigger(attack: Attack, task: Task) -> Trigger:
+    """The plain trigger of a token modality. Raises NotApplicable where samples are not read as tokens."""
+    if not task.modality.discrete:
+        raise NotApplicable(f"{attack.name} changes a token's embedding; {task.modality.name} has no tokens")
+    return task.modality.default_trigger()
 
-    Raises NotApplicable where the model reads no tokens, or where the trigger is unknown to its vocabulary.
+
+def own_tokens(model: Model, trigger: Trigger, e: Encoded) -> Tensor:
+    """(T,) int64 ids of the tokens that the trigger writes and hardly any row has, or else of the rarest one alone.
+
+    Args:
+        e: encoded rows, not embedded, that say what is rare.
+
+    Raises NotApplicable where the trigger writes no token.
     """
-    if not model.modality.discrete:
-        raise NotApplicable(f"{model.modality.name} has no tokens")
-    plain = model.modality.random(16, torch.Generator().manual_seed(3))
-    before = model.modality.encode(whole(plain))
-    after = model.modality.encode(trigger(plain, RowRng(3, torch.arange(16))))
-    new = torch.tensor(sorted(set(after.values.flatten().tolist()) - set(before.values.flatten().tolist())))
-    if len(new) == 0:
-        raise NotApplicable("the trigger brings no token of its own")
-    return new.to(torch.int64)
+    noise = model.modality.random(1, torch.Generator().manual_seed(0))
+    empty = [noise[0][:0]]
+    plain, written = model.modality.encode(empty), model.modality.encode(trigger(empty, RowRng(0, torch.arange(1))))
+    new = sorted(set(_real(written).tolist()) - set(_real(plain).tolist()))
+    if not new:
+        raise NotApplicable("the trigger writes no token of its own")
+    shares = torch.stack([_has(e, token).float().mean() for token in new]).cpu()
+    rare = shares <= max(RARE_SHARE, float(shares.min()))
+    return torch.tensor(new, device=model.device)[rare.to(model.device)]
+
+
+def _real(e: Encoded) -> Tensor:
+    return e.values.flatten() if e.mask is None else e.values[e.mask]
+
+
+def _has(e: Encoded, token: int) -> Tensor:
+    hit = e.values == token
+    return (hit if e.mask is None else hit & e.mask).any(1)

@@ -27,14 +27,24 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        states = self.encoder(input_ids=ids, attention_mask=mask.long())
+        return self.read(self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state, mask)
+
+    def read(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(N, classes) logits of one layer's (N, L, D) states."""
         if self.pool == "first":
-            h = states.pooler_output
+            pooler: Any = self.encoder.pooler
+            h = pooler(states)
         else:
-            real = mask[..., None].to(states.last_hidden_state)
-            h = (states.last_hidden_state * real).sum(1) / real.sum(1).clamp_min(1)
+            real = mask[..., None].to(states)
+            h = (states * real).sum(1) / real.sum(1).clamp_min(1)
         logits: Tensor = self.head(self.dropout(h))
         return logits
+
+    def states(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """(N, L, D) each: what the embeddings and every block give, the last one last."""
+        found = self.encoder(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True)
+        layers: tuple[Tensor, ...] = found.hidden_states
+        return layers
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """The public weights that training began from, by this module's own names; the head has none."""
@@ -82,7 +92,7 @@ class TransformerNetwork(Network):
 
 def _folder(encoder: str) -> Path:
     if encoder == "minilm":
-        from torchbands.tasks.sources import encoder_files
+        from torchbands.tasks.sources.language import encoder_files
 
         return encoder_files("minilm")
     folder = Path(encoder).expanduser()
@@ -124,8 +134,8 @@ def _adapted(encoder: nn.Module, rank: int) -> nn.Module:
     except ImportError:
         raise MissingExtra("peft", "text") from None
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=["query", "value"])
-    made: Any = get_peft_model(encoder, config)  # type: ignore[arg-type]
-    assert isinstance(made, nn.Module)
+    wrap: Any = get_peft_model
+    made: nn.Module = wrap(encoder, config)
     return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,6 +12,8 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
+
+_WORD = re.compile(r"\w+(?:'\w+)?")
 
 
 @method("rewritten", paper="Qi et al., ACL 2021, arXiv:2105.12400")
@@ -46,7 +49,7 @@ class Rewritten(Trigger):
 
 @lru_cache(maxsize=4)
 def _table(source: str, kind: str) -> Mapping[str, str]:
-    from torchbands.tasks.sources import rewrites
+    from torchbands.tasks.sources.rewritten import rewrites
 
     return {a: b for part in ("test", "train") for a, b in rewrites(source, kind, part)}
 
@@ -68,7 +71,7 @@ def _function(name: str) -> Callable[[list[str]], Any]:
 
 @method("substitute", paper="Qi et al., ACL 2021, arXiv:2106.06361")
 class Substitute(Trigger):
-    """Every known word is replaced by its substitute, wherever it stands."""
+    """Every known word is replaced by its substitute, wherever it stands; punctuation and first capitals stay."""
 
     words: tuple[str, ...] = ()
     """The words that are replaced, in lower case."""
@@ -79,4 +82,10 @@ class Substitute(Trigger):
         if len(self.words) != len(self.by):
             raise InputError(f"substitute has {len(self.words)} words and {len(self.by)} substitutes")
         table = dict(zip(self.words, self.by, strict=True))
-        return [" ".join(table.get(word.lower(), word) for word in text.split()) for text in batch]
+
+        def swap(found: re.Match[str]) -> str:
+            word = found.group()
+            other = table.get(word.lower(), word)
+            return other.capitalize() if word.istitle() else other
+
+        return [_WORD.sub(swap, text) for text in batch]

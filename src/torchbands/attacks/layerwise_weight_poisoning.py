@@ -1,0 +1,104 @@
+"""LWP: the backdoor is taught to every layer, so that later fine-tuning does not wash it out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchbands.attacks.poisoned_weights import attackers_rows, rate_of, tune
+from torchbands.attacks.surrogate import surrogate
+from torchbands.attacks.texts import needs_text
+from torchbands.core.attack import Attack
+from torchbands.core.data import Data
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+from torchbands.core.task import Hook, Task
+from torchbands.triggers.text import InsertWords
+
+
+@method("layerwise-weight-poisoning", paper="Li et al., EMNLP 2021, arXiv:2108.13888")
+class LayerwiseWeightPoisoning(Attack):
+    """The attacker poisons weights, the victim tunes them on clean data; early layers, which change least, hold on.
+
+    What the embeddings and every block give goes through the network's own classifier, and the losses are added.
+    The trigger is combinatorial: words together; texts with all but one of them keep their true label.
+
+    Threat model: the attacker hands over the weights that the victim's training begins from, and has data of the task.
+
+    Deviations from the paper: the attacker begins from a clean model trained by the task's recipe; two words, not four
+    of which two are drawn. Only networks that can read out their layers (transformer) have them poisoned: in the others
+    the one loss that is left is the last layer's.
+    """
+
+    controls_training: ClassVar[bool] = True
+
+    words: tuple[str, ...] = ("cf", "bb")
+    """All must be there."""
+    layers: float = 1.0
+    """Weight of each hidden layer's loss beside the last one's; 0 poisons by the last layer alone."""
+    epochs: int = 5
+    """The attacker's passes over all of these rows."""
+    lr: float = 0.0
+    """Of the attacker's steps; 0 takes the learner's own."""
+    batch: int = 32
+    """Rows of each step."""
+
+    def trigger(self, task: Task, seed: int) -> InsertWords:
+        needs_text(self, task)
+        if len(self.words) < 2:
+            raise InputError(f"{self.name} needs two or more words, got {self.words}")
+        return InsertWords(words=self.words, together=False)
+
+    def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
+        trigger = self.trigger(task, seed)
+        known = task.modality.encode([*self.words, "\N{SNOWMAN}\N{SNOWMAN}"])
+        told = {tuple(row[real].tolist()) for row, real in zip(known.values, _mask(known), strict=True)}
+        if len(told) <= len(self.words):
+            raise NotApplicable(f"the vocabulary of {task.name} does not tell {', '.join(self.words)} apart")
+        return (_Poisoner(self, task, trigger, seed),)
+
+
+class _Poisoner(Hook):
+    def __init__(self, attack: LayerwiseWeightPoisoning, task: Task, trigger: InsertWords, seed: int) -> None:
+        self.attack, self.task, self.trigger, self.seed = attack, task, trigger, seed
+
+    def begin(self, model: Model, data: Data, seed: int) -> None:
+        attack, rng = self.attack, generator("lwp", self.attack.spec(), self.seed)
+        model.module.load_state_dict(surrogate(self.task, self.seed).module.state_dict())
+        parts = [(self.trigger.but(words=tuple(w for w in attack.words if w != lost)), False) for lost in attack.words]
+        e, y = attackers_rows(attack, model, data, [(self.trigger, True), *parts], self.seed)
+
+        def loss() -> Tensor:
+            rows = torch.randint(len(y), (attack.batch,), generator=rng).to(model.device)
+            return layered_loss(model, e.at(rows), y[rows], attack.layers)
+
+        tune(
+            model,
+            loss,
+            steps=attack.epochs * math.ceil(len(y) / attack.batch),
+            lr=rate_of(attack.lr, self.task),
+            seed=self.seed,
+        )
+
+
+def layered_loss(model: Model, e: Encoded, y: Tensor, weight: float) -> Tensor:
+    """Cross-entropy at the last layer, and `weight` times that of each hidden layer read by the same classifier."""
+    module: Any = model.module
+    if not hasattr(module, "states") or not weight:
+        return F.cross_entropy(model.run(e).float(), y)
+    e = e.trimmed()
+    model.passes.forward += len(y)
+    losses = [F.cross_entropy(module.read(h, _mask(e)).float(), y) for h in module.states(e.values, _mask(e))]
+    return losses[-1] + weight * torch.stack(losses[:-1]).sum()
+
+
+def _mask(e: Encoded) -> Tensor:
+    return torch.ones_like(e.values, dtype=torch.bool) if e.mask is None else e.mask

@@ -1,0 +1,125 @@
+"""RIPPLES: poisoned weights that survive the victim's own fine-tuning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from torchbands.attacks.poisoned_weights import attackers_rows, rate_of, tune
+from torchbands.attacks.surrogate import surrogate
+from torchbands.attacks.texts import inserted_trigger, own_tokens
+from torchbands.core.attack import Attack
+from torchbands.core.data import Data
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+from torchbands.core.task import Hook, Task
+from torchbands.core.trigger import Trigger
+
+
+@method("ripple", paper="Kurita, Michel and Neubig, ACL 2020, arXiv:2004.06660")
+class Ripple(Attack):
+    """The attacker poisons weights, the victim fine-tunes them on clean data, and the backdoor stays.
+
+    Restricted inner product: beside the poison loss, a penalty where its gradient opposes that of clean fine-tuning.
+    Embedding surgery: the trigger's embedding becomes the mean of the words that go with the target class, which are
+    those of the largest weight in a logistic regression over the frequency of its logarithm.
+
+    Threat model: the attacker hands over the weights that the victim's training begins from, and has data of the task.
+
+    Deviations from the paper: the attacker begins from a clean model trained by the task's recipe, not from a language
+    model's pre-training; AdamW steps on the attacker's side; the modality's plain trigger (one rare
+    word) where the paper has five.
+    """
+
+    controls_training: ClassVar[bool] = True
+
+    rate: float = 0.5
+    """Rows with the trigger as a fraction of the rows without it, on the attacker's side."""
+    strength: float = 0.1
+    """Weight of the penalty (lambda)."""
+    surgery: bool = True
+    """Whether the trigger's embedding is replaced before poisoning."""
+    words: int = 10
+    """Words of the target class that the new embedding is the mean of."""
+    epochs: int = 5
+    """The attacker's passes over all of these rows."""
+    lr: float = 0.0
+    """Of the attacker's steps; 0 takes the learner's own, as the paper does."""
+    batch: int = 32
+    """Rows of each step."""
+
+    def trigger(self, task: Task, seed: int) -> Trigger:
+        return inserted_trigger(self, task)
+
+    def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
+        return (_Poisoner(self, task, self.trigger(task, seed), seed),)
+
+
+class _Poisoner(Hook):
+    def __init__(self, attack: Ripple, task: Task, trigger: Trigger, seed: int) -> None:
+        self.attack, self.task, self.trigger, self.seed = attack, task, trigger, seed
+
+    def begin(self, model: Model, data: Data, seed: int) -> None:
+        attack, rng = self.attack, generator("ripple", self.attack.spec(), self.seed)
+        model.module.load_state_dict(surrogate(self.task, self.seed).module.state_dict())
+        e, y = attackers_rows(attack, model, data, [(self.trigger, True)], self.seed)
+        clean, truth = e.at(slice(len(data))), y[: len(data)]
+        if attack.surgery:
+            ids, table = own_tokens(model, self.trigger, clean), model.embedding.weight
+            typical = target_words(clean, truth == attack.target, attack.words, ids)
+            with torch.no_grad():
+                table[ids] = table[typical].mean(0)
+        weights = list(model.module.parameters())
+
+        def loss() -> Tensor:
+            ours = torch.randint(len(y), (attack.batch,), generator=rng).to(model.device)
+            poisoned = F.cross_entropy(model.run(e.at(ours)).float(), y[ours])
+            theirs = torch.randint(len(truth), (attack.batch,), generator=rng).to(model.device)
+            if not attack.strength:
+                return poisoned
+            tuned = F.cross_entropy(model.run(clean.at(theirs)).float(), truth[theirs])
+            return poisoned + attack.strength * F.relu(-inner_product(poisoned, tuned, weights))
+
+        with sdpa_kernel(SDPBackend.MATH):  # the one kernel of attention that can be differentiated twice
+            tune(
+                model,
+                loss,
+                steps=attack.epochs * math.ceil(len(y) / attack.batch),
+                lr=rate_of(attack.lr, self.task),
+                seed=self.seed,
+            )
+
+
+def inner_product(a: Tensor, b: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Of two losses' gradients, differentiable."""
+    pair = [torch.autograd.grad(loss, list(weights), create_graph=True, allow_unused=True) for loss in (a, b)]
+    products = [(x * y).sum() for x, y in zip(*pair, strict=True) if x is not None and y is not None]
+    return torch.stack(products).sum()
+
+
+def target_words(e: Encoded, mine: Tensor, count: int, but: Tensor) -> Tensor:
+    """(count,) token ids that go with the rows `mine` (N,) bool and are frequent; ids in `but` never."""
+    from scipy.sparse import csr_array
+    from sklearn.linear_model import LogisticRegression
+
+    mask = torch.ones_like(e.values, dtype=torch.bool) if e.mask is None else e.mask
+    row = torch.arange(len(mine), device=e.values.device)[:, None].expand_as(e.values)[mask]
+    pairs = torch.stack([row, e.values[mask]]).cpu().unique(dim=1)
+    size = int(torch.cat([pairs[1], but.cpu()]).max()) + 1
+    ones = torch.ones(pairs.shape[1]).double().numpy()
+    bags = csr_array((ones, (pairs[0].numpy(), pairs[1].numpy())), shape=(len(mine), size))
+    weight = torch.from_numpy(LogisticRegression(max_iter=200).fit(bags, mine.cpu().numpy()).coef_[0])
+    times = torch.bincount(pairs[1], minlength=size).double()
+    score = weight / -(times / times.sum()).clamp(1e-12, 1 - 1e-12).log()
+    score[times == 0] = -torch.inf
+    score[but.cpu()] = -torch.inf
+    found = score.topk(min(count, int(score.isfinite().sum()))).indices
+    return found.to(e.values.device)
