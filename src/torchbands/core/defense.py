@@ -7,7 +7,7 @@ and the true poison rate are not there to be read.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -33,6 +33,8 @@ class Finding:
         trigger: the recovered trigger, where the method recovers one.
         per_class: (K,) score of every class, higher more suspicious.
         per_pair: (K, K) score of every (source, target) pair, higher more suspicious; NaN where a pair was not judged.
+        per_trigger: (T, K) by how much each of T small triggers speaks for each class, higher more suspicious, and
+            `insertion`, which makes one trigger of some of them.
         statistics: (D,) numbers of the model that mean something only beside those of reference models.
         evidence: JSON-ready facts behind the score.
     """
@@ -44,6 +46,8 @@ class Finding:
     trigger: Trigger | None = None
     per_class: Tensor | None = None
     per_pair: Tensor | None = None
+    per_trigger: Tensor | None = None
+    insertion: Callable[[Sequence[int]], Trigger] | None = None
     statistics: Tensor | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.trigger import Trigger
+
+#: Beyond this size of the logits no gradient would bring a candidate back.
+LARGEST = 7.0
 
 
 def padded(rows: Sequence[Sequence[int]], length: int, pad: int) -> Encoded:
@@ -25,6 +29,7 @@ class TokenMixture(Perturbation):
     """Inserted tokens, each a softmax mixture over candidates; some positions of the insertion may be fixed.
 
     The sequence keeps its length: what is pushed out at the end is cut, as encoding the triggered sample would.
+    A low `temperature` makes the mixtures nearly one-hot; `noise` is added to what the softmax is taken of.
 
     Args:
         model: whose token embedding is mixed.
@@ -56,14 +61,26 @@ class TokenMixture(Perturbation):
         self.template: Tensor
         self.free: Tensor
         self.candidates: Tensor
+        self.temperature: Tensor
+        self.noise: Tensor | None = None
+        self.register_buffer("temperature", torch.ones(count))
         self.register_buffer("table", table[candidates])
         self.register_buffer("fixed", table[template.clamp_min(0)])
         self.register_buffer("template", template.clamp_min(0))
         self.register_buffer("free", free)
         self.register_buffer("candidates", candidates)
 
+    def mixture(self) -> Tensor:
+        """(count, free positions, C) shares of the candidates."""
+        scaled = self.logits / self.temperature[:, None, None]
+        return (scaled if self.noise is None else scaled + self.noise).softmax(-1)
+
+    def constrain(self) -> None:
+        with torch.no_grad():
+            self.logits.clamp_(-LARGEST, LARGEST)
+
     def forward(self, e: Encoded, which: Tensor) -> Encoded:
-        learned = self.logits.softmax(-1) @ self.table
+        learned = self.mixture() @ self.table
         chosen = self.logits.argmax(-1)
         which = which.to(chosen.device)
         return self.insert(e, learned[which], chosen[which])
@@ -94,16 +111,25 @@ class TokenMixture(Perturbation):
         return Encoded(values, mask, tokens)
 
     def size(self) -> Tensor:
-        """(count,) expected tokens inserted; one that is undecided counts up to twice, so that one-hot is cheapest."""
-        p = self.logits.softmax(-1)
-        entropy = -(p * p.clamp_min(1e-12).log()).sum(-1) / torch.tensor(float(max(p.shape[-1], 2))).log()
-        present = 1 - p[..., self.candidates == 0].sum(-1)
+        """(count,) expected tokens inserted; one undecided between words counts up to twice, so that one-hot is cheapest."""
+        p = self.mixture()
+        word = self.candidates != 0
+        present = p[..., word].sum(-1)
+        share = p[..., word] / present[..., None].clamp_min(1e-12)
+        entropy = -(share * share.clamp_min(1e-12).log()).sum(-1) / math.log(max(share.shape[-1], 2))
         return (present * (1 + entropy)).sum(-1)
 
     def harden(self, k: int) -> Trigger:
-        return self.words(self.logits[k].argmax(-1))
+        """The likeliest words; a position that is nine tenths empty has none, unless all are."""
+        with torch.no_grad():
+            p = self.mixture()[k]
+        empty = p[:, self.candidates == 0].sum(-1)
+        words = p.masked_fill(self.candidates == 0, -1.0).argmax(-1)
+        kept = empty <= max(0.9, float(empty.min()))
+        chosen: list[int] = torch.where(kept, self.candidates[words], 0).tolist()
+        return self._harden(chosen)
 
     def words(self, chosen: Tensor) -> Trigger:
-        """The trigger that inserts some (F,) candidates."""
+        """The trigger that inserts some (F,) candidates, given by their places among all."""
         ids: list[int] = self.candidates[chosen].tolist()
         return self._harden(ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ _NO_VIEW = (
 )
 #: What no view of this profile looks for.
 NOT_COVERED = {"fast": ("triggers that work from one source class only", *_NO_VIEW), "full": _NO_VIEW}
+#: What the views of samples made of tokens do not look for, beside that.
+_TOKENS = "triggers that are a way of writing (syntax, style) or several words that work only together"
 _BLACK_BOX = "everything that needs gradients: only predictions were given"
 
 
@@ -111,7 +113,7 @@ def _not_searched(seen: Sequence[Seen], suspect: Model) -> tuple[str, ...]:
     """What the profile looks for and could not look for in this model."""
     if "gradients" not in suspect.capabilities:
         return (_BLACK_BOX,)
-    out = []
+    out = [_TOKENS] if suspect.modality.discrete else []
     for s in seen:
         if s.view.says != "trigger":
             continue
@@ -319,6 +321,8 @@ def _cell(s: Seen, compared: Compared | None) -> Strongest:
     if finding is None:
         return Strongest()
     cells = None if compared is None else compared.cells.get(s.view.name)
+    if finding.per_trigger is not None and finding.insertion is not None and cells is not None:
+        return _standing_out(finding.per_trigger, finding.insertion, cells)
     per = finding.per_pair if finding.per_pair is not None else finding.per_class
     if cells is None or per is None or cells.numel() != per.numel() or s.view.says != "trigger":
         return Strongest(finding.target, finding.source, finding.trigger)
@@ -331,6 +335,18 @@ def _cell(s: Seen, compared: Compared | None) -> Strongest:
     many = int((high > 0.5 * cells[at]).sum()) > max(1, int(high.isfinite().sum()) // 2)
     trigger = finding.trigger if finding.target == target else None
     return Strongest(target, None if many else source, trigger)
+
+
+#: Small triggers that are shown together, at most, and how near to the strongest they stand.
+TOGETHER, NEAR = 3, 0.5
+
+
+def _standing_out(per: Tensor, insertion: Callable[[Sequence[int]], Trigger], cells: Tensor) -> Strongest:
+    """The class, and the few triggers that stand out together, the strongest first."""
+    z = cells.nan_to_num(-torch.inf).view_as(per)
+    target = int(z.amax(0).argmax())
+    near, at = z[:, target].topk(min(TOGETHER, len(z)))
+    return Strongest(target, None, insertion(at[near > NEAR * near[0]].tolist()))
 
 
 def _strongest(seen: Sequence[Seen], compared: Compared | None) -> Strongest:
@@ -376,6 +392,8 @@ def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> 
     if contrast is not None:
         pictures.append(Picture(model.modality.render(contrast[0]), "the difference, stretched"))
     facts = {"trigger_success": round(success, 4), "without_trigger": round(was, 4), "rows": len(rows)}
+    if words := getattr(found.trigger, "words", ()):
+        facts["words"] = " ".join(map(str, words))
     return _Shown(tuple(pictures), facts)
 
 

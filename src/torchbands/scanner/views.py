@@ -23,6 +23,8 @@ from torchbands.defenses.models.debackdoor import DeBackdoor
 from torchbands.defenses.models.input_margin import InputMargin
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.target_inversion import TargetInversion
+from torchbands.defenses.models.token_effects import TokenEffects
+from torchbands.defenses.models.token_search import TokenSearch
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.defenses.models.weight_spectrum import WeightSpectrum
 
@@ -40,6 +42,7 @@ class View:
             counted, because an attacker evades it for free.
         about: for a reader.
         black_box: whether it is used where only predictions are given and no other trigger view can look.
+        tokens: True where it is for samples made of tokens only, False where for all others, None where for both.
         guard: whether it tells if the references are of the suspect's recipe at all.
     """
 
@@ -49,6 +52,7 @@ class View:
     kind: Kind = Kind()
     black_box: bool = False
     guard: bool = False
+    tokens: bool | None = None
 
     @property
     def name(self) -> str:
@@ -63,7 +67,10 @@ _TARGET = "the smallest patch that sends samples of every class to one class"
 _PAIR = "the smallest patch from one class to another, pair by pair"
 _UNIVERSAL = "the smallest shift of all samples together that makes one class of them"
 _MARGIN = "how far one class can be raised above all others, starting from noise"
+_TOKEN = "tokens that speak for a class as they do in no reference model"
+_WORDS = "the inserted tokens that send samples of every class to one class"
 _TEMPLATE = "the best trigger of a few templates, found by asking for predictions only"
+_EACH_TOKEN = Kind(centre=False, reduce="either")
 _RECIPE = (
     View(CleanLogits(), "recipe", "mean logits of every true class on clean rows", Kind(2, False)),
     View(WeightSpectrum(), "recipe", "sizes, spectra and tails of the weights", Kind(2, False, "top5")),
@@ -74,16 +81,19 @@ _RECIPE = (
 #: What each profile looks with. `fast` takes fewer samples and steps than `full` and leaves out pairs of classes.
 PROFILES: dict[str, tuple[View, ...]] = {
     "fast": (
-        View(TargetInversion(rows=8, steps=30, lr=0.35), "trigger", _TARGET),
+        View(TokenEffects(passes=20_000), "trigger", _TOKEN, _EACH_TOKEN, tokens=True),
+        View(TargetInversion(rows=8, steps=30, lr=0.35), "trigger", _TARGET, tokens=False),
         View(UniversalPerturbation(rows=16, steps=30), "trigger", _UNIVERSAL),
         View(DeBackdoor(passes=10_000), "trigger", _TEMPLATE, Kind(reduce="either"), black_box=True),
         *_RECIPE,
     ),
     "full": (
-        View(PairwiseInversion(), "trigger", _PAIR, Kind(reduce="either")),
-        View(TargetInversion(), "trigger", _TARGET),
+        View(TokenEffects(), "trigger", _TOKEN, _EACH_TOKEN, tokens=True),
+        View(TokenSearch(), "trigger", _WORDS, tokens=True),
+        View(PairwiseInversion(), "trigger", _PAIR, Kind(reduce="either"), tokens=False),
+        View(TargetInversion(), "trigger", _TARGET, tokens=False),
         View(UniversalPerturbation(), "trigger", _UNIVERSAL),
-        View(InputMargin(), "trigger", _MARGIN),
+        View(InputMargin(), "trigger", _MARGIN, tokens=False),
         View(DeBackdoor(), "trigger", _TEMPLATE, Kind(reduce="either"), black_box=True),
         *_RECIPE,
     ),
@@ -94,7 +104,10 @@ def views_of(profile: str, model: Model) -> tuple[View, ...]:
     """The views of a profile for a model: black-box views only where gradients are not given."""
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    return tuple(v for v in PROFILES[profile] if not v.black_box or "gradients" not in model.capabilities)
+    white, tokens = "gradients" in model.capabilities, model.modality.discrete
+    return tuple(
+        v for v in PROFILES[profile] if not (v.black_box and white) and (v.tokens is None or v.tokens == tokens)
+    )
 
 
 @dataclass(frozen=True)
@@ -108,13 +121,14 @@ class Seen:
     passes: int = 0
 
     def numbers(self) -> Tensor | None:
-        """The tensor that is compared with the references': pairs before classes before statistics."""
-        if self.finding is None:
+        """The tensor that is compared with the references': the finest that the view has."""
+        f = self.finding
+        if f is None:
             return None
-        for found in (self.finding.per_pair, self.finding.per_class, self.finding.statistics):
+        for found in (f.per_trigger, f.per_pair, f.per_class, f.statistics):
             if found is not None:
                 return found.detach().float().cpu()
-        return torch.tensor([self.finding.score])
+        return torch.tensor([f.score])
 
 
 def look(

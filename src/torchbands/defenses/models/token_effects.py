@@ -1,0 +1,110 @@
+"""Token effects: what each token of the vocabulary does to each class, tried one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+from torchbands.core.trigger import Trigger
+from torchbands.modalities.tokens import TokenMixture
+
+from ._inversion import frozen
+
+
+@method("token-effects", paper="torchbands", needs=("gradients", "clean:200"))
+class TokenEffects(ModelDetector):
+    """per_trigger is by how much each token, put before clean samples, raises the log-odds of each class.
+
+    An ordinary word has an effect of its own ("awful" speaks for a negative review), and it has nearly the same one in
+    every model of the recipe. A trigger's token has one that no reference model gives it, whatever the place of the
+    effect among other words. So a number means something only beside the same token's in reference models
+    (`torchbands.scanner`); the score is the largest effect, and no rule flags anything.
+
+    A method of this toolkit. It is the exhaustive form of the vocabulary ranking that trigger searches begin with
+    (HotFlip, Ebrahimi et al., ACL 2018; Wallace et al., EMNLP 2019).
+
+    Needs: clean samples (their labels are not read), and inputs made of tokens; embeddings are written, so a black box
+    will not do.
+
+    Cost: tokens x rows forward passes of the shortest of its samples; the rows are as many as `passes` allows.
+    """
+
+    passes: int = 60_000
+    """Forward passes at most, but for one row of every token."""
+    rows: int = 8
+    """Samples that a token is tried on, at most."""
+    precision: Literal["float32", "fast"] = "fast"
+    """Of the passes."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        if not model.modality.discrete:
+            raise NotApplicable(f"{model.modality.name} samples are not made of tokens that could be tried one by one")
+        require(self, model, clean)
+        model = model.at_precision(self.precision)
+        writer = model.modality.perturbation(model, 1, generator(self.name, seed))
+        if not isinstance(writer, TokenMixture):
+            raise NotApplicable(f"triggers of {model.modality.name} are not searched token by token")
+        count = max(1, min(self.rows, self.passes // len(writer.candidates)))
+        with frozen(model.module):
+            effects = self._effects(model, writer, _short(model, clean, count))
+        token, target = divmod(int(effects.argmax()), model.classes)
+
+        def insertion(tokens: Sequence[int]) -> Trigger:
+            return writer.words(torch.tensor(list(tokens), device=writer.candidates.device))
+
+        top = effects.topk(min(3, len(effects)), 0).indices.T
+        return Finding(
+            score=float(effects.max()),
+            target=target,
+            trigger=insertion([token]),
+            per_trigger=effects,
+            insertion=insertion,
+            evidence={
+                "tokens": len(effects),
+                "rows": count,
+                "largest": [" ".join(map(str, getattr(insertion(row), "words", ()))) for row in top.tolist()],
+            },
+        )
+
+    @torch.no_grad()
+    def _effects(self, model: Model, writer: TokenMixture, e: Encoded) -> Tensor:
+        """(T, K) mean change of the log-odds of every class by one token, at the first of the writer's positions."""
+        rows, free = len(e.values), len(writer.free)
+        before = _odds(model.logits_at(e)).mean(0)
+        out = []
+        for part in torch.arange(len(writer.candidates), device=model.device).split(max(1, model.chunk // rows)):
+            tried = part.repeat_interleave(rows)
+            repeated = e.at(torch.arange(rows, device=model.device).repeat(len(part)))
+            words = tried[:, None].repeat(1, free)
+            odds = _odds(model.logits_at(writer.insert(repeated, writer.table[words], words)))
+            out.append((odds.view(len(part), rows, -1).mean(1) - before).cpu())
+        return torch.cat(out)
+
+
+def _odds(logits: Tensor) -> Tensor:
+    """(N, K) logits -> (N, K) log-odds of every class against all others."""
+    told = logits.float().log_softmax(1)
+    every = torch.eye(told.shape[1], dtype=torch.bool, device=told.device)
+    others = told[:, None].expand(-1, told.shape[1], -1).masked_fill(every, -torch.inf).logsumexp(2)
+    return told - others
+
+
+def _short(model: Model, clean: Data, count: int) -> Encoded:
+    """The shortest samples of ordinary length, embedded without padding: they cost least."""
+    e = model.embed(clean.sample(min(64, len(clean)), "token effects", 0).x)
+    lengths = e.lengths()
+    if lengths is None:
+        return e.at(slice(0, count))
+    order = lengths.argsort(stable=True)
+    first = len(order) // 8
+    return e.at(order[first : first + count]).trimmed()
