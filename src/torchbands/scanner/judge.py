@@ -391,7 +391,7 @@ def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> 
     ]
     if contrast is not None:
         pictures.append(Picture(model.modality.render(contrast[0]), "the difference, stretched"))
-    facts = {"trigger_success": round(success, 4), "without_trigger": round(was, 4), "rows": len(rows)}
+    facts: dict[str, Any] = {"trigger_success": round(success, 4), "without_trigger": round(was, 4), "rows": len(rows)}
     if words := getattr(found.trigger, "words", ()):
         facts["words"] = " ".join(map(str, words))
     return _Shown(tuple(pictures), facts)

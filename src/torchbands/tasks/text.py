@@ -206,7 +206,8 @@ class TextFile(TextTask):
 
     @property
     def class_names(self) -> Sequence[str]:
-        return _read(*self.origin).names
+        names: tuple[str, ...] = tuple(_read(*self.origin).names)
+        return names
 
     def fingerprint(self) -> str:
         read = _read(*self.origin)

@@ -33,6 +33,8 @@ class TokenEffects(ModelDetector):
     A method of this toolkit. It is the exhaustive form of the vocabulary ranking that trigger searches begin with
     (HotFlip, Ebrahimi et al., ACL 2018; Wallace et al., EMNLP 2019).
 
+    Deviations from the paper: none; there is no paper. All learned positions of an insertion hold the same token.
+
     Needs: clean samples (their labels are not read), and inputs made of tokens; embeddings are written, so a black box
     will not do.
 
@@ -60,7 +62,9 @@ class TokenEffects(ModelDetector):
         token, target = divmod(int(effects.argmax()), model.classes)
 
         def insertion(tokens: Sequence[int]) -> Trigger:
-            return writer.words(torch.tensor(list(tokens), device=writer.candidates.device))
+            framed = len(writer.template) > len(writer.free)  # bytes of an instruction: all of them are needed
+            chosen = torch.tensor(list(tokens), device=writer.candidates.device)
+            return writer.words(chosen.repeat_interleave(len(writer.free) if framed else 1))
 
         top = effects.topk(min(3, len(effects)), 0).indices.T
         return Finding(

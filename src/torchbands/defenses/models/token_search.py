@@ -109,7 +109,7 @@ class TokenSearch(ModelDetector):
     @torch.no_grad()
     def _odds(self, model: Model, writer: TokenMixture, e: Encoded, trials: Tensor) -> tuple[Tensor, Tensor]:
         """(K, T, F) candidates -> (K, T) mean log-odds of each class over its rows, and (K, T) share that reach it."""
-        classes, count, free = trials.shape
+        classes, count = trials.shape[:2]
         odds, hit = [], []
         for k in range(classes):
             mine = e.at(slice(k * self.rows, (k + 1) * self.rows))

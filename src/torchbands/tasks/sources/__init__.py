@@ -26,8 +26,17 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    *("classes", "encoder_files", "fingerprint", "get", "load", "load_folder", "load_text", "names", "rewrites"),
-    *("status", "synonyms"),
+    "classes",
+    "encoder_files",
+    "fingerprint",
+    "get",
+    "load",
+    "load_folder",
+    "load_text",
+    "names",
+    "rewrites",
+    "status",
+    "synonyms",
 ]
 
 
