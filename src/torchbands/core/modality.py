@@ -79,6 +79,9 @@ class Perturbation(nn.Module, ABC):
     def size(self) -> Tensor:
         """(count,) how large each trigger is, differentiable, in the modality's unit (pixels, fields, words)."""
 
+    def constrain(self) -> None:
+        """After an optimiser's step: bring the parameters back to where gradients still move them."""
+
     @abstractmethod
     def harden(self, k: int) -> Trigger:
         """Trigger number k as one that can be written on raw samples."""

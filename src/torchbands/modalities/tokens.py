@@ -89,7 +89,7 @@ class TokenMixture(Perturbation):
         """Write an insertion of its own on every row of an embedded batch.
 
         Args:
-            learned: (N, F, D) embeddings at the F learned positions. chosen: (N, F) int64, the candidates they stand for.
+            learned: (N, F, D) embeddings at the F learned positions. chosen: (N, F) int64, the candidates they mean.
         """
         if e.tokens is None:
             raise ValueError("a token perturbation takes an embedded batch: use Model.embed")
@@ -111,7 +111,7 @@ class TokenMixture(Perturbation):
         return Encoded(values, mask, tokens)
 
     def size(self) -> Tensor:
-        """(count,) expected tokens inserted; one undecided between words counts up to twice, so that one-hot is cheapest."""
+        """(count,) expected tokens inserted; one that wavers between words counts up to twice: one-hot is cheapest."""
         p = self.mixture()
         word = self.candidates != 0
         present = p[..., word].sum(-1)

@@ -1,0 +1,204 @@
+"""DBS: trigger tokens searched as mixtures over the vocabulary, made one-hot by a temperature that may roll back."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchbands.core.data import Data, concat
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.core.seeding import generator
+from torchbands.core.trigger import Trigger
+from torchbands.modalities.tokens import TokenMixture
+
+from ._inversion import frozen
+
+#: The smallest loss that is told from none.
+LEAST = 1e-12
+
+
+@method("dbs", paper="Shen et al., ICML 2022, arXiv:2202.05749", needs=("gradients", "clean:200"))
+class DBS(ModelDetector):
+    """Dynamic bound scaling: for every target, tokens softmax(P / temperature) E whose insertion reaches it.
+
+    Every `every` steps the temperature is halved where the loss is under its bound, and doubled, with noise on P, where
+    it is not; a trigger that is nearly one-hot under the bound is kept and halves the bound; `rollbacks` failures in a
+    row double it. per_class is -log of the loss of the hardened trigger, the score their largest. Flagged: a kept
+    trigger's loss is at most `threshold`.
+
+    Needs: gradients, a few clean labelled samples; a model of tokens (text, machine code).
+
+    Deviations from the paper: the hinge that keeps a trigger from moving a benign model too is left out, for a detector
+    is given one model; words that are strong for a class anyway then reach it as well, so that the published rule flags
+    clean models of few classes, and the score means something only beside those of clean models of one recipe. All
+    targets are searched together. The rows are those of all other classes, not of one victim class at a time, and the
+    insertion is where the modality puts it. A class whose mixture never became one-hot under the bound is scored by
+    the likeliest tokens of its best step.
+
+    Cost: `steps` forward and backward passes of `rows` samples per class.
+    """
+
+    rows: int = 32
+    """Clean samples of other classes that each target's trigger is written on (paper: 20)."""
+    length: int = 10
+    """Tokens inserted, or NOPs in machine code; 0: as many as the modality searches."""
+    steps: int = 200
+    """Updates of every trigger."""
+    lr: float = 0.5
+    """Of Adam; halved every 50 steps."""
+    temperature: float = 2.0
+    """At the beginning, and at most."""
+    factor: float = 2.0
+    """By which the temperature falls and rises."""
+    every: int = 5
+    """Steps between changes of the temperature."""
+    bound: float = 0.1
+    """First bound on the loss."""
+    noise: float = 10.0
+    """Largest addition to P over the temperature in a step that rolls back."""
+    rollbacks: int = 5
+    """Rollbacks until the bound is doubled."""
+    one_hot: float = 1e-3
+    """What the largest shares of all positions may lack to 1 in a trigger that is kept."""
+    threshold: float = 1e-3
+    """Loss up to which the model is flagged."""
+    classes_at_once: int = 16
+    """How many classes are searched together."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        if min(self.rows, self.steps, self.every, self.classes_at_once) < 1 or self.length < 0:
+            raise InputError(
+                f"{self.name}: rows, steps, every and classes_at_once are at least 1 and length at least 0",
+                hint=f"got rows={self.rows}, steps={self.steps}, every={self.every}, length={self.length}",
+            )
+        if not model.modality.discrete:
+            raise NotApplicable(f"{self.name} searches tokens, and {model.modality.name} has none")
+        searches = []
+        with frozen(model.module):
+            for group in torch.arange(model.classes).split(self.classes_at_once):
+                searches.append(_Search(self, model, clean, group, seed).run())
+        loss, kept, hits = (torch.cat([getattr(s, name) for s in searches]) for name in ("hard", "kept", "hits"))
+        triggers = [trigger for s in searches for trigger in s.triggers()]
+        target = int(loss.argmin())
+        per_class = -loss.log().float()
+        return Finding(
+            score=float(per_class.max()),
+            flagged=bool(kept.min() <= self.threshold),
+            target=target,
+            trigger=triggers[target],
+            per_class=per_class,
+            evidence={
+                "loss": [float(f"{v:.3g}") for v in loss.tolist()],
+                "success": [round(v, 4) for v in hits.tolist()],
+                "one_hot": kept.isfinite().tolist(),
+                "words": [inserted(trigger) for trigger in triggers],
+            },
+        )
+
+
+def inserted(trigger: Trigger) -> list[str]:
+    """What a token trigger inserts, to be read: its words, or its bytes in hexadecimal."""
+    words = getattr(trigger, "words", None)
+    return list(words) if words is not None else [str(getattr(trigger, "payload", trigger.label()))]
+
+
+class _Search:
+    """The triggers of some classes side by side.
+
+    Attributes:
+        kept: (G,) loss of the last trigger that was one-hot under its bound; inf where there was none.
+        hard: (G,) float64 loss of the hardened triggers; hits: (G,) share of the rows that they send to the target.
+    """
+
+    def __init__(self, settings: DBS, model: Model, clean: Data, group: Tensor, seed: int) -> None:
+        self.settings, self.model, self.rng = settings, model, generator("dbs", seed, int(group[0]))
+        modality = model.modality.but(inserted=settings.length) if settings.length else model.modality
+        made = modality.perturbation(model, len(group), self.rng)
+        if not isinstance(made, TokenMixture):
+            raise NotApplicable(f"{settings.name} searches token mixtures, which {modality.name} does not have")
+        self.mixture = made
+        with torch.no_grad():
+            self.mixture.logits.zero_()
+        others = [clean[clean.y != k].sample(settings.rows, "dbs", seed, balanced=True) for k in group.tolist()]
+        if empty := [k for k, rows in zip(group.tolist(), others, strict=True) if len(rows) == 0]:
+            raise InputError(f"{settings.name} needs clean samples of other classes than {empty[0]}, got none")
+        count = torch.tensor([len(rows) for rows in others])
+        self.which = torch.arange(len(group)).repeat_interleave(count).to(model.device)
+        self.wanted = group.repeat_interleave(count).to(model.device)
+        self.count = count.to(model.device)
+        self.inputs: Encoded = model.embed(concat([rows.x for rows in others]))
+        self.kept = torch.full((len(group),), torch.inf, device=model.device)
+        self.hard, self.hits = self.kept.double(), self.kept.clone()
+
+    def run(self) -> _Search:
+        s, mixture, device = self.settings, self.mixture, self.model.device
+        optimizer = torch.optim.Adam(mixture.parameters(), lr=s.lr)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=50, gamma=0.5)
+        temperature = torch.full_like(self.kept, s.temperature)
+        bound = torch.full_like(self.kept, s.bound)
+        loss, lowest = self.kept.clone(), self.kept.clone()
+        begun = torch.zeros_like(self.kept, dtype=torch.bool)
+        failures = torch.zeros_like(self.kept, dtype=torch.int64)
+        best = mixture.logits.detach().clone()
+        for step in range(s.steps):
+            tired = failures >= s.rollbacks
+            bound = torch.where(tired, torch.minimum(2 * bound, self.kept - 1e-3), bound)
+            failures = torch.where(tired, 0, failures)
+            mixture.noise = None
+            if step % s.every == 0:
+                back = begun & (loss >= bound)
+                temperature = torch.where(begun & ~back, temperature / s.factor, temperature)
+                temperature = torch.where(back, (temperature * s.factor).clamp_max(s.temperature), temperature)
+                failures += back.long()
+                drawn = s.noise * torch.rand(mixture.logits.shape, generator=self.rng).to(device)
+                mixture.noise = torch.where(back[:, None, None], drawn, 0.0)
+            mixture.temperature = temperature
+            each, _ = self._loss()
+            optimizer.zero_grad(set_to_none=True)
+            each.sum().backward()
+            with torch.no_grad():
+                loss = each.detach().float()
+                one_hot = (1 - mixture.mixture().amax(-1)).sum(-1) < s.one_hot
+                good = one_hot & (loss <= bound)
+                near = ~self.kept.isfinite() & (loss < lowest)
+                lowest = torch.where(near, loss, lowest)
+                best = torch.where((good | near)[:, None, None], mixture.logits.detach(), best)
+                self.kept = torch.where(good, loss, self.kept)
+                bound = torch.where(good, loss / 2, bound)
+                failures = torch.where(good, 0, failures)
+                begun |= loss <= bound
+            optimizer.step()
+            schedule.step()
+        self._finish(best)
+        return self
+
+    def _loss(self) -> tuple[Tensor, Tensor]:
+        """(G,) mean cross-entropies, exact far below float32's resolution of 1, and (G,) success shares."""
+        logits = self.model.logits_at(self.mixture(self.inputs, self.which)).double()
+        own = logits.gather(1, self.wanted[:, None]).squeeze(1)
+        others = logits.scatter(1, self.wanted[:, None], -torch.inf).logsumexp(1)
+        zeros = torch.zeros_like(self.hard)
+        loss = zeros.index_add(0, self.which, F.softplus(others - own)) / self.count
+        with torch.no_grad():
+            hits = zeros.index_add(0, self.which, (own > others).double()) / self.count
+        return loss, hits
+
+    @torch.no_grad()
+    def _finish(self, best: Tensor) -> None:
+        mixture = self.mixture
+        tokens = best.argmax(-1, keepdim=True)
+        mixture.logits.copy_(torch.full_like(best, -1e4).scatter(-1, tokens, 0.0))
+        mixture.noise, mixture.temperature = None, torch.ones_like(self.kept)
+        loss, hits = self._loss()
+        self.hard, self.hits = loss.clamp_min(LEAST).cpu(), hits.float().cpu()
+        self.kept = self.kept.cpu()
+
+    def triggers(self) -> list[Trigger]:
+        """One of each class."""
+        return [self.mixture.harden(g) for g in range(len(self.count))]
