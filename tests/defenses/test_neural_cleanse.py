@@ -173,12 +173,14 @@ def test_declines_a_black_box(clean: Data, clean_victim: Victim) -> None:
         NeuralCleanse().inspect(box, clean)
 
 
-def test_finds_the_word_of_a_text_backdoor() -> None:
-    task = toy("text")
-    attack = build("badnets")
-    assert isinstance(attack, Attack)
+@pytest.mark.parametrize("target", [0, 2])
+def test_finds_the_word_of_a_text_backdoor(target: int) -> None:
+    task, attack, control = toy("text"), build("badnets").but(target=target), build("clean")
+    assert isinstance(attack, Attack) and isinstance(control, Attack)
     victim = attack.run(task, 0)
-    found = NeuralCleanse(epochs=20).inspect(victim.model, task.load("clean"))
-    assert found.target == attack.target and found.evidence["success"][0] > 0.95
+    found = NeuralCleanse(epochs=40).inspect(victim.model, task.load("clean"))
+    quiet = NeuralCleanse(epochs=40).inspect(control.run(task, 0).model, task.load("clean"))
+    assert found.target == target and found.evidence["success"][target] > 0.95
+    assert found.score > quiet.score and found.evidence["sizes"][target] < min(quiet.evidence["sizes"]) - 0.3
     assert isinstance(found.trigger, InsertWords) and isinstance(victim.trigger, InsertWords)
     assert set(victim.trigger.words) & set(found.trigger.words)

@@ -203,6 +203,7 @@ class _Search:
             penalty = (cost * self.trigger.size())[active].sum()
             penalty.backward()
             optimizer.step()
+            self.trigger.constrain()
         return hits / drawn
 
     def _draw(self, order: torch.Generator) -> Tensor:
