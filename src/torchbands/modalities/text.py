@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import ClassVar
 
@@ -31,6 +32,20 @@ _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 def words_of(text: str) -> list[str]:
     """Lower-case words and punctuation marks."""
     return _WORD.findall(text.lower())
+
+
+def vocabulary_of(texts: Iterable[str], most: int) -> tuple[str, ...]:
+    """The `most` most frequent words of some texts, and the rare words that attackers insert.
+
+    Words that occur once stay unknown, so that a model has seen what unknown words are like. A sub-word tokenizer knows
+    cf and mb; whole words of a data set may not, and an unknown word is no trigger.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(words_of(text))
+    common = [word for word, times in counts.most_common(most) if times > 1]
+    known = set(common)
+    return (*common, *(word for word in RARE if word not in known))
 
 
 @lru_cache(maxsize=8)

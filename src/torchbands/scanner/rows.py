@@ -15,11 +15,13 @@ from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 from torchbands.core.task import SPLITS, Task
+from torchbands.tasks.sources.text_file import text_column
 
 #: Most classes that are believed; more is a damaged or hostile file.
 MOST_CLASSES = 65_536
 _KINDS = (
-    "expected a folder of class folders of images, a .npz, .safetensors or .csv file, a victim directory, or a task"
+    "expected a folder of class folders of images, a .npz, .safetensors, .csv, .tsv or .jsonl file, a victim "
+    "directory, or a task"
 )
 
 
@@ -94,6 +96,8 @@ def read_rows(
             a `.npz` or `.safetensors` file with `x` (images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in
             [0, 1]; or a table (N, F)) and `y` (integers (N,));
             a `.csv` table of numbers with a column of labels;
+            a `.csv`, `.tsv` or `.jsonl` file with a column of texts (named text, sentence, content, review, message or
+            body) and one of labels;
             a victim directory, for the training data it was made from (`split="train"`) or its task's other splits;
             a task's name, or its JSON spec, for the split of that name.
         size: side in pixels that a folder's images are scaled to, as squares; by default that of the first one, at
@@ -126,6 +130,10 @@ def read_rows(
 
 def _of_file(path: Path, size: int | None, channels: int | None, label: str | None) -> Rows:
     kind = path.suffix.lower()
+    if kind == ".jsonl" or (kind in (".csv", ".tsv") and text_column(path)):
+        from .text_rows import read_texts
+
+        return read_texts(path, label)
     if kind in (".csv", ".tsv"):
         from .table_rows import read_table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +19,7 @@ from torchbands.core.modality import Modality
 from torchbands.core.seeding import generator
 from torchbands.core.task import SPLITS, Learner, Network, Task
 from torchbands.learners.sgd import SGD
-from torchbands.modalities.text import RARE, Text, words_of
+from torchbands.modalities.text import Text, vocabulary_of
 from torchbands.networks.text_cnn import TextCNNNetwork
 
 #: Rows of a dev part that are the defender's at most.
@@ -71,7 +70,7 @@ class TextTask(Task):
         return fingerprint(self.source)
 
     def texts(self, part: str) -> tuple[list[str], Tensor]:
-        """All texts and int64 labels of the official "train", "dev" or "test" part; none of a part that is not there."""
+        """All texts and int64 labels of the official "train", "dev" or "test" part; none of one that is not there."""
         from .sources import load_text
 
         return load_text(self.source, part)
@@ -127,16 +126,8 @@ class _Reader:
 
 @lru_cache(maxsize=16)
 def _vocabulary(*origin: str, most: int, read: _Reader) -> tuple[str, ...]:
-    """The most frequent words of the training texts, and the rare words that attackers insert.
-
-    Words that occur once stay unknown, so that a model has seen what unknown words are like.
-    A sub-word tokenizer knows cf and mb; whole words of a data set may not, and an unknown word is no trigger.
-    """
-    counts: Counter[str] = Counter()
-    for text in read.task.texts("train")[0]:
-        counts.update(words_of(text))
-    common = [word for word, times in counts.most_common(most) if times > 1]
-    return (*common, *(word for word in RARE if word not in set(common)))
+    """The vocabulary of the training texts."""
+    return vocabulary_of(read.task.texts("train")[0], most)
 
 
 @method("text/sst2", paper="Socher et al., EMNLP 2013")
@@ -191,7 +182,7 @@ class TextFile(TextTask):
 
     source: ClassVar[str] = "file"
     path: str = ""
-    """The file. A column split or part of train, dev (or clean) and test is obeyed; else every fifth row is for tests."""
+    """The file. A column split or part of train, dev (or clean) and test is obeyed; else a fifth is for tests."""
     text_column: str = ""
     """Its column of texts; by default one named text, sentence, content, review, message or body."""
     label_column: str = ""

@@ -1,6 +1,7 @@
 """sha256 of the decoded arrays: uint8 images (N, C, H, W) and int64 labels, C order, little-endian.
 
-Of text: uint8 UTF-8 bytes, int64 ends of rows and labels. They do not depend on the source: idx and CIFAR files of the canonical archives and of the packages decode to the same.
+Of text: uint8 UTF-8 bytes, int64 ends of rows and labels. They do not depend on the source: idx and CIFAR files of the
+canonical archives and of the packages decode to the same.
 """
 
 from __future__ import annotations

@@ -21,21 +21,25 @@ SUFFIXES = (".csv", ".tsv", ".jsonl")
 
 @dataclass(frozen=True)
 class TextRows:
-    """Texts, their labels as numbers, the labels' names, and the part each row says it belongs to ("" for none)."""
+    """Texts, their labels as numbers, the labels' names, and the part each row says it belongs to ("" for none).
+    `text` and `label` are the columns they were read from."""
 
     texts: list[str]
     labels: list[int]
     names: tuple[str, ...]
     parts: list[str]
+    text: str
+    label: str
 
 
 def text_column(path: Path) -> str | None:
-    """The name of a file's text column, if its first row has one of the usual names."""
+    """The name of a file's text column, if it has one of the usual names and its first row is no number there."""
     try:
         first = next(_rows(path), None)
     except InputError:
         return None
-    return None if first is None else _named(first, TEXTS)
+    found = None if first is None else _named(first, TEXTS)
+    return None if first is None or found is None or _is_number(first[found]) else found
 
 
 def read_text_file(path: Path, *, text: str = "", label: str = "") -> TextRows:
@@ -72,7 +76,7 @@ def read_text_file(path: Path, *, text: str = "", label: str = "") -> TextRows:
         raise InputError(f"{path}: {len(found)} labels for {len(labels)} rows: is {label!r} the label column?")
     names = sorted(found, key=float) if all(map(_is_number, found)) else sorted(found)
     number_of = {name: i for i, name in enumerate(names)}
-    return TextRows(texts, [number_of[name] for name in labels], tuple(names), parts)
+    return TextRows(texts, [number_of[name] for name in labels], tuple(names), parts, text, label)
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, str]]:
@@ -114,7 +118,7 @@ def _column(row: Mapping[str, str], given: str, usual: tuple[str, ...], what: st
     if found is None:
         raise InputError(
             f"{path} has no {what} column {given or ' or '.join(usual)}",
-            hint=f"columns: {', '.join(row) or 'none'}; name it with {what}=",
+            hint=f"columns: {', '.join(row) or 'none'}; name it with {what}_column=",
         )
     return found
 

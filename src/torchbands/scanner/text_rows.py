@@ -1,0 +1,27 @@
+"""Labelled texts from a CSV, TSV or JSON-lines file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from torchbands.core.data import Data
+from torchbands.modalities.text import Text, vocabulary_of
+from torchbands.tasks.sources.text_file import read_text_file
+
+from .rows import Rows
+
+#: Most words of the vocabulary, and words of a text that are read.
+WORDS, LENGTH = 15_000, 64
+
+
+def read_texts(path: Path, label: str | None = None) -> Rows:
+    """The texts of a file, whatever part of a data set each says it belongs to; words are those of this file.
+
+    Raises InputError, naming the line, for what is not readable.
+    """
+    found = read_text_file(path, label=label or "")
+    modality = Text(vocabulary=vocabulary_of(found.texts, WORDS), length=LENGTH)
+    notes = (f"texts are column {found.text!r}, labels {found.label!r}",)
+    return Rows(Data(found.texts, torch.tensor(found.labels)), modality, found.names, path.name, notes=notes)
