@@ -19,9 +19,10 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=0, help="this process's share of the work, from 0")
     parser.add_argument("--parts", type=int, default=1, help="processes that share the work")
     parser.add_argument("--only", nargs="+", default=[], help="groups of models to judge (default: all)")
+    parser.add_argument("--each", type=int, default=1, help="models of a family that the published detectors look at")
     given = parser.parse_args()
     if given.what == "make":
-        run(given.store, given.settings, given.stages, given.part, given.parts, given.only)
+        run(given.store, given.settings, given.stages, given.part, given.parts, given.only, given.each)
     else:
         from .tables import write
 

@@ -77,34 +77,42 @@ def judge(store: Path, setting: Setting, part: int, parts: int, only: Sequence[s
                 print(job.id, "failed:", error, flush=True)
 
 
+def _victim(folder: Path, job: Job) -> dict[str, Any]:
+    """What is known of a job's model, which is trained where it is not there."""
+    facts, home = folder / "facts" / f"{job.id}.json", folder / "victims" / job.id
+    told: dict[str, Any] = json.loads(facts.read_text()) if facts.is_file() else {}
+    spec = [job.task.spec(), job.attack.spec(), job.seed]
+    if told.get("spec") == json.loads(json.dumps(spec)):
+        return told
+    started = time.process_time()
+    victim = job.attack.run(job.task, job.seed)
+    test = job.task.load("test", job.seed)
+    triggered, wanted = victim.triggered(test)
+    found = effect(victim.model, test, triggered, wanted)
+    values = {"ca": found.ca, "asr": found.asr}
+    told = {
+        "spec": spec,
+        "group": job.group,
+        "target": job.attack.target,
+        "seconds": round(time.process_time() - started, 2),
+        "backdoored": job.attack.name != "clean",
+        **{k: None if isinstance(v, Undefined) else round(float(v), 4) for k, v in values.items()},
+        "views": {},
+    }
+    zoo.save(victim, home)
+    (folder / "seen" / f"{job.id}.safetensors").unlink(missing_ok=True)
+    write_json(facts, told)
+    return told
+
+
 def _judge(folder: Path, job: Job, clean: Any) -> None:
     facts, seen = folder / "facts" / f"{job.id}.json", folder / "seen" / f"{job.id}.safetensors"
-    told: dict[str, Any] = json.loads(facts.read_text()) if facts.is_file() else {}
-    home = folder / "victims" / job.id
     started = time.process_time()
-    spec = [job.task.spec(), job.attack.spec(), job.seed]
-    if told.get("spec") != json.loads(json.dumps(spec)):
-        victim = job.attack.run(job.task, job.seed)
-        test = job.task.load("test", job.seed)
-        triggered, wanted = victim.triggered(test)
-        found = effect(victim.model, test, triggered, wanted)
-        values = {"ca": found.ca, "asr": found.asr}
-        told = {
-            "spec": spec,
-            "group": job.group,
-            "target": job.attack.target,
-            "seconds": round(time.process_time() - started, 2),
-            "backdoored": job.attack.name != "clean",
-            **{k: None if isinstance(v, Undefined) else round(float(v), 4) for k, v in values.items()},
-            "views": {},
-        }
-        zoo.save(victim, home)
-        seen.unlink(missing_ok=True)
-        write_json(facts, told)
+    told = _victim(folder, job)
     numbers = load_file(seen) if seen.is_file() else {}
     missing = [v for v in views() if v.key() not in numbers]
     if missing:
-        model = zoo.load(home).model
+        model = zoo.load(folder / "victims" / job.id).model
         for line in look(model, clean, missing, seed=VIEW_SEED):
             got = line.numbers()
             numbers[line.view.key()] = torch.zeros(0) if got is None else got.contiguous()
@@ -120,22 +128,32 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
 BASELINES = ("neural-cleanse", "mm-bd", "channel-lipschitz", "free-eagle", "ban")
 
 
-def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 1) -> None:
-    """Run the published detectors on `each` models of a family and ten times as many fresh ones."""
-    clean, counts = setting.task.load("clean"), dict[str, int]()
-    chosen = []
+def chosen(setting: Setting, each: int) -> list[Job]:
+    """`each` models of every family and ten times as many fresh ones, in turn, so that a part of them is a fair one."""
+    groups: dict[str, list[Job]] = {}
     for job in jobs(setting):
-        counts[job.group] = counts.get(job.group, 0) + 1
-        most = 10 * each if job.group == "fresh" else 0 if job.group.startswith("foreign") else each
-        if counts[job.group] <= most:
-            chosen.append(job)
-    chosen.sort(key=lambda job: job.group == "fresh")
-    for job in chosen[part::parts]:
-        path, home = store / setting.name / "baselines" / f"{job.id}.json", store / setting.name / "victims" / job.id
-        if path.is_file() or not home.is_dir():
+        if not job.group.startswith("foreign"):
+            groups.setdefault(job.group, []).append(job)
+    fresh = groups.pop("fresh")[: 10 * each]
+    bad = [job for i in range(each) for mine in groups.values() for job in mine[i : i + 1]]
+    turns = [job for pair in zip(bad, fresh) for job in pair]
+    return [*turns, *bad[len(fresh) :], *fresh[len(bad) :]]
+
+
+def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 1) -> None:
+    """Run the published detectors on some models of every family and some fresh ones, trained where missing."""
+    clean, folder = setting.task.load("clean"), store / setting.name
+    for job in chosen(setting, each)[part::parts]:
+        path = folder / "baselines" / f"{job.id}.json"
+        if path.is_file():
             continue
-        told = {}
-        model = zoo.load(home).model
+        try:
+            _victim(folder, job)
+        except (BandsError, NotApplicable) as error:
+            print(job.id, "failed:", error, flush=True)
+            continue
+        told: dict[str, dict[str, Any]] = {}
+        model = zoo.load(folder / "victims" / job.id).model
         for name in BASELINES:
             detector = build(name, "model-detector")
             assert isinstance(detector, ModelDetector)
@@ -148,7 +166,7 @@ def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 
                 told[name] = {"score": None, "flagged": None, "reason": declined.reason}
             told[name]["seconds"] = round(time.process_time() - started, 2)
         write_json(path, told)
-        print(setting.name, "baselines", job.id, flush=True)
+        print(setting.name, "baselines", job.id, {n: t["seconds"] for n, t in told.items()}, flush=True)
 
 
 def controls(store: Path, setting: Setting) -> None:
@@ -168,7 +186,13 @@ def controls(store: Path, setting: Setting) -> None:
 
 
 def run(
-    store: Path, names: Sequence[str], stages: Sequence[str], part: int, parts: int, only: Sequence[str] = ()
+    store: Path,
+    names: Sequence[str],
+    stages: Sequence[str],
+    part: int,
+    parts: int,
+    only: Sequence[str] = (),
+    each: int = 1,
 ) -> None:
     """Carry out some stages of some settings; `only` names groups of models to judge."""
     torch.set_num_threads(1)
@@ -180,7 +204,7 @@ def run(
             complete(store, known[name], part, parts)
         if "judge" in stages:
             judge(store, known[name], part, parts, only)
+        if "baselines" in stages:
+            baselines(store, known[name], part, parts, each)
         if "controls" in stages and part == 0:
             controls(store, known[name])
-        if "baselines" in stages:
-            baselines(store, known[name], part, parts)
