@@ -142,10 +142,10 @@ def _network(
     given: argparse.Namespace, opened: Opened | None, task: Task | None, modality: Modality, classes: int
 ) -> tuple[Any, Callable[[], nn.Module]]:
     """What the card calls the architecture, and how to build it untrained."""
-    from torchbands.scanner.opening.architecture import network_of
-
     if opened is not None:
         return _like(opened, given.arch)
+    from torchbands.scanner.opening.architecture import network_of
+
     if given.arch is None and task is None:
         raise InputError("references of which network?", hint="name a model with --like, or a network with --arch")
     if given.arch and ":" in given.arch and not given.arch.lstrip().startswith("{"):
@@ -169,6 +169,10 @@ def _like(opened: Opened, arch: str | None) -> tuple[Any, Callable[[], nn.Module
                for p in layer.parameters(recurse=False)}  # fmt: skip
     left = [name for name, p in template.named_parameters() if id(p) not in redrawn]
     network = opened.suspect.facts.get("network")
+    if network is None and arch and ":" not in arch.split("{")[0]:
+        from torchbands.scanner.opening.architecture import network_of
+
+        network = network_of(arch).spec()
     if left and network is None:
         raise InputError(
             f"the layers of {', '.join(left[:3])} cannot be drawn anew", hint="name a network of torchbands with --arch"

@@ -23,10 +23,12 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
 from torchbands.core.task import Learner, Network, Progress, Task, default_device
+from torchbands.modalities.tokenized import TokenizedText, tokenized
 from torchbands.zoo.files import new_directory, sha256, write_json
 
 from .views import View, look, views_of
 
+TOKENIZER = "tokenizer.json"
 CARD, ROWS, MODELS, WEIGHTS, SEEN = "card.json", "rows", "models", "weights.safetensors", "views.safetensors"
 FORMAT = 1
 #: Clean rows that are kept with the references: the views look at every model with the same ones.
@@ -75,8 +77,7 @@ class Population:
             card = json.loads(path.read_text("utf-8"))
             if card["format"] != FORMAT:
                 raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
-            modality = build(card["modality"], "modality")
-            assert isinstance(modality, Modality)
+            modality = _modality(folder, card["modality"])
             rows = _read_rows(folder, card["rows"])
             if len(card["class_names"]) != card["classes"] or not set(rows.y.tolist()) <= set(range(card["classes"])):
                 raise ValueError("the number of classes, their names and the labels of the rows do not fit")
@@ -288,9 +289,26 @@ def _start(
         raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
     with new_directory(folder) as at:
         (at / MODELS).mkdir()
+        if isinstance(modality, TokenizedText):
+            (at / TOKENIZER).write_text(modality.tokenizer, "utf-8")
         card["rows"] = _write_rows(at, clean)
         write_json(at / CARD, card)
     return Population.load(folder)
+
+
+def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
+    """The kind of sample of a card; a tokenizer lies beside it."""
+    file = folder / TOKENIZER
+    if file.is_file():
+        said = spec["params"]
+        text = file.read_text("utf-8")
+        read = tokenized(text, length=said["length"], padding=said["padding"], prefix=said["prefix"])
+        if read.digest != said["digest"]:
+            raise ValueError(f"{TOKENIZER} was altered")
+        return read
+    made = build(spec, "modality")
+    assert isinstance(made, Modality)
+    return made
 
 
 def train_one(

@@ -32,6 +32,19 @@ class Logits(nn.Module):
         return logits
 
 
+def as_classifier(body: nn.Module, model_type: str) -> nn.Module | None:
+    """A BERT text classifier as the network `transformer` has it, so that it can be compared with references of that
+    network, which begin from the same public encoder. None for other types."""
+    from torchbands.networks.transformer import Classifier
+
+    encoder, head = getattr(body, "bert", None), getattr(body, "classifier", None)
+    if model_type != "bert" or not isinstance(encoder, nn.Module) or not isinstance(head, nn.Linear):
+        return None
+    made = Classifier(encoder, head.in_features, head.out_features, "first", "", 0.1)
+    made.head.load_state_dict(head.state_dict())
+    return made
+
+
 def warm(model_type: str) -> None:
     """Import what building a type needs. Nothing of the suspect but its (known) type is used."""
     from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification

@@ -59,7 +59,7 @@ def from_folder(
     preprocessing: Mapping[str, Any] = {}
     if kind == "vision" and "preprocessor_config.json" in folder.names:
         preprocessing = parse_json(folder.read("preprocessor_config.json", MAX_JSON), "preprocessor_config.json")
-    if modality is None:
+    if modality is None or (kind == "text" and tokenizer and not hasattr(modality, "tokenizer")):
         modality = _image(told, preprocessing) if kind == "vision" else _text(told, config, tokenizer)
     if mean is None and std is None and preprocessing.get("do_normalize", True):
         mean, std = _numbers(preprocessing.get("image_mean")), _numbers(preprocessing.get("image_std"))
@@ -124,7 +124,7 @@ def _loaded(
     """The classifier, and what the child process found out while it built the same under limits."""
     from safetensors.torch import save_file
 
-    from .hf_build import Logits, build_body
+    from .hf_build import Logits, as_classifier, build_body
 
     with private_folder() as at, Child(f"transformers/{model_type}", at, limits) as child:
         given, out, words = at / "given.safetensors", at / "made.safetensors", at / "tokenizer.json"
@@ -143,7 +143,7 @@ def _loaded(
     state.facts["weights_matched"] = "by transformers"
     if told["spare"]:
         state.facts["weights_not_used"] = told["spare"][:50]
-    return Logits(body, kind == "text"), told
+    return as_classifier(body, model_type) or Logits(body, kind == "text"), told
 
 
 def _misfit(model_type: str, told: Mapping[str, Any]) -> InputError:
