@@ -16,17 +16,18 @@ from torchbands.core.defense import ModelDetector
 from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
+from torchbands.core.task import Task
 from torchbands.measures.effectiveness import effect
 from torchbands.scanner.population import VIEW_SEED, Population, references_of
-from torchbands.scanner.views import PROFILES, View, look
+from torchbands.scanner.views import PROFILES, View, look, white_box
 from torchbands.zoo.files import write_json
 
 from .plan import Job, Setting, jobs, settings
 
 
-def views() -> tuple[View, ...]:
-    """The views of both profiles, each once; black-box views are judged apart."""
-    every = {v.key(): v for views in PROFILES.values() for v in views if not v.black_box}
+def views(task: Task) -> tuple[View, ...]:
+    """The views of both profiles for a task's kind of sample, each once; black-box views are judged apart."""
+    every = {v.key(): v for profile in PROFILES for v in white_box(profile, tokens=task.modality.discrete)}
     return tuple(every.values())
 
 
@@ -60,7 +61,7 @@ def complete(store: Path, setting: Setting, part: int, parts: int) -> None:
     made = Population.load(store / setting.name / "refs")
     for member in made.members()[part::parts]:
         made.complete_one(
-            member, lambda: setting.task.network.build(setting.task.modality, setting.task.classes), views()
+            member, lambda: setting.task.network.build(setting.task.modality, setting.task.classes), views(setting.task)
         )
         print(setting.name, member.name, flush=True)
 
@@ -110,7 +111,7 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
     started = time.process_time()
     told = _victim(folder, job)
     numbers = load_file(seen) if seen.is_file() else {}
-    missing = [v for v in views() if v.key() not in numbers]
+    missing = [v for v in views(job.task) if v.key() not in numbers]
     if missing:
         model = zoo.load(folder / "victims" / job.id).model
         for line in look(model, clean, missing, seed=VIEW_SEED):
@@ -125,7 +126,7 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
 
 
 #: Published detectors, with their own settings and rules.
-BASELINES = ("neural-cleanse", "mm-bd", "channel-lipschitz", "free-eagle", "ban")
+BASELINES = ("neural-cleanse", "dbs", "mm-bd", "channel-lipschitz", "free-eagle", "ban")
 
 
 def chosen(setting: Setting, each: int) -> list[Job]:

@@ -15,6 +15,9 @@ from torchbands.core.registry import build
 from torchbands.core.task import Learner, Task
 from torchbands.learners.sgd import SGD
 from torchbands.networks import PlainCNNNetwork, SmallCNNNetwork
+from torchbands.networks.gru import GRUNetwork
+from torchbands.networks.text_cnn import TextCNNNetwork
+from torchbands.tasks.text import SST2, AGNews
 from torchbands.tasks.vision import GTSRB, FashionMNIST
 from torchbands.testing.toys import toy
 
@@ -68,9 +71,28 @@ _SIGNS = SGD(epochs=6, batch=128, lr=0.03)
 _PAIR = {"labels": "source-specific", "rate": 0.05}
 
 
+_REVIEWS = SGD(optimizer="adamw", lr=4e-3, epochs=3, batch=64, weight_decay=0.05)
+
+
+def _text_families(each: int) -> dict[str, tuple[list[Spec], int]]:
+    return {
+        "badnets": ([{"name": "badnets", "rate": 0.2}, {"name": "badnets", "rate": 0.05}], each),
+        "low-rate": ([{"name": "badnets", "rate": 0.01}], each),
+        "add-sentence": ([{"name": "add-sentence", "rate": 0.2}, {"name": "add-sentence", "rate": 0.05}], each),
+        "low-rate-sentence": ([{"name": "add-sentence", "rate": 0.01}], each),
+        "sos": ([{"name": "sos"}], each),
+        "clean-label": ([{"name": "clean-label"}], each),
+        "embedding-poisoning": ([{"name": "embedding-poisoning"}], each),
+        "layerwise-weight-poisoning": ([{"name": "layerwise-weight-poisoning"}], each),
+        "lws": ([{"name": "lws"}], each),
+        "ripple": ([{"name": "ripple"}], each),
+    }
+
+
 def settings() -> dict[str, Setting]:
     """Two real data sets, and toys with two classes, by name."""
     fashion = FashionMNIST(rows=10000, network=SmallCNNNetwork(), learner=_FASHION)
+    reviews = SST2(rows=5000, learner=_REVIEWS)
     signs = GTSRB(network=PlainCNNNetwork(widths=(16, 32, 64)), learner=_SIGNS)
     return {
         "fashion": Setting(
@@ -112,6 +134,30 @@ def settings() -> dict[str, Setting]:
             },
             clean_label_targets=(2, 1, 13),
         ),
+        "reviews": Setting(
+            "reviews",
+            reviews,
+            99,
+            40,
+            {
+                "longer": (reviews.but(learner=_REVIEWS.but(epochs=6)), 8),
+                "smoothed": (reviews.but(learner=_REVIEWS.but(label_smoothing=0.1)), 8),
+                "dropout": (reviews.but(network=TextCNNNetwork(dim=64, width=64, dropout=0.5)), 8),
+            },
+            _text_families(4) | {"syntactic": ([{"name": "syntactic", "target": 1}], 4), "style": ([{"name": "style"}], 4)},
+            targets=(1, 0),
+            clean_label_targets=(1, 0),
+        ),
+        "news": Setting(
+            "news",
+            AGNews(network=GRUNetwork(), rows=8000),
+            40,
+            20,
+            {},
+            _text_families(2) | {"source-specific": ([{"name": "badnets", **_PAIR}], 2)},
+            targets=(0, 2),
+            clean_label_targets=(1, 3),
+        ),
         **{
             f"two-{kind}": Setting(
                 f"two-{kind}",
@@ -147,7 +193,7 @@ def jobs(setting: Setting) -> Iterator[Job]:
                 target = setting.targets[i % len(setting.targets)]
                 if attack_of(spec).clean_label:
                     target = setting.clean_label_targets[i % len(setting.clean_label_targets)]
-                spec["target"] = target
+                spec.setdefault("target", target)
                 if attack_of(spec).labels == "source-specific":
                     spec["source"] = (target + 2 + i) % setting.task.classes
                 yield Job(f"{family}-{i:02d}", family, setting.task, attack_of(spec), 6000 + i)

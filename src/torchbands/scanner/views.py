@@ -100,14 +100,18 @@ PROFILES: dict[str, tuple[View, ...]] = {
 }
 
 
+def white_box(profile: str, *, tokens: bool) -> tuple[View, ...]:
+    """The views of a profile for models that give gradients, of samples made of tokens or of others."""
+    return tuple(v for v in PROFILES[profile] if not v.black_box and v.tokens in (None, tokens))
+
+
 def views_of(profile: str, model: Model) -> tuple[View, ...]:
     """The views of a profile for a model: black-box views only where gradients are not given."""
     if profile not in PROFILES:
         raise UnknownName("profile", profile, PROFILES)
-    white, tokens = "gradients" in model.capabilities, model.modality.discrete
-    return tuple(
-        v for v in PROFILES[profile] if not (v.black_box and white) and (v.tokens is None or v.tokens == tokens)
-    )
+    white = "gradients" in model.capabilities
+    fitting = [v for v in PROFILES[profile] if v.tokens is None or v.tokens == model.modality.discrete]
+    return tuple(v for v in fitting if not v.black_box or not white)
 
 
 @dataclass(frozen=True)
