@@ -144,7 +144,8 @@ def settings() -> dict[str, Setting]:
                 "smoothed": (reviews.but(learner=_REVIEWS.but(label_smoothing=0.1)), 8),
                 "dropout": (reviews.but(network=TextCNNNetwork(dim=64, width=64, dropout=0.5)), 8),
             },
-            _text_families(4) | {"syntactic": ([{"name": "syntactic", "target": 1}], 4), "style": ([{"name": "style"}], 4)},
+            _text_families(4)
+            | {"syntactic": ([{"name": "syntactic", "target": 1}], 4), "style": ([{"name": "style"}], 4)},
             targets=(1, 0),
             clean_label_targets=(1, 0),
         ),
