@@ -15,7 +15,7 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.testing.subject import same_weights
 
-REPAIRS = ("fine-tune", "fine-pruning", "ft-sam", "anp", "i-bau", "channel-lipschitz", "unlearn", "fst")
+REPAIRS = ("fine-tune", "fine-pruning", "ft-sam", "anp", "i-bau", "channel-lipschitz", "unlearn", "fst", "sau")
 #: Clean accuracy that a never-poisoned model may lose, in fractions.
 HARM = {
     "fine-tune": 0.02,
@@ -26,6 +26,7 @@ HARM = {
     "channel-lipschitz": 0.02,
     "unlearn": 0.02,
     "fst": 0.1,
+    "sau": 0.04,
 }
 
 Measure = Callable[[Model, Victim], tuple[float, float]]
@@ -55,7 +56,9 @@ def test_little_harm_to_a_clean_model_which_stays_as_it_was(
 
 @pytest.mark.parametrize("name", REPAIRS)
 def test_same_seed_same_weights_and_no_global_randomness(name: str, backdoored: Victim, clean: Data) -> None:
-    quick = {"anp": {"steps": 20}, "i-bau": {"rounds": 1}, "channel-lipschitz": {}}.get(name, {"epochs": 2})
+    quick = {"anp": {"steps": 20}, "i-bau": {"rounds": 1}, "sau": {"rounds": 1}, "channel-lipschitz": {}}.get(
+        name, {"epochs": 2}
+    )
     repair, state = _repair(name, **quick), torch.random.get_rng_state()
     first = repair.repair(backdoored.model, clean, seed=3)
     torch.manual_seed(99)
