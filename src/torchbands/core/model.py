@@ -278,6 +278,20 @@ class Model:
         finally:
             handle.remove()
 
+    def features_at(self, e: Encoded) -> Tensor:
+        """(N, D) float32 penultimate features of one encoded or embedded batch, differentiable."""
+        if self.head is None:
+            raise NotApplicable("no linear head was found, so there is no penultimate layer")
+        caught: list[Tensor] = []
+        handle = self.module.get_submodule(self.head).register_forward_pre_hook(
+            lambda _, args: caught.append(_pooled(args[0].float()))
+        )
+        try:
+            self.logits_at(e)
+        finally:
+            handle.remove()
+        return caught[-1]
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     @cached_property
