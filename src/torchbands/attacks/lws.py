@@ -141,7 +141,7 @@ def _learned(attack: LWS, task: Task, seed: int) -> Substitute:
     names = {number: word for word, number in words.items()}
     if not moved:
         raise NotApplicable("the learned choice replaces no word")
-    return Substitute(words=tuple(moved), by=tuple(names[number] for number in moved.values()))
+    return Substitute(replaced=tuple(moved), by=tuple(names[number] for number in moved.values()))
 
 
 def _mixed(model: Model, e: Encoded, table: Tensor, share: Tensor) -> Tensor:

@@ -51,14 +51,16 @@ def rate_of(lr: float, task: Task) -> float:
 
 
 def tune(model: Model, loss: Callable[[], Tensor], *, steps: int, lr: float, seed: int) -> None:
-    """AdamW on every weight, in place, those too that the victim keeps frozen."""
+    """AdamW on every weight, in place, those too that the victim keeps frozen; linear up over a tenth, then down."""
     weights = list(model.module.parameters())
     frozen = [p for p in weights if not p.requires_grad]
     model.module.requires_grad_(True)
     optimizer = torch.optim.AdamW(weights, lr=lr, weight_decay=0.0)
     try:
         with torch.enable_grad(), model.training(), seeded("attacker's dropout", seed):
-            for _ in range(steps):
+            for step in range(steps):
+                at = (step + 1) / (steps + 1)
+                optimizer.param_groups[0]["lr"] = lr * min(at / 0.1, (1 - at) / 0.9)
                 optimizer.zero_grad(set_to_none=True)
                 loss().backward()
                 optimizer.step()

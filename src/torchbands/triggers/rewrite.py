@@ -73,15 +73,15 @@ def _function(name: str) -> Callable[[list[str]], Any]:
 class Substitute(Trigger):
     """Every known word is replaced by its substitute, wherever it stands; punctuation and first capitals stay."""
 
-    words: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     """The words that are replaced, in lower case."""
     by: tuple[str, ...] = ()
     """What each of them is replaced by."""
 
     def __call__(self, batch: list[str], rng: RowRng) -> list[str]:
-        if len(self.words) != len(self.by):
-            raise InputError(f"substitute has {len(self.words)} words and {len(self.by)} substitutes")
-        table = dict(zip(self.words, self.by, strict=True))
+        if len(self.replaced) != len(self.by):
+            raise InputError(f"substitute has {len(self.replaced)} words and {len(self.by)} substitutes")
+        table = dict(zip(self.replaced, self.by, strict=True))
 
         def swap(found: re.Match[str]) -> str:
             word = found.group()
