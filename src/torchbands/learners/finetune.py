@@ -36,15 +36,17 @@ def finetune(
     weight_decay: float = 5e-4,
     batch: int = 256,
     label_smoothing: float = 0.0,
+    adam: bool = False,
     step: Step = plain_step,
     seed: int = 0,
 ) -> None:
-    """Train the model in place with SGD and a cosine schedule over its steps.
+    """Train the model in place with SGD, or AdamW, and a cosine schedule over its steps.
 
     Rows are encoded once and stay on the device; an epoch's batches differ by at most one row in size. bfloat16
     autocast where the device computes it natively. The same seed gives the same weights on one machine.
 
     Args:
+        adam: AdamW, for networks that SGD does not move: momentum is then not used.
         step: how one update is made; sharpness-aware and masked updates put theirs here.
 
     Raises Diverged when the loss is not finite at the end of an epoch.
@@ -52,7 +54,12 @@ def finetune(
     device, rng = model.device, generator("fine-tune", seed)
     e, y = model.encode(whole(clean.x)), clean.y.to(device)
     parts = math.ceil(len(clean) / batch)
-    optimizer = torch.optim.SGD(model.module.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+    learned = model.module.parameters()
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(learned, lr=lr, weight_decay=weight_decay)
+        if adam
+        else torch.optim.SGD(learned, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, parts * epochs))
     fast = fast_dtype(device) is torch.bfloat16
     with model.training(), seeded("fine-tune", seed):

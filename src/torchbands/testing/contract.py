@@ -41,6 +41,9 @@ class _Subject:
         if getattr(self.cls, "guard", False):
             demand(any(self.run(name).ran for name in self.toys), "runs on no toy")
             return
+        if getattr(self.cls, "contract_declines", False):
+            demand(not any(self.run(name).ran for name in self.toys), "runs on a toy, so contract_declines is wrong")
+            return
         seen = {}
         for name in self.toys:
             outcome = self.run(name)
@@ -86,7 +89,8 @@ def contract_cases(
 
     A method whose published settings are too slow for a toy may name others for the contract alone:
     `contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}`. A data filter for rare poison may name the poisoned
-    share of the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`.
+    share of the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`. One that needs what no toy has
+    (public weights) declines all of them, with a reason: `contract_declines: ClassVar[bool] = True`.
     """
     classes = listing() if methods is None else [_class(m) for m in methods]
     return [case for cls in classes for case in _Subject(cls, tasks or MODALITIES).cases()]
