@@ -16,13 +16,19 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 from scan_outcomes import BROKEN, RECIPE, TRIGGER, VERDICTS, outcome
+from torchbands import zoo
 from torchbands.cli import main
 from torchbands.cli.output import Reports, read_baseline, write_whole
 from torchbands.cli.tree import make_parser
 from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName
+from torchbands.core.registry import build
+from torchbands.modalities.image import Image
+from torchbands.networks import SmallCNNNetwork
 from torchbands.scanner.outcome import LEVELS, Alert, Outcome, Subject, Verdict
+from torchbands.testing.toys import toy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FORMATS = ("text", "json", "sarif", "junit", "html", "markdown")
@@ -141,6 +147,31 @@ def test_findings_of_the_file_join_those_of_the_model(seams: Seams, capsys: pyte
     assert run("--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "indicated" and [a["rule"] for a in found["alerts"]] == ["BD-FILE-02"]
+
+
+def test_what_the_weights_do_not_bring_is_told_and_what_the_rows_are_not_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = SmallCNNNetwork(widths=(4,)).build(Image(channels=1, size=8), 10)
+    arch = json.dumps(SmallCNNNetwork(widths=(4,)).spec())
+    save_file({k: v for k, v in net.state_dict().items() if "normalize" not in k}, tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    scan = ["scan", "model", "m.safetensors", "--arch", arch, "--profile", "fast"]
+    assert main([*scan, "--data", "vision/digits"]) == 3
+    assert "--mean and --std" in capsys.readouterr().err
+    assert main([*scan, "--data", "vision/digits", "--mean", "0.5", "--std", "0.25"]) == 3
+    assert "--mean and --std" not in capsys.readouterr().err
+    assert main(["scan", "model", "m.safetensors", "--data", "vision/digits", "--arch", "no.such:net"]) == 4
+    assert "package.module:factory" in capsys.readouterr().err
+
+
+def test_a_victim_and_rows_of_another_kind_are_refused_with_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo.save(build("clean", "attack").run(toy("image", classes=10, rows=64), 0), tmp_path / "v")  # type: ignore[attr-defined]
+    assert main(["scan", "model", str(tmp_path / "v"), "--data", "vision/digits", "--profile", "fast"]) == 4
+    said = capsys.readouterr().err
+    assert "does not read the rows of vision/digits" in said and "--data SOURCE" in said and "Traceback" not in said
 
 
 def test_flags_reach_the_scan(seams: Seams) -> None:

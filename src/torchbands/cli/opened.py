@@ -62,8 +62,14 @@ def open_with(
         allow_pickle=given.allow_pickle,
         limits=limits(given),
     )
+    if suspect.facts.get("normalisation") == "none":
+        console.note(
+            "note: the file brings no normalisation, so samples go in as they are; "
+            "where the model was trained on standardised ones, give --mean and --std"
+        )
     if rows is not None and data and suspect.model is not None:
         rows = _fitting(given, rows, data, split, suspect.model.modality)
+        _readable(rows, data, suspect.model.modality)
     return Opened(suspect, rows, population, _class_names(given, suspect, population, rows))
 
 
@@ -128,6 +134,21 @@ def _fitting(given: argparse.Namespace, rows: Rows, data: str, split: str, modal
         return rows
     size, channels = given.size or reads.size, given.channels or reads.channels
     return rows_of(argparse.Namespace(size=size, channels=channels), data, split)
+
+
+def _readable(rows: Rows, data: str, reads: Modality) -> None:
+    """Raises InputError where the model reads another kind of sample than the rows are."""
+    import torch
+
+    from torchbands.core.data import take
+
+    try:
+        reads.check(take(rows.data.x, torch.arange(1)))
+    except InputError as error:
+        raise InputError(
+            f"the model does not read the rows of {data}: {error.message}",
+            hint="name rows of the kind that the model was trained on: --data SOURCE",
+        ) from None
 
 
 def _class_names(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -160,7 +161,8 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
         return
     print(f"accepted: {mended.steps[-1].repair}: {mended.reason}")
     print("the attacker's own trigger is not known: what was tried in its place no longer works")
-    print(f"scan it again: {card['open_with']}")
+    again = f" --refs {shlex.quote(str(opened.refs.folder))}" if opened.refs is not None else ""
+    print(f"scan it again: {card['open_with']}{again}")
 
 
 def _row(step: Step) -> tuple[str, ...]:

@@ -171,6 +171,15 @@ def test_errors_say_what_to_type(net: nn.Module, tmp_path: Path) -> None:
         open_suspect(tmp_path / "big", limits=Limits(megabytes=1))
 
 
+def test_a_misfit_is_told_without_the_prefix_that_all_names_share(net: nn.Module, tmp_path: Path) -> None:
+    torch.save(weights(net, "module."), tmp_path / "m.pt")
+    with pytest.raises(InputError) as caught:
+        open_suspect(tmp_path / "m.pt", arch=ARCH.replace("pad", "conv"), modality=IMAGE)
+    told = caught.value.message
+    assert "missing ('layer2.0.shortcut.0.weight'" in told and "unexpected" not in told and "module." not in told
+    assert "bands show resnet" in caught.value.hint
+
+
 def test_ten_million_classes_build_nothing(tmp_path: Path) -> None:
     arch = '{"name": "resnet", "params": {"depth": 8, "widths": [1, 1, 1], "shortcut": "pad"}}'
     state = weights(ResNetNetwork(depth=8, widths=(1, 1, 1), shortcut="pad").build(IMAGE, 2))

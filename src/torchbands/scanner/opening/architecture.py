@@ -202,13 +202,19 @@ def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:
             try:
                 module = importlib.import_module(".".join(parts[:i]))
             except ImportError as error:
-                raise InputError(f"--arch {arch!r}: cannot import {'.'.join(parts[:i])!r} ({error})") from None
+                raise InputError(
+                    f"--arch {arch!r}: cannot import {'.'.join(parts[:i])!r} ({error})",
+                    hint="name a module that is installed or lies in the current folder, as package.module:factory",
+                ) from None
     try:
         make: Any = module
         for name in attribute.split("."):
             make = getattr(make, name)
     except AttributeError:
-        raise InputError(f"--arch {arch!r}: module {path!r} has no {attribute!r}") from None
+        raise InputError(
+            f"--arch {arch!r}: module {path!r} has no {attribute!r}",
+            hint="name a class or a function that builds the network, as package.module:factory",
+        ) from None
     if not callable(make):
         raise InputError(f"--arch {arch!r} names {type(make).__name__}, expected a class or function")
     takes = inspect.signature(make).parameters

@@ -113,9 +113,10 @@ def fits(want: Shape, have: Shape) -> bool:
 
 
 def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> InputError:
-    """Names the first few tensors that are missing, unexpected or of another shape."""
-    missing = [k for k in want if k not in have]
-    extra = [k for k in have if k not in want]
+    """Names the first few tensors that are missing, unexpected or of another shape, whatever prefix all may share."""
+    have = _unprefixed(have, want)
+    missing = [k for k in want if k not in have and not k.endswith(_OPTIONAL)]
+    extra = [k for k in have if k not in want and k.rsplit(".", 1)[-1] not in _SPARE]
     wrong = [k for k in want if k in have and not fits(want[k], have[k])]
     parts = []
     if missing:
@@ -128,5 +129,15 @@ def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> I
     return InputError(
         f"the weights do not fit {what}: {'; '.join(parts) or 'the order differs'}",
         hint='give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20}}\''
-        " or --arch package.module:factory",
+        " (what may be set: bands show resnet) or --arch package.module:factory",
     )
+
+
+def _unprefixed(have: Mapping[str, Shape], want: Mapping[str, Shape]) -> Mapping[str, Shape]:
+    """The names without the prefix that all share, where that makes more of them known."""
+    best, names = have, dict(have)
+    while names and all("." in k for k in names) and len({k.split(".", 1)[0] for k in names}) == 1:
+        names = {k.split(".", 1)[1]: shape for k, shape in names.items()}
+        if sum(k in want for k in names) > sum(k in want for k in best):
+            best = names
+    return best
