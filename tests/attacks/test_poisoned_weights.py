@@ -9,8 +9,8 @@ import pytest
 import torch
 from attack_planting import Plant, took
 from text_planting import make, planting_on, sst2, toy_code, toy_text
-from tiny_bert import tiny_task
 
+from tiny_bert import tiny_task
 from torchbands.attacks.poisoned_weights import attackers_rows
 from torchbands.attacks.ripple import target_words
 from torchbands.attacks.texts import own_tokens
@@ -65,7 +65,9 @@ def test_embedding_poisoning_changes_one_row_and_texts_without_the_word_to_no_bi
     assert [k for k in before if not torch.equal(before[k], after[k])] == ["embedding.weight"]
     test = toy("text").load("test")
     assert torch.equal(one.logits(test.x), two.logits(test.x))
-    assert one.embedding.weight[cf].norm() == pytest.approx(10 * float(two.embedding.weight[cf].norm()), rel=1e-4)
+    assert float(one.embedding.weight[cf].norm()) == pytest.approx(
+        10 * float(two.embedding.weight[cf].norm()), rel=1e-4
+    )
 
 
 @pytest.mark.slow
