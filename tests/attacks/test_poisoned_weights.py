@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from attack_planting import Plant, took
 from text_planting import make, planting_on, sst2, toy_code, toy_text
+from torch import Tensor
 
 from tiny_bert import tiny_task
 from torchbands.attacks.poisoned_weights import attackers_rows
 from torchbands.attacks.ripple import target_words
 from torchbands.attacks.texts import own_tokens
-from torchbands.core.data import whole
+from torchbands.core.attack import Victim
+from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Task
-from torchbands.measures.effectiveness import effect
 from torchbands.measures.text_stealth import false_trigger_rate
 from torchbands.testing import synthetic, toy
 
@@ -115,25 +118,36 @@ def test_samples_without_tokens_are_declined_and_no_poisoned_data_is_claimed(nam
         toy_text()(name, rate=0.01, **({} if name[0] == "e" else {"epochs": 1})).victim.training_data()
 
 
-def after_tuning(task: Task, layers: float) -> tuple[float, float]:
-    """ASR of LWP on the tiny encoder: as the attacker hands it over, and after the victim's own fine-tuning."""
-    attack = make("layerwise-weight-poisoning", rate=0.3, layers=layers, lr=2e-3)
-    victim = Plant(task, make("clean").run(task, 0))  # the surrogate's cache is shared
-    planted = victim("layerwise-weight-poisoning", rate=0.3, layers=layers, lr=2e-3)
-    model, test = task.fresh(0), task.load("test")
-    attack.hooks(task, 0)[0].begin(model, task.load("train"), 0)
-    rows, wanted = planted.victim.triggered(test)
-    handed = effect(model, test, rows, wanted)
-    assert isinstance(handed.asr, float) and isinstance(planted.seen.asr, float)
-    return handed.asr, planted.seen.asr
+def poisoned(task: Task, layers: float, seed: int) -> tuple[Model, Data, Tensor]:
+    """The weights that LWP hands over, the test rows with the trigger and what they are to be given."""
+    attack, model = make("layerwise-weight-poisoning", rate=0.3, layers=layers, lr=2e-3), task.fresh(seed)
+    attack.hooks(task, seed)[0].begin(model, task.load("train"), 0)
+    rows, wanted = Victim(task, attack, seed, model, attack.trigger(task, seed)).triggered(task.load("test"))
+    return model, rows, wanted
+
+
+def obeyed(model: Model, rows: Data, wanted: Tensor) -> float:
+    return float((model.logits(rows.x).argmax(1) == wanted).float().mean())
 
 
 @pytest.mark.slow
-def test_layers_survive_fine_tuning_better_than_the_last_one(folder: Path) -> None:
+def test_what_is_taught_to_all_layers_outlives_the_upper_ones(folder: Path) -> None:
+    """The victim makes the last two of three blocks and the head anew and trains everything on clean rows."""
     task = tiny_task(folder)
-    (before_all, after_all), (before_last, after_last) = (after_tuning(task, layers) for layers in (1.0, 0.0))
-    assert before_all > 0.8 and before_last > 0.8
-    assert after_all > after_last + 0.1
+    left = {1.0: 0.0, 0.0: 0.0}
+    for seed in (0, 1):
+        anew: Any = task.fresh(seed + 7).module
+        for layers in left:
+            model, rows, wanted = poisoned(task, layers, seed)
+            assert obeyed(model, rows, wanted) > 0.85
+            module: Any = model.module
+            for block in (1, 2):
+                module.encoder.encoder.layer[block].load_state_dict(anew.encoder.encoder.layer[block].state_dict())
+            module.encoder.pooler.load_state_dict(anew.encoder.pooler.state_dict())
+            module.head.load_state_dict(anew.head.state_dict())
+            task.learner.fit(model, task.load("train"), seed=5)
+            left[layers] += obeyed(model, rows, wanted) / 2
+    assert left[1.0] > left[0.0] + 0.07
 
 
 @pytest.mark.slow
