@@ -1,0 +1,67 @@
+"""How alike embeddings are, and the inserted tokens that make them most alike, found by exact trials."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchbands.core.modality import Encoded
+from torchbands.core.model import Model
+from torchbands.modalities.tokens import TokenMixture
+
+
+def alike(features: Tensor) -> Tensor:
+    """Mean cosine of all pairs of different rows of (N, D)."""
+    unit, n = F.normalize(features, dim=1), len(features)
+    return (unit.sum(0).square().sum() - unit.square().sum()) / (n * (n - 1))
+
+
+def search_tokens(
+    model: Model, e: Encoded, writer: TokenMixture, rounds: int, shortlist: int, enough: float, rng: torch.Generator
+) -> tuple[Tensor, float]:
+    """Changes one token at a time: the gradient ranks all candidates, the first ones are tried, the best stays.
+
+    Args:
+        e: (N, L) embedded rows. rounds: how often every token is changed. enough: cosine at which the search ends.
+
+    Returns:
+        (F,) candidates and their mean cosine.
+    """
+    size, free = len(writer.candidates), len(writer.free)
+    chosen = torch.randint(size, (free,), generator=rng).to(model.device)
+    best = float(_trials(model, e, writer, chosen[None]))
+    for _ in range(rounds):
+        for slot in range(free):
+            slope = _slope(model, e, writer, chosen)[slot]
+            tried = (slope @ writer.table.T).topk(min(shortlist, size)).indices
+            trials = chosen.repeat(len(tried), 1)
+            trials[:, slot] = tried
+            found = _trials(model, e, writer, trials)
+            top = int(found.argmax())
+            if float(found[top]) > best:
+                chosen, best = trials[top], float(found[top])
+            if best > enough:
+                return chosen, best
+    return chosen, best
+
+
+def _slope(model: Model, e: Encoded, writer: TokenMixture, chosen: Tensor) -> Tensor:
+    """(F, D) by how much the cosine grows with the embedding at each position."""
+    n = len(e.values)
+    words = writer.table[chosen].clone().requires_grad_()
+    written = writer.insert(e, words.expand(n, *words.shape), chosen.expand(n, -1))
+    (slope,) = torch.autograd.grad(alike(model.features_at(written)), words)
+    return slope
+
+
+@torch.no_grad()
+def _trials(model: Model, e: Encoded, writer: TokenMixture, trials: Tensor) -> Tensor:
+    """(T, F) candidates -> (T,) mean cosines."""
+    n, out = len(e.values), []
+    for part in trials.split(max(1, model.chunk // n)):
+        flat = part.repeat_interleave(n, 0)
+        rows = e.at(torch.arange(n, device=e.values.device).repeat(len(part)))
+        features = model.features_at(writer.insert(rows, writer.table[flat], flat))
+        out.append(torch.stack([alike(group) for group in features.split(n)]))
+    return torch.cat(out)

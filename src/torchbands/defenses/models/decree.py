@@ -1,0 +1,168 @@
+"""DECREE: a small trigger that makes the embeddings of all inputs alike betrays a backdoored encoder."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import InputError
+from torchbands.core.method import method
+from torchbands.core.modality import Encoded, Perturbation
+from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng, generator
+from torchbands.core.trigger import Trigger
+from torchbands.modalities.tokens import TokenMixture
+
+from ._alike import alike, search_tokens
+from ._inversion import frozen
+
+#: The weight on the size: its bounds, its factor, and how many successes or failures in a row change it.
+LEAST, MOST, FACTOR, PATIENCE = 1e-7, 1e5, 5.0, 5
+#: Steps without a smaller trigger after which the search ends.
+STOP = 100
+
+
+@method("decree", paper="Feng et al., CVPR 2023, arXiv:2303.15180", needs=("gradients", "features", "clean:128"))
+class Decree(ModelDetector):
+    """Searches a small trigger with which the embeddings of different inputs are alike. It looks at no label.
+
+    Embeddings are what enters the last linear layer; they are alike where their mean pairwise cosine is above
+    `threshold`. The score is minus the trigger's share of the sample (P L1-norm) or, where no trigger succeeds, minus 1
+    and what the best cosine lacks. Flagged, for images alone: a share under `flag`. `target` is the class that the
+    model's own head gives most samples with the trigger. Read a score beside those of clean models of one recipe: where
+    a classifier was tuned as a whole, embeddings of a class are alike without a backdoor.
+
+    Needs: gradients, a linear head that says what the embedding is, a few clean samples.
+
+    Deviations from the paper: the modality's own perturbation where samples are no images, and no rule there. Inserted
+    tokens are not relaxed: they are changed one at a time, the gradient ranking all candidates for `shortlist` exact
+    trials, first with one token and then with one more until the embeddings are alike. The same `rows` in every step,
+    and `steps` of them; the learning rate falls where it does in 1,000 epochs of the paper's large encoders.
+
+    Cost: `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x `rows` forward
+    passes for every token of every length tried.
+    """
+
+    rows: int = 32
+    """Clean samples (paper: batches of 32 to 128)."""
+    steps: int = 500
+    """Updates of the trigger."""
+    lr: float = 0.5
+    """Of Adam, until a fifth of the steps; then .1, and .05 from half of them on."""
+    threshold: float = 0.99
+    """Mean cosine above which embeddings are alike."""
+    penalty: float = 1e-3
+    """First weight on the size; it follows success."""
+    rounds: int = 3
+    """How often every inserted token is changed."""
+    shortlist: int = 40
+    """Tokens that are tried at every change."""
+    flag: float = 0.1
+    """Share of the sample below which an encoder of images is flagged."""
+    precision: Literal["float32", "fast"] = "float32"
+    """Of the passes."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        if self.rows < 2 or min(self.steps, self.rounds, self.shortlist) < 1:
+            raise InputError(
+                f"{self.name}: rows is at least 2, steps, rounds and shortlist at least 1",
+                hint=f"got rows={self.rows}, steps={self.steps}, rounds={self.rounds}, shortlist={self.shortlist}",
+            )
+        picked = clean.sample(self.rows, self.name, seed)
+        if len(picked) < 2:
+            raise InputError(f"{self.name} compares embeddings of two or more clean samples, got {len(picked)}")
+        model = model.at_precision(self.precision)
+        e, before = model.embed(picked.x), float(alike(model.features(picked.x)))
+        with frozen(model.module):
+            found = self._tokens(model, e, seed) if model.modality.discrete else self._pattern(model, e, seed)
+        logits, features = model.outputs(found.trigger(picked.x, RowRng(seed, torch.arange(len(picked)))))
+        cosine = float(alike(features)) if model.modality.discrete else found.cosine
+        said, share = logits.argmax(1).bincount(minlength=model.classes), found.size / extent(e)
+        reached = cosine > self.threshold
+        return Finding(
+            score=-share if reached else -1.0 - (self.threshold - cosine),
+            flagged=reached and share < self.flag if model.modality.name == "image" else None,
+            target=int(said.argmax()),
+            trigger=found.trigger,
+            evidence={
+                "cosine": round(cosine, 4),
+                "cosine_before": round(before, 4),
+                "reached": reached,
+                "size": round(found.size, 3),
+                "share": round(share, 4),
+                "to_target": round(float(said.max()) / len(picked), 3),
+            },
+        )
+
+    def _tokens(self, model: Model, e: Encoded, seed: int) -> _Found:
+        """The fewest tokens that succeed or, where none do, those of the best cosine."""
+        best: _Found | None = None
+        for count in range(1, 1 + int(getattr(model.modality, "inserted", 1))):
+            rng = generator(self.name, seed, count)
+            writer = model.modality.but(inserted=count).perturbation(model, 1, rng)
+            assert isinstance(writer, TokenMixture)
+            chosen, cosine = search_tokens(model, e, writer, self.rounds, self.shortlist, self.threshold, rng)
+            if best is None or cosine > best.cosine:
+                best = _Found(writer.words(chosen), cosine, float(len(writer.template)))
+            if cosine > self.threshold:
+                break
+        assert best is not None
+        return best
+
+    def _pattern(self, model: Model, e: Encoded, seed: int) -> _Found:
+        """The smallest trigger that succeeded or, where none did, that of the best cosine."""
+        made = model.modality.perturbation(model, 1, generator(self.name, seed)).to(model.device)
+        optimizer = torch.optim.Adam(made.parameters(), lr=self.lr, betas=(0.5, 0.9))
+        which = torch.zeros(len(e.values), dtype=torch.int64, device=model.device)
+        weight, wins, losses, idle, waited = self.penalty, 0, 0, 0, 0
+        kept, size, best = _state(made), float("inf"), -1.0
+        for step in range(self.steps):
+            for group in optimizer.param_groups:
+                at = step / self.steps
+                group["lr"] = self.lr if at < 0.2 else min(self.lr, 0.1 if at < 0.5 else 0.05)
+            optimizer.zero_grad(set_to_none=True)
+            cosine, large = alike(model.features_at(made(e, which))), made.size().sum()
+            (weight * large - cosine).backward()
+            seen, taken = torch.stack([cosine.detach(), large.detach()]).tolist()
+            good = seen > self.threshold
+            if better := (taken < size if good else size == float("inf") and seen > best):
+                kept, best, size = _state(made), seen, taken if good else size
+            waited = 0 if better or size == float("inf") else waited + 1
+            if good and waited > STOP:
+                break
+            optimizer.step()
+            made.constrain()
+            idle = idle + 1 if good and weight < LEAST else 0
+            wins, losses = (wins + 1, 0) if good else (0, losses + 1)
+            if idle > 2 * PATIENCE:
+                weight, wins = self.penalty, 0
+            if wins > PATIENCE:
+                weight, wins = min(weight * FACTOR, MOST), 0
+            elif losses > PATIENCE:
+                weight, losses = weight / FACTOR if weight >= LEAST else weight, 0
+        with torch.no_grad():
+            for p, value in zip(made.parameters(), kept, strict=True):
+                p.copy_(value)
+            return _Found(made.harden(0), best, float(made.size().sum()))
+
+
+class _Found(NamedTuple):
+    trigger: Trigger
+    cosine: float
+    size: float
+
+
+def _state(made: Perturbation) -> list[Tensor]:
+    return [p.detach().clone() for p in made.parameters()]
+
+
+def extent(e: Encoded) -> int:
+    """Units that a trigger can take up at most: positions of a sequence, pixels of an image, or numbers of a row."""
+    if e.tokens is not None:
+        return e.tokens.shape[1]
+    return e.values[0].numel() if e.values.ndim != 4 else e.values[0, 0].numel()
