@@ -1,4 +1,5 @@
-"""`python -m benchmarks.scanner make --store DIR` trains and looks; `... tables --store DIR` writes the receipt."""
+"""`python -m benchmarks.scanner make --store DIR` trains and looks; `... tables --store DIR` writes the receipt;
+`... baselines --store DIR` only its part on published detectors, `... page` only the page."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from .plan import settings
 def main() -> None:
     """Parse and carry out."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scanner")
-    parser.add_argument("what", choices=("make", "tables"))
+    parser.add_argument("what", choices=("make", "tables", "baselines", "page"))
     parser.add_argument("--store", type=Path, default=Path("scanner-population"))
     parser.add_argument("--settings", nargs="+", default=list(settings()))
     parser.add_argument("--stages", nargs="+", default=["references", "complete", "judge", "controls", "baselines"])
@@ -23,10 +24,15 @@ def main() -> None:
     given = parser.parse_args()
     if given.what == "make":
         run(given.store, given.settings, given.stages, given.part, given.parts, given.only, given.each)
-    else:
-        from .tables import write
+        return
+    from . import tables
 
-        write(given.store, given.settings)
+    if given.what == "tables":
+        tables.write(given.store, given.settings)
+    elif given.what == "baselines":
+        tables.write_baselines(given.store, given.settings)
+    else:
+        tables.write_page()
 
 
 if __name__ == "__main__":

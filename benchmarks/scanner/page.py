@@ -26,12 +26,106 @@ over all victims that count, in the mixture that the first table shows. The view
 """
 
 
-def page(receipt: Mapping[str, Any]) -> str:
+def page(
+    receipt: Mapping[str, Any], public: Mapping[str, Any] | None = None, timing: Mapping[str, Any] | None = None
+) -> str:
     """The whole page."""
     parts = [_HEAD, "## In short\n", *(_short(n, v) for n, v in receipt["settings"].items()), _READING]
+    parts.append(_calibrated(receipt["settings"]))
+    parts += [] if public is None else [_public(public)]
+    parts += [] if timing is None else [_timing(timing)]
     for name, setting in receipt["settings"].items():
         parts.append(_setting(name, setting))
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _calibrated(settings: Mapping[str, Any]) -> str:
+    """Whether p-values of fresh models are uniform, over everything that was looked at."""
+    found = [p["uniform"] for s in settings.values() for p in s["profiles"].values()]
+    every = [u["p"] for told in found for u in told.values() if u]
+    trigger = [told["p_trigger (combined)"]["p"] for told in found]
+    return _CALIBRATED.format(
+        n=len(trigger), low=sum(p <= 0.05 for p in trigger), least=min(trigger),
+        every=len(every), lows=sum(p <= 0.05 for p in every), expected=0.05 * len(every),
+    )  # fmt: skip
+
+
+_CALIBRATED = """## Are the p-values uniform on fresh models?
+
+All fresh models of a setting are ranked among the same references, so their p-values are not independent, and the usual
+Kolmogorov-Smirnov test rejects 13 to 18 % of perfectly good sets at these sizes instead of 5 %. The p below is instead
+the share of simulated sets, of as many fresh models among as many references of one kind, that are as far from uniform.
+Of {n} tests of p_trigger {low} have p <= 0.05 (the least: {least:.3f}); of all {every}, the single views included,
+{lows} do, and {expected:.0f} would be expected.
+
+On `signs`, references and fresh models are trained alike on the same rows. Their accuracies differ only in what they
+were measured on: the references' on held-out rows, whose neighbours of the same sign were trained on, the others' on
+the official test set. `pytest -m slow tests/scanner/test_population.py` trains both kinds anew and compares them.
+"""
+
+
+def _public(told: Mapping[str, Any]) -> str:
+    """Checkpoints of others."""
+    body: list[tuple[str, ...]] = []
+    for line in told["scans"]:
+        refs, views = line["references"], line["views"]
+        kind = "none" if refs is None else f"{refs['references']} of a cheap recipe"
+        p = ", ".join(f"{k} {line[k]:.2f}" for k in ("p_trigger", "p_recipe") if line[k] is not None)
+        body.append(
+            (
+                line["file"],
+                _n(line["test_accuracy"], 4),
+                kind,
+                ", ".join(line["alerts"]) or "–",
+                p or "–",
+                line["verdict"],
+                str(line["exit_code"]),
+                *(_n(views[v]["score"], 2) for v in ("target-inversion", "universal-perturbation")),
+                _n(line["cpu_seconds"], 0),
+            )
+        )
+    head = ("Checkpoint", "test accuracy", "references", "alerts", "p", "verdict", "exit code", "target-inversion",
+            "universal-perturbation", "CPU s")  # fmt: skip
+    cheap = next((line for line in told["scans"] if line["references"]), None)
+    refs = cheap["references"] if cheap else {"accuracy": [0, 0], "training_rows": 0}
+    return _PUBLIC.format(
+        source=told["source"], rows=told["rows"], table=_table(head, body), n=refs["training_rows"],
+        low=refs["accuracy"][0], high=refs["accuracy"][1],
+    )  # fmt: skip
+
+
+_PUBLIC = """## Public checkpoints
+
+`python -m benchmarks.scanner.public --checkpoints DIR` looks at the four CIFAR-10 ResNets of {source}, in the `fast`
+profile, with {rows}. Nobody planted a backdoor in them, as far as is known. Their accuracies are those that their
+authors state, so they are loaded right.
+
+{table}
+None is called backdoored, and none passes: without references nothing is calibrated. The two scores are the gap of the
+cheapest class to the median class; they mean little alone. References of their recipe (200 epochs on 50,000 rows) take
+hours each on a CPU and were not trained. What references of another recipe do is shown on ResNet-20: those were trained
+for seconds ({n:,} rows, accuracy {low:.2f} to {high:.2f}), the scan sees that the suspect behaves unlike all of them,
+and says that it cannot tell. So this shows that they are not flagged, not that the scanner would find a backdoor there.
+"""
+
+
+def _timing(told: Mapping[str, Any]) -> str:
+    """Seconds and memory at the size of a CIFAR ResNet-18."""
+    body: list[tuple[str, ...]] = []
+    for name, t in told.items():
+        views = ", ".join(f"{v} {s:g}" for v, s in t["views"].items())
+        load = t.get("load")
+        body.append((name, _n(t["seconds"], 0), _n(t["cpu_seconds"], 0), _n(load, 1), f"{t['peak_mb']:,.0f}", views))
+    return _COST + _table(("Profile", "seconds", "CPU seconds", "load", "peak MB", "seconds of each view"), body)
+
+
+_COST = """## Cost at the size of a CIFAR ResNet-18
+
+`python -m benchmarks.scanner.timing --threads N`: PreAct-ResNet-18 (11.2 M parameters), weights as drawn, 1,000 clean
+rows of CIFAR-10, once the references are there. Load is the number of busy processes on the 2 cores while it ran; CPU
+seconds, of all threads together, suffer less from it.
+
+"""
 
 
 _READING = """
@@ -137,8 +231,8 @@ def _profile(name: str, p: Mapping[str, Any]) -> str:
     u = p["uniform"]["p_trigger (combined)"]
     out.append(
         f"p_trigger of {u['n']} fresh models against the uniform distribution: Kolmogorov-Smirnov {u['ks']:.3f}, "
-        f"p = {u['p']:.2f}. The class that stands out most is the attacker's in {p['target']['right']} of "
-        f"{p['target']['of']} models.\n"
+        f"p = {u['p']:.2f} (simulated, see above). The class that stands out most is the attacker's in "
+        f"{p['target']['right']} of {p['target']['of']} models.\n"
     )
     out.append(
         "What `scan` says at alpha 0.05, and how many do not pass: with `--fail-on medium` (the default) those that "
@@ -195,7 +289,7 @@ def _rivals(s: Mapping[str, Any]) -> str:
         families = [f for f in next(iter(s["baselines"].values()))["families"]]
         out += [
             "### Published detectors with their own rules\n",
-            "On the models that all of them were run on; no references, no calibration.\n",
+            _published(s["baselines"]),
             _table(
                 ("AUROC", "all", "rule: recall", "rule: false alarms", "seconds", *families),
                 [
@@ -212,6 +306,12 @@ def _rivals(s: Mapping[str, Any]) -> str:
             ),
         ]
     return "\n".join(out)
+
+
+def _published(found: Mapping[str, Any]) -> str:
+    n = next((b["all"]["n"] for b in found.values() if b["all"]), None)
+    count = "" if n is None else f" ({n[0]} victims that count, {n[1]} fresh ones)"
+    return f"On the models that all of them were run on{count}; no references, no calibration.\n"
 
 
 def _n(value: float | None, digits: int = 3) -> str:

@@ -22,6 +22,8 @@ from torchbands.scanner.judge import outside
 from torchbands.scanner.population import Population
 from torchbands.scanner.views import PROFILES, View
 
+from .uniform import uniform
+
 #: A victim counts from this attack success on (all-to-all: this share of the clean accuracy).
 VALID = 0.7
 #: And by this much more than a never-poisoned model obeys the same trigger.
@@ -164,12 +166,13 @@ def profile_report(zoo: Zoo, profile: str) -> dict[str, Any]:
             "foreign": {g: {str(a): rate(found, zoo.group(lambda x, g=g: x == g), a) for a in ALPHAS} for g in foreign},
         }
     p = [rows["p_trigger (combined)"][s.id][1] for s in zoo.fresh]
-    uniform = {name: _uniform([found[s.id][1] for s in zoo.fresh if s.id in found]) for name, found in rows.items()}
+    theirs = len(zoo.references)
+    even = {name: uniform([found[s.id][1] for s in zoo.fresh if s.id in found], theirs) for name, found in rows.items()}
     groups = ["fresh", *zoo.families, *foreign]
     return {
         "rows": tables,
         "gain": {v.name: gain(rows["p_trigger (combined)"], rows[v.name], bad, zoo.fresh) for v in trigger},
-        "uniform": uniform,
+        "uniform": even,
         "p_fresh": sorted(round(v, 4) for v in p),
         "verdicts": {g: _verdicts(zoo.group(lambda x, g=g: x == g), rows, turned) for g in groups},
         "target": _target(zoo, trigger, bad),
@@ -184,14 +187,6 @@ def profile_report(zoo: Zoo, profile: str) -> dict[str, Any]:
         },
         "seconds": _seconds(zoo, views),
     }
-
-
-def _uniform(p: Sequence[float]) -> dict[str, float] | None:
-    """Kolmogorov-Smirnov against the uniform distribution; None where there are no models."""
-    if len(p) < 2:
-        return None
-    test = stats.kstest(p, "uniform")
-    return {"ks": round(float(test.statistic), 4), "p": round(float(test.pvalue), 4), "n": len(p)}
 
 
 def _verdicts(group: Sequence[Suspect], rows: Mapping[str, Scores], turned: set[str]) -> dict[str, int]:
@@ -264,23 +259,24 @@ def meta_classifier(zoo: Zoo, profile: str) -> dict[str, Any]:
     return out
 
 
-def baselines(zoo: Zoo, folder: Path) -> dict[str, Any]:
+def baselines(folder: Path) -> dict[str, Any]:
     """Published detectors with their own rule, on the models they were run on (the same ones for all)."""
-    told = [json.loads(p.read_text()) | {"id": p.stem} for p in sorted((folder / "baselines").glob("*.json"))]
-    known = {s.id: s for s in zoo.suspects}
+    told = {p.stem: json.loads(p.read_text()) for p in sorted((folder / "baselines").glob("*.json"))}
+    facts = {i: json.loads((folder / "facts" / f"{i}.json").read_text()) for i in told}
+    suspects = [s for s in (Suspect(i, f["group"], f, {}) for i, f in facts.items()) if s.valid]
+    good = [s for s in suspects if s.group == "fresh"]
+    bad = [s for s in suspects if s.facts["backdoored"]]
+    families = sorted({f["group"] for f in facts.values() if f["backdoored"]})
     out: dict[str, Any] = {}
-    for name in sorted({n for t in told for n in t if n != "id"}):
-        rows = [(known[t["id"]], t[name]) for t in told if name in t and t["id"] in known and known[t["id"]].valid]
-        found: Scores = {s.id: (r["score"], 0.0) for s, r in rows if r["score"] is not None}
-        bad = [s for s, _ in rows if s.facts["backdoored"]]
-        good = [s for s, _ in rows if s.group == "fresh"]
-        flags = {s.id: r["flagged"] for s, r in rows}
+    for name in sorted({n for t in told.values() for n in t}):
+        said = {s.id: told[s.id][name] for s in suspects}
+        found: Scores = {i: (t["score"], 0.0) for i, t in said.items() if t["score"] is not None}
         out[name] = {
             "all": auroc_of(found, bad, good),
-            "families": {f: auroc_of(found, [s for s in bad if s.group == f], good) for f in zoo.families},
-            "rule_recall": _share([flags[s.id] for s in bad]),
-            "rule_false_alarms": _share([flags[s.id] for s in good]),
-            "seconds": round(statistics.median(r["seconds"] for _, r in rows), 2) if rows else None,
+            "families": {f: auroc_of(found, [s for s in bad if s.group == f], good) for f in families},
+            "rule_recall": _share([said[s.id]["flagged"] for s in bad]),
+            "rule_false_alarms": _share([said[s.id]["flagged"] for s in good]),
+            "seconds": round(statistics.median(t["seconds"] for t in said.values()), 2) if said else None,
         }
     return out
 
@@ -308,10 +304,11 @@ def members(zoo: Zoo) -> dict[str, Any]:
     return out
 
 
+RECEIPT = Path("receipts/scanner.json")
+
+
 def write(store: Path, names: Sequence[str]) -> None:
     """receipts/scanner.json and, from it, docs/scanner-results.md."""
-    from .page import page
-
     receipt: dict[str, Any] = {
         "command": "python -m benchmarks.scanner make && python -m benchmarks.scanner tables",
         "torchbands": __version__,
@@ -326,9 +323,31 @@ def write(store: Path, names: Sequence[str]) -> None:
             "members": members(zoo),
             "profiles": {profile: profile_report(zoo, profile) for profile in PROFILES},
             "meta_classifier": meta_classifier(zoo, "full"),
-            "baselines": baselines(zoo, store / name),
+            "baselines": baselines(store / name),
         }
-    text = json.dumps(receipt, indent=1, allow_nan=False) + "\n"
-    Path("receipts/scanner.json").write_text(text)
-    Path("docs/scanner-results.md").write_text(page(receipt))
-    print("written: receipts/scanner.json and docs/scanner-results.md")
+    _keep(receipt)
+
+
+def write_baselines(store: Path, names: Sequence[str]) -> None:
+    """Only the published detectors, into a receipt that is there: they need no references."""
+    receipt = json.loads(RECEIPT.read_text())
+    for name in names:
+        if (store / name / "baselines").is_dir() and name in receipt["settings"]:
+            receipt["settings"][name]["baselines"] = baselines(store / name)
+    _keep(receipt)
+
+
+def write_page() -> None:
+    """docs/scanner-results.md from the receipts that are there."""
+    from .page import page
+
+    others = [Path("receipts") / f"scanner-{name}.json" for name in ("public", "timing")]
+    public, timing = (json.loads(path.read_text()) if path.is_file() else None for path in others)
+    Path("docs/scanner-results.md").write_text(page(json.loads(RECEIPT.read_text()), public, timing))
+    print("written: docs/scanner-results.md")
+
+
+def _keep(receipt: Mapping[str, Any]) -> None:
+    RECEIPT.write_text(json.dumps(receipt, indent=1, allow_nan=False) + "\n")
+    print(f"written: {RECEIPT}")
+    write_page()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import seeded
 from torchbands.measures.cost import measured
 from torchbands.networks import PreActResNet18Network
-from torchbands.scanner.views import PROFILES, look
+from torchbands.scanner.views import look, views_of
 from torchbands.tasks.vision import CIFAR10
 
 
@@ -36,10 +37,11 @@ def main() -> None:
     told: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     for profile in given.profiles:
         with measured(model) as cost:
-            seen = look(model, clean, [v for v in PROFILES[profile] if not v.black_box])
+            seen = look(model, clean, views_of(profile, model))
         told[f"{profile}, {given.threads} threads"] = {
             **{k: round(v, 1) for k, v in cost.values().items() if isinstance(v, float)},
             "views": {s.view.name: round(s.seconds, 1) for s in seen},
+            "load": round(os.getloadavg()[0], 1),
             "parameters": sum(p.numel() for p in model.module.parameters()),
         }
         path.write_text(json.dumps(told, indent=1) + "\n")

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from torchbands.core.errors import BandsError, InputError
+from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
+from torchbands.scanner.judge import scan
 from torchbands.scanner.population import CARD, MODELS, SEEN, WEIGHTS, Population, references_of
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy
@@ -93,3 +95,19 @@ def test_damage_is_named(made: Population, tmp_path: Path) -> None:
     with pytest.raises(BandsError, match="missing or was altered"):
         Population.load(tmp_path)
     (made.members()[0] / SEEN).read_bytes()
+
+
+@pytest.mark.slow
+def test_references_and_fresh_models_cannot_be_told_apart(tmp_path: Path) -> None:
+    """They are made by two ways through the code, and p-values hold only if these train and look alike."""
+    task, n = toy("tabular", classes=2), 60
+    refs = references_of(task, tmp_path / "refs", n=n, profile="fast")
+    fresh = [scan(build("clean", "attack").run(task, 9000 + i).model, refs=refs, profile="fast") for i in range(n)]
+    for answer in ("trigger", "recipe"):
+        p = torch.tensor([getattr(outcome, answer).p for outcome in fresh])
+        theirs = torch.rand(4000, n, generator=torch.Generator().manual_seed(0)).sort(1).values
+        drawn = torch.rand(4000, n, generator=torch.Generator().manual_seed(1))
+        usual = ((1 + n - torch.searchsorted(theirs, drawn)) / (n + 1)).mean(1)
+        share = float(((usual - 0.5).abs() >= (p.mean() - 0.5).abs()).float().mean())
+        assert share > 0.002, (answer, p.mean())
+        assert float((p <= 0.05).float().mean()) <= 0.2
