@@ -120,12 +120,12 @@ class TokenMixture(Perturbation):
         return (present * (1 + entropy)).sum(-1)
 
     def harden(self, k: int) -> Trigger:
-        """The likeliest words; a position that is nine tenths empty has none, unless all are."""
+        """The likeliest words; a position that is nine tenths empty has none, unless all are and one is undecided."""
         with torch.no_grad():
             p = self.mixture()[k]
         empty = p[:, self.candidates == 0].sum(-1)
         words = p.masked_fill(self.candidates == 0, -1.0).argmax(-1)
-        kept = empty <= max(0.9, float(empty.min()))
+        kept = empty <= empty.min().clamp(0.9, 0.99)
         chosen: list[int] = torch.where(kept, self.candidates[words], 0).tolist()
         return self._harden(chosen)
 
