@@ -31,7 +31,8 @@ class SAU(Repair):
     256 and, for the networks here are small and the updates few, a learning rate 30 times higher, but for pre-trained
     ones. Where samples have no range the radius is a share of four standard deviations of their numbers, about what it
     is of an image's; tokens have a larger one, for a trigger replaces or pushes aside whole words, which the paper's
-    radius does not reach; padding is never perturbed.
+    radius does not reach; padding is never perturbed. There the price is high: a convolution on SST-2, BadNets in a
+    fifth of the rows, went from an attack success of 1.00 to .55 and from an accuracy of .78 to .68.
 
     Cost: `2 * steps + 4` forward and `2 * steps + 2` backward passes of the clean rows in each round.
     """
