@@ -4,7 +4,7 @@ forward pass, never by name."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -217,23 +217,38 @@ class Model:
 
         Maps are averaged over space, sequences over their real positions.
         """
-        if layer is None:
-            return self.outputs(x).features
-        channels_first = isinstance(self._layer(layer), CHANNELS_FIRST)
-        last: list[Tensor] = []  # a layer that is used twice gives its last output
+        return self.outputs(x).features if layer is None else self.features_of(x, [layer])[0]
+
+    def features_of(self, x: Batch | Column, layers: Sequence[str | None]) -> list[Tensor]:
+        """`features` of several layers in one forward pass."""
+        if None in layers and self.head is None:
+            raise NotApplicable("no linear head was found, so there is no penultimate layer")
+        first = {name: name is not None and isinstance(self._layer(name), CHANNELS_FIRST) for name in layers}
+        last: dict[str | None, Tensor] = {}  # a layer that is used twice gives its last output
+        widths: list[int] = []
+
+        def keep(name: str | None, h: Tensor) -> None:
+            last[name] = h.detach().float()
 
         def read(e: Encoded) -> Tensor:
             last.clear()
             self._forward(e)
-            return _pooled(last[-1], e.trimmed().mask, channels_first=channels_first)
+            mask = e.trimmed().mask
+            made = [_pooled(last[n], None if n is None else mask, channels_first=first[n]) for n in layers]
+            widths[:] = [h.shape[1] for h in made]
+            return torch.cat(made, 1)
 
-        handle = self._layer(layer).register_forward_hook(
-            lambda _, args, out: last.append(_first(out).detach().float())
-        )
+        handles = [
+            self._layer(self.head or "").register_forward_pre_hook(lambda _, args: keep(None, args[0]))
+            if name is None
+            else self._layer(name).register_forward_hook(lambda _, args, out, name=name: keep(name, _first(out)))
+            for name in layers
+        ]
         try:
-            return self._rows(x, read)
+            return list(self._rows(x, read).split(widths, 1))
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
     def _state(self, x: object) -> tuple[int, ...]:
         tensors = [] if self._module is None else [*self._module.parameters(), *self._module.buffers()]
