@@ -194,6 +194,8 @@ def _setting(name: str, s: Mapping[str, Any]) -> str:
             ],
         ),
     ]
+    if "note" in s:
+        out.insert(1, f"{s['note']}\n")
     for profile, p in s["profiles"].items():
         out.append(_profile(profile, p))
     out.append(_rivals(s))

@@ -44,7 +44,7 @@ class Limits:
         if not self.seconds > 0 or self.megabytes < 1:
             raise InputError(
                 f"limits are positive, got seconds={self.seconds}, megabytes={self.megabytes}",
-                hint="the defaults are Limits(seconds=60, megabytes=4096)",
+                hint="the defaults are Limits(seconds=60, megabytes=4096), or --time-limit 60 --memory-limit 4096",
             )
 
     @property

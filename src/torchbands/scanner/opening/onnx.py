@@ -151,7 +151,7 @@ class Box:
         except TooLong:
             raise BandsError(
                 f"the ONNX model took longer than {seconds:g} s for {len(x)} rows and was stopped",
-                hint="raise it with Limits(seconds=...)",
+                hint="raise it: --time-limit S, or Limits(seconds=...)",
             ) from None
         except EOFError:
             raise BandsError("the process of the ONNX model died (memory or time limit)") from None
