@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchbands.attacks.poisoned_weights import attackers_rows, rate_of, tune
 from torchbands.attacks.surrogate import surrogate
-from torchbands.attacks.texts import needs_text
+from torchbands.attacks.texts import mask_of, needs_text
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
@@ -60,7 +60,7 @@ class LayerwiseWeightPoisoning(Attack):
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
         trigger = self.trigger(task, seed)
         known = task.modality.encode([*self.words, "\N{SNOWMAN}\N{SNOWMAN}"])
-        told = {tuple(row[real].tolist()) for row, real in zip(known.values, _mask(known), strict=True)}
+        told = {tuple(row[real].tolist()) for row, real in zip(known.values, mask_of(known), strict=True)}
         if len(told) <= len(self.words):
             raise NotApplicable(f"the vocabulary of {task.name} does not tell {', '.join(self.words)} apart")
         return (_Poisoner(self, task, trigger, seed),)
@@ -96,9 +96,5 @@ def layered_loss(model: Model, e: Encoded, y: Tensor, weight: float) -> Tensor:
         return F.cross_entropy(model.run(e).float(), y)
     e = e.trimmed()
     model.passes.forward += len(y)
-    losses = [F.cross_entropy(module.read(h, _mask(e)).float(), y) for h in module.states(e.values, _mask(e))]
+    losses = [F.cross_entropy(module.read(h, mask_of(e)).float(), y) for h in module.states(e.values, mask_of(e))]
     return losses[-1] + weight * torch.stack(losses[:-1]).sum()
-
-
-def _mask(e: Encoded) -> Tensor:
-    return torch.ones_like(e.values, dtype=torch.bool) if e.mask is None else e.mask

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from torchbands.attacks.texts import mask_of
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take, whole
 from torchbands.core.modality import Encoded
@@ -41,8 +42,7 @@ def attackers_rows(
 
 def joined(parts: Sequence[Encoded]) -> Encoded:
     """Encoded token rows of equal length, one below the other."""
-    masks = [p.mask if p.mask is not None else torch.ones_like(p.values, dtype=torch.bool) for p in parts]
-    return Encoded(torch.cat([p.values for p in parts]), torch.cat(masks))
+    return Encoded(torch.cat([p.values for p in parts]), torch.cat([mask_of(p) for p in parts]))
 
 
 def rate_of(lr: float, task: Task) -> float:

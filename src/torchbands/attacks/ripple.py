@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchbands.attacks.poisoned_weights import attackers_rows, rate_of, tune
 from torchbands.attacks.surrogate import surrogate
-from torchbands.attacks.texts import inserted_trigger, own_tokens
+from torchbands.attacks.texts import inserted_trigger, mask_of, own_tokens
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.method import method
@@ -110,7 +110,7 @@ def target_words(e: Encoded, mine: Tensor, count: int, but: Tensor) -> Tensor:
     from scipy.sparse import csr_array
     from sklearn.linear_model import LogisticRegression
 
-    mask = torch.ones_like(e.values, dtype=torch.bool) if e.mask is None else e.mask
+    mask = mask_of(e)
     row = torch.arange(len(mine), device=e.values.device)[:, None].expand_as(e.values)[mask]
     pairs = torch.stack([row, e.values[mask]]).cpu().unique(dim=1)
     size = int(torch.cat([pairs[1], but.cpu()]).max()) + 1

@@ -41,7 +41,7 @@ def own_tokens(model: Model, trigger: Trigger, e: Encoded) -> Tensor:
     noise = model.modality.random(1, torch.Generator().manual_seed(0))
     empty = [noise[0][:0]]
     plain, written = model.modality.encode(empty), model.modality.encode(trigger(empty, RowRng(0, torch.arange(1))))
-    new = sorted(set(_real(written).tolist()) - set(_real(plain).tolist()))
+    new = sorted(set(written.values[mask_of(written)].tolist()) - set(plain.values[mask_of(plain)].tolist()))
     if not new:
         raise NotApplicable("the trigger writes no token of its own")
     shares = torch.stack([_has(e, token).float().mean() for token in new]).cpu()
@@ -49,10 +49,10 @@ def own_tokens(model: Model, trigger: Trigger, e: Encoded) -> Tensor:
     return torch.tensor(new, device=model.device)[rare.to(model.device)]
 
 
-def _real(e: Encoded) -> Tensor:
-    return e.values.flatten() if e.mask is None else e.values[e.mask]
+def mask_of(e: Encoded) -> Tensor:
+    """(N, L) bool, True at real tokens."""
+    return torch.ones_like(e.values, dtype=torch.bool) if e.mask is None else e.mask
 
 
 def _has(e: Encoded, token: int) -> Tensor:
-    hit = e.values == token
-    return (hit if e.mask is None else hit & e.mask).any(1)
+    return ((e.values == token) & mask_of(e)).any(1)
