@@ -6,14 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tiny_bert import tiny_task
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Task
+from torchbands.defenses.models.dbs import DBS
 from torchbands.defenses.repair.fine_mixing import FineMixing, mix, public_weights
 from torchbands.testing import toy
+from torchbands.triggers.text import InsertWords
 
 REPAIR = FineMixing(words=4, lr=1e-3)
 
@@ -126,3 +129,23 @@ def test_settings_are_checked() -> None:
         FineMixing(ratios=(2.0,))
     with pytest.raises(InputError, match="held_out"):
         FineMixing(held_out=0.0)
+
+
+@pytest.fixture(scope="module")
+def tuned_bert(tmp_path_factory: pytest.TempPathFactory) -> Victim:
+    """A small BERT that began from weights in a folder and was fine-tuned on poisoned rows."""
+    attack = build("badnets").but(rate=0.1)
+    assert isinstance(attack, Attack)
+    return attack.run(tiny_task(tmp_path_factory.mktemp("bert")), 0)
+
+
+def test_an_encoder_goes_back_to_its_public_weights(tuned_bert: Victim) -> None:
+    ca, asr = _rates(tuned_bert.model, tuned_bert)
+    repaired = FineMixing(words=4).repair(tuned_bert.model, tuned_bert.task.load("clean"))
+    repaired_ca, repaired_asr = _rates(repaired, tuned_bert)
+    assert asr > 0.95 and repaired_asr < 0.2 and repaired_ca > ca - 0.05
+
+
+def test_dbs_reads_words_out_of_an_encoder(tuned_bert: Victim) -> None:
+    found = DBS(length=2, steps=60, rows=16).inspect(tuned_bert.model, tuned_bert.task.load("clean"))
+    assert found.target == 0 and isinstance(found.trigger, InsertWords) and "cf" in found.trigger.words
