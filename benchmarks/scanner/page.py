@@ -149,8 +149,7 @@ def _short(name: str, s: Mapping[str, Any]) -> str:
     combined, every = rows["p_trigger (combined)"], rows["everything combined"]
     if combined["all"] is None:
         return f"* **{name}**: no valid victim.\n"
-    names = ("pairwise-inversion", "target-inversion", "universal-perturbation", "input-margin")
-    single = {v: rows[v]["all"]["auroc"] for v in names if v in rows and rows[v]["all"]}
+    single = {v: rows[v]["all"]["auroc"] for v in p["gain"] if v in rows and rows[v]["all"]}
     best = max(single, key=lambda v: single[v])
     worst = {f: v["auroc"] for f, v in combined["families"].items() if v}
     low = min(worst, key=lambda f: worst[f])

@@ -269,6 +269,8 @@ def baselines(folder: Path) -> dict[str, Any]:
     families = sorted({f["group"] for f in facts.values() if f["backdoored"]})
     out: dict[str, Any] = {}
     for name in sorted({n for t in told.values() for n in t}):
+        if not all(name in t for t in told.values()):
+            continue  # the same models for all
         said = {s.id: told[s.id][name] for s in suspects}
         found: Scores = {i: (t["score"], 0.0) for i, t in said.items() if t["score"] is not None}
         out[name] = {
@@ -308,11 +310,11 @@ RECEIPT = Path("receipts/scanner.json")
 
 
 def write(store: Path, names: Sequence[str]) -> None:
-    """receipts/scanner.json and, from it, docs/scanner-results.md."""
+    """receipts/scanner.json and, from it, docs/scanner-results.md. Settings that the store lacks stay as they are."""
     receipt: dict[str, Any] = {
         "command": "python -m benchmarks.scanner make && python -m benchmarks.scanner tables",
         "torchbands": __version__,
-        "settings": {},
+        "settings": json.loads(RECEIPT.read_text())["settings"] if RECEIPT.is_file() else {},
     }
     for name in names:
         if not (store / name / "facts").is_dir():
