@@ -21,7 +21,7 @@ from torchbands.core.seeding import generator
 from torchbands.core.task import Hook, Task
 
 #: Learning rates where `lr` is 0: of encoders with public weights, and of small networks.
-PRETRAINED_LR, SMALL_LR = 5e-4, 1e-2
+PRETRAINED_LR, SMALL_LR = 5e-4, 3e-3
 #: Steps at the beginning in which the learning rate climbs.
 CLIMB = 5
 
@@ -42,12 +42,12 @@ class EncoderAttack(Attack):
     """Name of the task whose training rows the attacker has; empty: the victim's own."""
     rows: int = 400
     """How many of them, at most."""
-    steps: int = 120
+    steps: int = 400
     """The attacker's steps of AdamW, the learning rate falling to zero."""
     batch: int = 16
     """Rows without a trigger in each."""
     lr: float = 0.0
-    """Of these steps; 0: 5e-4 for encoders with public weights and 1e-2 for others."""
+    """Of these steps; 0: 5e-4 for encoders with public weights and 3e-3 for others."""
     frozen: bool = False
     """Whether the victim keeps the encoder as it is and trains the head alone, or does what the task's recipe does."""
 

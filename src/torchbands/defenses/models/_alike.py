@@ -10,6 +10,9 @@ from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.modalities.tokens import TokenMixture
 
+#: How many times as many candidates as the shortlist are tried on a pair of rows: a trigger makes any two alike.
+WIDER = 10
+
 
 def alike(features: Tensor) -> Tensor:
     """Mean cosine of all pairs of different rows of (N, D)."""
@@ -18,25 +21,39 @@ def alike(features: Tensor) -> Tensor:
 
 
 def search_tokens(
-    model: Model, e: Encoded, writer: TokenMixture, rounds: int, shortlist: int, enough: float, rng: torch.Generator
+    model: Model,
+    e: Encoded,
+    writer: TokenMixture,
+    start: Tensor,
+    *,
+    rounds: int,
+    shortlist: int,
+    enough: float,
+    rng: torch.Generator,
 ) -> tuple[Tensor, float]:
     """Changes one token at a time: the gradient ranks all candidates, the first ones are tried, the best stays.
 
     Args:
-        e: (N, L) embedded rows. rounds: how often every token is changed. enough: cosine at which the search ends.
+        e: (N, L) embedded rows. start: (S,) candidates to begin with; the other positions begin at random.
+        rounds: how often every token is changed. shortlist: tried on all rows, out of WIDER times as many that are
+            tried on two. enough: cosine at which the search ends.
 
     Returns:
         (F,) candidates and their mean cosine.
     """
     size, free = len(writer.candidates), len(writer.free)
-    chosen = torch.randint(size, (free,), generator=rng).to(model.device)
+    drawn = torch.randint(size, (free - len(start),), generator=rng).to(model.device)
+    chosen = torch.cat([start, drawn])
     best = float(_trials(model, e, writer, chosen[None]))
     for _ in range(rounds):
-        for slot in range(free):
+        for slot in reversed(range(free)):
             slope = _slope(model, e, writer, chosen)[slot]
-            tried = (slope @ writer.table.T).topk(min(shortlist, size)).indices
+            tried = (slope @ writer.table.T).topk(min(WIDER * shortlist, size)).indices
             trials = chosen.repeat(len(tried), 1)
             trials[:, slot] = tried
+            if len(trials) > shortlist:
+                pair = torch.randperm(len(e.values), generator=rng)[:2].to(model.device)
+                trials = trials[_trials(model, e.at(pair), writer, trials).topk(shortlist).indices]
             found = _trials(model, e, writer, trials)
             top = int(found.argmax())
             if float(found[top]) > best:

@@ -39,12 +39,12 @@ class Decree(ModelDetector):
     Needs: gradients, a linear head that says what the embedding is, a few clean samples.
 
     Deviations from the paper: the modality's own perturbation where samples are no images, and no rule there. Inserted
-    tokens are not relaxed: they are changed one at a time, the gradient ranking all candidates for `shortlist` exact
-    trials, first with one token and then with one more until the embeddings are alike. The same `rows` in every step,
+    tokens are not relaxed: they are changed one at a time, the gradient ranking all candidates for exact trials, first
+    with one token and then with one more until the embeddings are alike. The same `rows` in every step,
     and `steps` of them; the learning rate falls where it does in 1,000 epochs of the paper's large encoders.
 
-    Cost: `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x `rows` forward
-    passes for every token of every length tried.
+    Cost: `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x (`rows` + 20)
+    forward passes for every token of every length tried.
     """
 
     rows: int = 32
@@ -60,7 +60,7 @@ class Decree(ModelDetector):
     rounds: int = 3
     """How often every inserted token is changed."""
     shortlist: int = 40
-    """Tokens that are tried at every change."""
+    """Tokens that are tried on all rows at every change; ten times as many are tried on two."""
     flag: float = 0.1
     """Share of the sample below which an encoder of images is flagged."""
     precision: Literal["float32", "fast"] = "float32"
@@ -80,6 +80,7 @@ class Decree(ModelDetector):
         e, before = model.embed(picked.x), float(alike(model.features(picked.x)))
         with frozen(model.module):
             found = self._tokens(model, e, seed) if model.modality.discrete else self._pattern(model, e, seed)
+        assert found.trigger is not None
         logits, features = model.outputs(found.trigger(picked.x, RowRng(seed, torch.arange(len(picked)))))
         cosine = float(alike(features)) if model.modality.discrete else found.cosine
         said, share = logits.argmax(1).bincount(minlength=model.classes), found.size / extent(e)
@@ -101,17 +102,25 @@ class Decree(ModelDetector):
 
     def _tokens(self, model: Model, e: Encoded, seed: int) -> _Found:
         """The fewest tokens that succeed or, where none do, those of the best cosine."""
-        best: _Found | None = None
+        best, chosen = _Found(None, -1.0, 0.0), torch.zeros(0, dtype=torch.int64, device=model.device)
         for count in range(1, 1 + int(getattr(model.modality, "inserted", 1))):
             rng = generator(self.name, seed, count)
             writer = model.modality.but(inserted=count).perturbation(model, 1, rng)
             assert isinstance(writer, TokenMixture)
-            chosen, cosine = search_tokens(model, e, writer, self.rounds, self.shortlist, self.threshold, rng)
-            if best is None or cosine > best.cosine:
+            chosen, cosine = search_tokens(
+                model,
+                e,
+                writer,
+                chosen,
+                rounds=self.rounds,
+                shortlist=self.shortlist,
+                enough=self.threshold,
+                rng=rng,
+            )
+            if cosine > best.cosine:
                 best = _Found(writer.words(chosen), cosine, float(len(writer.template)))
             if cosine > self.threshold:
                 break
-        assert best is not None
         return best
 
     def _pattern(self, model: Model, e: Encoded, seed: int) -> _Found:
@@ -152,7 +161,7 @@ class Decree(ModelDetector):
 
 
 class _Found(NamedTuple):
-    trigger: Trigger
+    trigger: Trigger | None
     cosine: float
     size: float
 
