@@ -90,7 +90,7 @@ def impacts(model: Model, e: Encoded, features: Tensor, row: Tensor, place: Tens
     out = torch.zeros(len(row))
     tried = (lengths[row] > 1).nonzero().flatten()
     order = tried[lengths[row[tried]].argsort(stable=True)]
-    for part in order.split(model.chunk):
+    for part in order.split(model.chunk) if len(order) else ():
         mine = row[part]
         longest = int(lengths[mine[-1]])
         keep = torch.arange(longest - 1)[None]

@@ -23,7 +23,8 @@ class CUBE(DataFilter):
     their label's largest cluster, where the cluster they are in has less than half of the label's rows.
 
     Threat model: the attacker changes a share of the training rows and their labels, and the model tells poisoned
-    rows of a label from the others of it. Poison of fewer rows than `neighbours` has no cluster of its own.
+    rows of a label from the others of it. Poison of fewer rows than `neighbours` has no cluster of its own, and a
+    label that falls into several groups by itself loses the smaller ones.
 
     Needs: features of the model trained on the data.
 
