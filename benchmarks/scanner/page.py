@@ -129,6 +129,10 @@ seconds, of all threads together, suffer less from it.
 
 
 _READING = """
+The aim was an AUROC of 0.95 in the worst family at 5 % false alarms. `p_trigger` alone does not reach it on either set
+of real images. With `p_recipe` added it is reached there, at false alarms that so few models cannot tell from 5 %; but
+that sum cannot say *backdoor*, only *unusual*.
+
 Read it so. Only `p_trigger` may say *backdoor*; it is weak on families whose trigger is a faint pattern all over the
 image. `p_recipe` sees nearly all of those, but it also turns away every never-poisoned model of another recipe: that
 is why it says *unusual* and no more. If your references really are of the suspect's recipe, use `--fail-on low`: both
@@ -159,6 +163,7 @@ def _short(name: str, s: Mapping[str, Any]) -> str:
     n, clean = sum(sum(v.values()) for v in bad), sum(fresh.values())
     alarms = fresh["indicated"] + fresh["inconclusive"]
     gain = p["gain"][best]
+    lowest = min(v["auroc"] for v in every["families"].values() if v)
     beats = "beats" if gain["low"] > 0 else "is below" if gain["high"] < 0 else "cannot be told apart from"
     return (
         f"* **{name}** (full): p_trigger {_interval(combined['all'])}, worst family {low} {worst[low]:.2f}; "
@@ -166,7 +171,8 @@ def _short(name: str, s: Mapping[str, Any]) -> str:
         f"[{gain['low']:+.2f}, {gain['high']:+.2f}], paired bootstrap). "
         f"Power {_share(combined['power']['0.05'])} "
         f"at {_share(combined['false_alarms']['0.05'])} false alarms (alpha 0.05). With p_recipe added: "
-        f"{_interval(every['all'])}. Of {n} backdoored models {stopped[0] + stopped[1]} do not pass, and "
+        f"{_interval(every['all'])}, worst family {lowest:.2f}, at {_share(every['false_alarms']['0.05'])} false "
+        f"alarms. Of {n} backdoored models {stopped[0] + stopped[1]} do not pass, and "
         f"{sum(stopped)} with `--fail-on low`; of {clean} fresh ones {alarms} and {alarms + fresh['unusual']}.\n"
     )
 
