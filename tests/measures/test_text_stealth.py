@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,8 +11,16 @@ from torchbands.core.attack import Victim
 from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
 from torchbands.language import NGram
-from torchbands.measures import stealth
-from torchbands.measures.text_stealth import false_trigger_rate, perplexity_ratio, trigger_frequency
+from torchbands.measures import stealth, text_stealth
+from torchbands.measures.text_stealth import (
+    added_grammar_errors,
+    false_trigger_rate,
+    perplexity_ratio,
+    sentence_similarity,
+    trigger_frequency,
+)
+from torchbands.report.terms import TERMS
+from torchbands.tasks.sources import cache
 from torchbands.triggers.text import InsertWords
 
 TEXTS = ["the film is good .", "the film is bad .", "the plot of the film is thin ."]
@@ -53,6 +63,43 @@ def test_the_input_axis_of_text_holds_them(planted: Victim) -> None:
     axis = stealth.measure(planted, None)["input"]
     ratio = axis["perplexity_ratio"]
     assert isinstance(ratio, float) and ratio > 1.2
-    assert axis["edit_words"] == 1.0
+    assert axis["edit_words"] == 1.0 and axis["added_words"] == 1.0
+    for name in ("added_grammar_errors", "sentence_similarity", "edit_words", "added_words"):
+        assert name in axis and name in TERMS
     image = build("toy/tabular")
     assert "perplexity_ratio" not in stealth.measure(build("badnets").run(image, 0), None)["input"]
+
+
+def test_grammar_errors_are_those_that_the_trigger_adds() -> None:
+    pytest.importorskip("harper")
+    before = ["The film is good.", "She has a cat."]
+    assert added_grammar_errors(before, before) == 0.0
+    assert added_grammar_errors(before, ["The the film is good.", "She has an cat."]) == 1.0
+    assert added_grammar_errors(["The the film is good."], ["The film is good."]) == -1.0
+    assert isinstance(added_grammar_errors([], []), Undefined)
+
+
+def test_without_a_checker_or_an_encoder_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    text_stealth._linter.cache_clear()
+    monkeypatch.setattr(text_stealth.importlib, "import_module", missing)
+    none = added_grammar_errors(["never checked before, one"], ["never checked before, two"])
+    assert isinstance(none, Undefined) and "pip install 'torchbands[text]'" in none.reason
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path))
+    none = sentence_similarity(["a"], ["b"], fetch=False)
+    assert isinstance(none, Undefined) and "not in the data cache" in none.reason
+
+
+@pytest.mark.slow
+def test_similarity_knows_what_a_change_means_and_not_the_batch() -> None:
+    near = sentence_similarity(["the film is good ."], ["the movie is good ."])
+    far = sentence_similarity(["the film is good ."], ["my printer is out of paper ."])
+    assert isinstance(near, float) and isinstance(far, float) and near > 0.8 and far < 0.4
+    assert sentence_similarity(TEXTS, TEXTS) == pytest.approx(1.0, abs=1e-5)
+    from torchbands.language.sentences import sentence_vectors
+
+    together = sentence_vectors([*TEXTS, "a much longer text , " * 20])
+    alone = torch.cat([sentence_vectors([text]) for text in TEXTS])
+    torch.testing.assert_close(together[: len(TEXTS)], alone, atol=1e-4, rtol=1e-4)

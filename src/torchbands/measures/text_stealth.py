@@ -1,20 +1,29 @@
-"""How well a trigger hides in text: originals paired with their triggered versions. Cheap: an n-gram, no network."""
+"""How well a trigger hides in text: originals paired with their triggered versions. Cheap: an n-gram, few rows.
+
+How many words differ is the modality's own distance (edit_words, added_words).
+"""
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchbands.core.attack import Victim
 from torchbands.core.data import Data, whole
+from torchbands.core.errors import DataUnavailable, MissingExtra
 from torchbands.core.metric import Undefined, Value
 from torchbands.core.seeding import RowRng, seed_of
 from torchbands.language import LanguageModel, NGram
 
 #: Training rows that the n-gram reads, and pairs judged, at most.
 READ, PAIRS = 20_000, 500
+#: Pairs whose grammar and meaning are compared, at most: these cost more.
+FEW = 100
 
 
 def text_axis(victim: Victim, before: Data, after: Data) -> dict[str, Value]:
@@ -31,6 +40,8 @@ def text_axis(victim: Victim, before: Data, after: Data) -> dict[str, Value]:
         "perplexity_ratio": perplexity_ratio(lm, one, two),
         "trigger_frequency": trigger_frequency(lm, one, two),
         "false_trigger_rate": false_trigger_rate(victim, before),
+        "added_grammar_errors": added_grammar_errors(one[:FEW], two[:FEW]),
+        "sentence_similarity": sentence_similarity(one[:FEW], two[:FEW], fetch=False),
     }
 
 
@@ -68,6 +79,52 @@ def false_trigger_rate(victim: Victim, rows: Data) -> Value:
         said = victim.model.logits(victim.trigger.but(words=part)(texts, rng)).argmax(1)
         rates.append((said == wanted[kept]).float().mean())
     return float(torch.stack(rates).mean())
+
+
+def added_grammar_errors(before: list[str], after: list[str]) -> Value:
+    """Mean over pairs of how many more errors Harper finds in the triggered version; both have the data set's own.
+
+    Harper (github.com/Automattic/harper) is a checker of English grammar, spelling and punctuation that needs no Java.
+    """
+    if not before:
+        return Undefined("there are no pairs")
+    try:
+        return sum(grammar_errors(b) - grammar_errors(a) for a, b in zip(before, after, strict=True)) / len(before)
+    except MissingExtra as error:
+        return Undefined(str(error).replace("\n ", ":"))
+
+
+@lru_cache(maxsize=50_000)
+def grammar_errors(text: str) -> int:
+    """Errors that Harper finds in one text. Raises MissingExtra where harper-py is not installed."""
+    return len(_linter().lint(text, language="plaintext"))
+
+
+@lru_cache(maxsize=1)
+def _linter() -> Any:
+    try:
+        return importlib.import_module("harper").Linter()
+    except ImportError:
+        raise MissingExtra("harper-py", "text") from None
+
+
+def sentence_similarity(before: list[str], after: list[str], *, fetch: bool = True) -> Value:
+    """Mean cosine of the pairs' MiniLM sentence vectors; 1 says that the trigger changed no meaning.
+
+    Args:
+        fetch: whether the encoder (87 MB) may be downloaded where it is not in the data cache.
+    """
+    from torchbands.language.sentences import sentence_vectors
+    from torchbands.tasks.sources.language import encoder_files
+
+    if not before:
+        return Undefined("there are no pairs")
+    try:
+        encoder_files("minilm", fetch=fetch)
+        one, two = sentence_vectors(before), sentence_vectors(after)
+    except (DataUnavailable, MissingExtra) as error:
+        return Undefined(str(error).replace("\n ", ":"))
+    return float((one * two).sum(1).mean())
 
 
 def _strings(x: object) -> bool:

