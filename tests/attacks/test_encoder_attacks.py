@@ -128,6 +128,8 @@ def test_what_cannot_be_is_refused() -> None:
         BadEncoder(labels="all-to-all")
     with pytest.raises(InputError, match="references"):
         BadEncoder(references=10_000).run(toy("text"), 0)
+    with pytest.raises(InputError, match="target is a class"):
+        POR(target=7).run(toy("text"), 0)
     with pytest.raises(InputError, match="words differ"):
         POR(words=("cf", "cf"))
 

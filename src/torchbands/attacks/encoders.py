@@ -72,6 +72,7 @@ class EncoderAttack(Attack):
         """
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
+        self.relabel(torch.zeros(1, dtype=torch.int64), task.classes)  # refuses a target that is no class
         if hasattr(task.learner, "malicious"):
             raise NotApplicable(
                 f"{self.name} hands over an encoder; in {task.learner.name} the server has one of its own"
