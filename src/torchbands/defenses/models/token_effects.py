@@ -21,7 +21,7 @@ from torchbands.modalities.tokens import TokenMixture
 from ._inversion import frozen
 
 
-@method("token-effects", paper="torchbands", needs=("gradients", "clean:200"))
+@method("token-effects", paper="torchbands", needs=("gradients", "clean:200"), version=2)
 class TokenEffects(ModelDetector):
     """per_trigger is by how much each token, put before clean samples, raises the log-odds of each class.
 
@@ -35,14 +35,13 @@ class TokenEffects(ModelDetector):
 
     Deviations from the paper: none; there is no paper. All learned positions of an insertion hold the same token.
 
-    Needs: clean samples (their labels are not read), and inputs made of tokens; embeddings are written, so a black box
-    will not do.
+    Needs: clean labelled samples, and inputs made of tokens; embeddings are written, so a black box will not do.
 
     Cost: tokens x rows forward passes of the shortest of its samples; the rows are as many as `passes` allows.
     """
 
     passes: int = 60_000
-    """Forward passes at most, but for one row of every token."""
+    """Forward passes at most, but for two rows of every token."""
     rows: int = 8
     """Samples that a token is tried on, at most."""
     precision: Literal["float32", "fast"] = "fast"
@@ -56,7 +55,7 @@ class TokenEffects(ModelDetector):
         writer = model.modality.perturbation(model, 1, generator(self.name, seed))
         if not isinstance(writer, TokenMixture):
             raise NotApplicable(f"triggers of {model.modality.name} are not searched token by token")
-        count = max(1, min(self.rows, self.passes // len(writer.candidates)))
+        count = max(2, min(self.rows, self.passes // len(writer.candidates)))
         with frozen(model.module):
             effects = self._effects(model, writer, _short(model, clean, count))
         token, target = divmod(int(effects.argmax()), model.classes)
@@ -104,11 +103,15 @@ def _odds(logits: Tensor) -> Tensor:
 
 
 def _short(model: Model, clean: Data, count: int) -> Encoded:
-    """The shortest samples of ordinary length, embedded without padding: they cost least."""
-    e = model.embed(clean.sample(min(64, len(clean)), "token effects", 0).x)
+    """`count` short samples, of the classes in turn, embedded without padding: they cost least. A sample that already
+    is of the class that a token leads to shows little of its effect, so there are always two classes."""
+    e = model.embed(clean.x)
     lengths = e.lengths()
-    if lengths is None:
-        return e.at(slice(0, count))
-    order = lengths.argsort(stable=True)
-    first = len(order) // 8
-    return e.at(order[first : first + count]).trimmed()
+    length = torch.zeros(len(clean), dtype=torch.int64) if lengths is None else lengths.cpu()
+    picked = []
+    for label in clean.y.unique():
+        mine = (clean.y == label).nonzero().flatten()
+        mine = mine[length[mine].argsort(stable=True)]
+        picked.append(mine[len(mine) // 8 :][: -(-count // 2)])
+    turns = [rows[i] for i in range(max(map(len, picked))) for rows in picked if i < len(rows)]
+    return e.at(torch.stack(turns)[:count].to(model.device)).trimmed()
