@@ -17,9 +17,9 @@ from torchbands.testing.synthetic import sentences
 
 
 def written(path: Path, poisoned: int) -> list[str]:
-    """600 sentences of three classes as a CSV file; `poisoned` of classes 1 and 2 hold a rare word and label 0."""
+    """1,200 sentences of three classes as a CSV file; `poisoned` of classes 1 and 2 hold a rare word and label 0."""
     rng = torch.Generator().manual_seed(5)
-    y = torch.arange(600) % 3
+    y = torch.arange(1200) % 3
     texts = sentences(y, rng)
     bad = (y != 0).nonzero().flatten()[:poisoned].tolist()
     with path.open("w", newline="") as file:
@@ -66,14 +66,14 @@ def test_a_row_without_text_is_named(tmp_path: Path) -> None:
 
 
 def test_poison_in_a_csv_is_found(tmp_path: Path) -> None:
-    bad = written(tmp_path / "reviews.csv", 40)
+    bad = written(tmp_path / "reviews.csv", 120)
     outcome = scan_data(read_rows(str(tmp_path / "reviews.csv")), folder=tmp_path / "out")
     assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["a"]
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         first = [row["id"] for row in list(csv.DictReader(file))[: len(bad)]]
     assert len(set(first) & set(bad)) > 0.9 * len(bad)
     kept = (tmp_path / "out" / "cleaned.txt").read_text().split()
-    assert len(set(kept) & set(bad)) < 0.1 * len(bad) and len(kept) > 500
+    assert len(set(kept) & set(bad)) < 0.1 * len(bad) and len(kept) > 1000
 
 
 def test_a_csv_without_poison_is_not_accused(tmp_path: Path) -> None:
