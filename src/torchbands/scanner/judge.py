@@ -154,7 +154,8 @@ class _Judged:
             where = f"class {names[at.target]!r}" if at.target is not None else "a class"
             if at.source is not None:
                 where += f" from class {names[at.source]!r}"
-            message = f"{where} is reached far more cheaply than in reference models (p = {self.trigger.p:.3g})"
+            by = f", by inserting {words!r}," if (words := shown.facts.get("words")) else ""
+            message = f"{where} is reached far more cheaply{by} than in reference models (p = {self.trigger.p:.3g})"
             out.append(_alert(RULES["BD-TRG-01"], message, where, {"p": self.trigger.p, **shown.facts}))
         if self.recipe.p is not None and self.recipe.p <= self.alpha:
             message = f"parameters or behaviour differ from the reference models (p = {self.recipe.p:.3g})"
