@@ -20,7 +20,7 @@ from torchbands.measures.effectiveness import auroc, auroc_interval
 from torchbands.scanner.calibrate import Compared, compare
 from torchbands.scanner.judge import outside
 from torchbands.scanner.population import Population
-from torchbands.scanner.views import PROFILES, View
+from torchbands.scanner.views import PROFILES, View, white_box
 
 from .uniform import uniform
 
@@ -146,7 +146,7 @@ def rate(found: Scores, suspects: Sequence[Suspect], alpha: float) -> dict[str, 
 
 def profile_report(zoo: Zoo, profile: str) -> dict[str, Any]:
     """Everything about one profile on one setting."""
-    views = [v for v in PROFILES[profile] if not v.black_box]
+    views = white_box(profile, tokens=zoo.references.modality.discrete)
     trigger = [v for v in views if v.says == "trigger"]
     recipe = [v for v in views if v.says == "recipe"]
     guard = [v for v in views if v.guard]
@@ -235,7 +235,7 @@ def meta_classifier(zoo: Zoo, profile: str) -> dict[str, Any]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    views = [v for v in PROFILES[profile] if not v.black_box and v.says != "evidence"]
+    views = [v for v in white_box(profile, tokens=zoo.references.modality.discrete) if v.says != "evidence"]
     found = judged(zoo, views)
     names = [v.name for v in views]
 
