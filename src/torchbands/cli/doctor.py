@@ -18,7 +18,12 @@ CORE = ("torch", "numpy", "scikit-learn", "safetensors", "tyro", "rich", "jinja2
 EXTRAS = {
     "scan": (("fickling", "fickling"),),
     "onnx": (("onnxruntime", "onnxruntime"),),
-    "text": (("transformers", "transformers"), ("tokenizers", "tokenizers")),
+    "text": (
+        ("transformers", "transformers"),
+        ("tokenizers", "tokenizers"),
+        ("peft", "peft"),
+        ("harper-py", "harper"),
+    ),
     "federated": (("flwr", "flwr"),),
     "control": (("gymnasium", "gymnasium"),),
     "binary": (("capstone", "capstone"), ("pyelftools", "elftools")),
