@@ -13,8 +13,8 @@ come from `python -m benchmarks.scanner make`. Which models there are is in
 unseen. The settings of the views were fixed on other Fashion-MNIST models (clean, badnets, blended, wanet,
 source-specific, all-to-all, low rate; 30 in all) before any model below was judged; the second data set and the
 families that are not in that list were never tried before. The views of words were chosen on 17 other SST-2 models
-(clean, badnets, add-sentence, syntactic; all training rows, other seeds) and one MiniLM; the other families of `reviews`
-were never tried before.
+(clean, badnets, add-sentence, syntactic; all training rows, other seeds) and one MiniLM; the other families of
+`reviews` were never tried before.
 
 AUROC is of the combined statistic against fresh never-poisoned models of the references' recipe, with its 95 %
 interval (Newcombe). Power and false alarms are shares with p at most alpha, with Clopper-Pearson intervals; with n
