@@ -103,3 +103,27 @@ def test_references_that_lack_a_view_are_not_ranked() -> None:
     assert found is not None and found.references == 10 and found.p >= 1 / 11
     whole = compare({name: pool[20:] for name, pool in pools.items()}, kinds)
     assert whole is not None and whole.references == 10
+
+
+def test_a_difference_that_is_small_beside_what_can_be_does_not_stand_out() -> None:
+    """Cells in which the others agree to the last digit: without a floor, nothing at all stands out there."""
+    pool = torch.randn(21, 50, generator=torch.Generator().manual_seed(0))
+    pool[:, :25] *= 1e-3
+    pool[-1, 0] = 0.05
+    assert float(standard_scores(pool, Kind(centre=False))[-1, 0]) > 3
+    assert float(standard_scores(pool, Kind(centre=False, floor=0.1))[-1, 0]) < 1
+    pool[-1, 0] = 5.0
+    assert float(standard_scores(pool, Kind(centre=False, floor=0.1))[-1].argmax()) == 0
+    assert float(standard_scores(pool, Kind(centre=False, floor=0.1))[-1, 0]) > 5
+
+
+def test_p_stays_valid_with_a_floor() -> None:
+    rng = torch.Generator().manual_seed(1)
+    kind = Kind(centre=False, reduce="either", floor=0.1)
+    found = []
+    for _ in range(300):
+        spread = torch.rand(40, generator=rng).square()
+        pool = torch.randn(20, 40, generator=rng) * spread
+        number = reduced(standard_scores(pool, kind), kind)
+        found.append(p_value(float(number[-1]), number[:-1]))
+    assert 0.02 <= sum(p <= 0.05 for p in found) / len(found) <= 0.085

@@ -28,11 +28,14 @@ class Kind:
         centre: whether the model's own median is taken off (from `CENTRED_FROM` classes on).
         reduce: from cells to one number: the largest, the mean of the five largest, or whichever of the two stands
             out more.
+        floor: the least standard deviation of a cell, as a share of the largest number in the pool: what differs by
+            less of what such a number can be does not stand out, however alike the others are in it.
     """
 
     sides: Literal[1, 2] = 1
     centre: bool = True
     reduce: Literal["max", "top5", "either"] = "max"
+    floor: float = 0.0
 
 
 def p_value(mine: float, references: Tensor) -> float:
@@ -57,6 +60,8 @@ def standard_scores(pool: Tensor, kind: Kind) -> Tensor:
     variance = squares.clamp_min(0) * n / (n - 1).clamp_min(1)
     usual = torch.where(n >= FEWEST, variance, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(0.0)
     spread = ((variance * n + usual * PRIOR) / (n + PRIOR)).sqrt()
+    if kind.floor:
+        spread = (spread.square() + (kind.floor * filled.abs().max()).square()).sqrt()
     z = (flat - mean) / (spread * (1 + 1 / n.clamp_min(1)).sqrt()).clamp_min(1e-9)
     z = z.clamp(-1e6, 1e6)
     return torch.where(there & (n >= FEWEST), z, torch.nan)

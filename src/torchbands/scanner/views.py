@@ -70,7 +70,7 @@ _MARGIN = "how far one class can be raised above all others, starting from noise
 _TOKEN = "tokens that speak for a class as they do in no reference model"
 _WORDS = "the inserted tokens that send samples of every class to one class"
 _TEMPLATE = "the best trigger of a few templates, found by asking for predictions only"
-_EACH_TOKEN = Kind(centre=False, reduce="either")
+_EACH_TOKEN = Kind(centre=False, reduce="either", floor=0.1)
 _RECIPE = (
     View(CleanLogits(), "recipe", "mean logits of every true class on clean rows", Kind(2, False)),
     View(WeightSpectrum(), "recipe", "sizes, spectra and tails of the weights", Kind(2, False, "top5")),
