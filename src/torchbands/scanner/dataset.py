@@ -19,6 +19,7 @@ from torchbands.defenses.data.activation_clustering import ActivationClustering
 from torchbands.defenses.data.cross_split import CrossSplit
 from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.defenses.data.statistical_contamination import StatisticalContamination
+from torchbands.defenses.data.z_score import ZScore
 from torchbands.measures.cost import measured
 
 from .outcome import RULES, Alert, LedgerLine, Outcome, Picture, Subject
@@ -44,6 +45,7 @@ _ABOUT = {
     "activation-clustering": "two clusters of unequal size in a class's features",
     "spectral-signatures": "place on the leading direction of a class's features, on the side of its long tail",
     "statistical-contamination": "a class better explained by two groups, beside trusted rows",
+    "z-score": "a word that comes with one label far more often than chance explains",
     "cross-split": "a class's two parts know nothing of each other",
 }
 
@@ -93,7 +95,7 @@ def scan_data(
     }
     if reasons := _too_few(rows):
         return Outcome(subject, "inconclusive", reasons=reasons, **base)
-    filters = _filters(clean)
+    filters = _filters(clean, rows.modality.discrete)
     with measured() as cost:
         model, said = model_for(rows, model, seed, lambda at, of, what: tell(0, len(filters) + 1, "training a model"))
         before = model.passes.forward
@@ -154,10 +156,12 @@ def _too_few(rows: Rows) -> tuple[str, ...]:
     return (f"{judged} class has {FEWEST_IN_CLASS} rows or more, two are needed",) if judged < 2 else ()
 
 
-def _filters(clean: Data | None) -> list[DataFilter]:
+def _filters(clean: Data | None, tokens: bool) -> list[DataFilter]:
     made: list[DataFilter] = [ActivationClustering(), SpectralSignatures(rule="oriented")]
     if clean is not None:
         made.append(StatisticalContamination())
+    if tokens:
+        made.append(ZScore())
     # without the crossing nothing tells which part of a halved class is the poison
     return [*made, CrossSplit()]
 
@@ -190,6 +194,8 @@ def _told(found: Suspicion, rows: Rows) -> tuple[float, str | None, Mapping[str,
     facts: dict[str, Any] = {}
     if found.flagged is not None:
         facts["flagged_by_its_own_rule"] = int(found.flagged.sum())
+    if "tokens" in found.evidence:
+        facts["words"] = found.evidence["tokens"]
     if "classes" in found.evidence:
         index = {int(c): float(v["index"]) for c, v in found.evidence["classes"].items()}
         top = max(index, key=lambda c: index[c])
@@ -218,7 +224,7 @@ def _alerts(rows: Rows, ranking: Ranking, false_alarms: float) -> tuple[Alert, .
                 facts={
                     "rows": n,
                     "flagged": len(chosen),
-                    "index": round(ranking.index[label], 3),
+                    "index": round(ranking.index.get(label, 0.0), 3),
                     "p_excess": ranking.p_excess,
                     "worst": [rows.ids[int(i)] for i in worst],
                 },

@@ -12,6 +12,8 @@ from torchbands.core.defense import Suspicion
 
 #: Its classes' indices decide which classes are split; its scores rank their rows.
 DECIDES = "cross-split"
+#: Decides on the classes that the other leaves: rows that hold a word which is an outlier by the published rule.
+WORDS = "z-score"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Ranking:
 def rank(y: Tensor, found: Mapping[str, Suspicion], false_alarms: float) -> Ranking:
     """Join the filters' scores within each class.
 
-    In a split class the row's place between the two parts counts, and the natural part is what p compares with.
+    Texts have a second judge: a class in which words stand out by `z-score`'s rule counts as split where cross-split
+    sees nothing. In a split class the row's place between the two parts counts, and the natural part is what p
+    compares with.
     In other classes it is the mean rank over the filters, and p compares with the whole class: by construction no more
     than `false_alarms` of those rows are flagged.
     """
@@ -44,16 +48,23 @@ def rank(y: Tensor, found: Mapping[str, Suspicion], false_alarms: float) -> Rank
     classes = decides.evidence["classes"]
     index = {int(c): float(v["index"]) for c, v in classes.items()}
     foreign = decides.flagged
-    split = sorted((c for c in index if bool(foreign[y == c].any())), key=lambda c: -index[c])
+    words = found.get(WORDS)
+    held = torch.zeros_like(foreign) if words is None or words.flagged is None else words.flagged
+    cut = [c for c in index if bool(foreign[y == c].any())]
+    told = [c for c in y.unique().tolist() if c not in cut and bool(held[y == c].any())]
+    split = [*sorted(cut, key=lambda c: -index[c]), *told]
     voices = [s.scores for s in found.values()]
     combined, p = torch.zeros(len(y)), torch.ones(len(y))
     cutoff = float(decides.evidence["cutoff"])
     for label in y.unique().tolist():
         rows = (y == label).nonzero().flatten()
         weight = index.get(label, 0.0) / cutoff
-        if label in split:
+        if label in cut:
             scores = decides.scores[rows] / cutoff
             ordinary = scores[~foreign[rows]]
+        elif label in told and words is not None:
+            scores = words.scores[rows] / float(words.evidence["cutoff"])
+            ordinary = scores[~held[rows]]
         else:
             scores = weight * torch.stack([_ranks(v[rows]) for v in voices]).mean(0)
             ordinary = scores
