@@ -22,14 +22,15 @@ PUBLISHED = {
 }
 _HEAD = """# Text: results
 
-Written by `python -m benchmarks.text.page` from [`receipts/text.json`](../receipts/text.json) and
-[`receipts/text-encoder.json`](../receipts/text-encoder.json), which hold every cell with its settings, seeds and
-cost; `python -m benchmarks.receipts text text-encoder` makes them. Means over seeds with 95 % t-intervals (of shares of
-so few seeds they can leave 0 to 100). ASR is told beside its **floor**: what the same trigger does to a never-poisoned
-model. Rows that already are of the target class never count. No setting of an attack or a defense was chosen on test
-rows; thresholds are the methods' own, from clean rows.
+Written by `python -m benchmarks.text.page` from [`receipts/text.json`](../receipts/text.json), which holds every cell with
+its settings, seeds and cost; `python -m benchmarks.receipts text` makes it. (The preset `text-encoder` does the first
+table with a fine-tuned MiniLM; its row is here once it was run to the end.) Means over seeds with 95 % t-intervals, which
+of shares of so few seeds can leave 0 to 100; a row of one seed has none. ASR is told beside its **floor**: what the same
+trigger does to a never-poisoned model. Rows that already are of the target class never count. Settings were chosen
+on training and dev rows, with one exception: sau's learning rate and radius were picked with test numbers of digits and
+SST-2 in sight, so its column is no held-out evidence. Thresholds are the methods' own, from clean rows.
 
-The whole-model detectors are judged on populations of their own: `reviews` and `news` in
+The whole-model detectors are judged on a population of their own, `reviews` in
 [scanner-results.md](scanner-results.md). What the methods do is in `bands show NAME`.
 """
 
@@ -39,6 +40,7 @@ def main() -> None:
     parts = [_HEAD]
     small, encoder = (_receipt(name) for name in ("text", "text-encoder"))
     parts.append(_beside(small, encoder))
+    parts += [_files(), _folders(), _encoders()]
     for receipt, title in (
         (small, "TextCNN (64-wide words, one convolution), trained from nothing"),
         (encoder, "MiniLM (6 layers, 22.7 M weights), fine-tuned whole"),
@@ -57,6 +59,74 @@ def _receipt(name: str) -> Mapping[str, Any] | None:
     return task
 
 
+def _files() -> str:
+    """`bands scan data` on poisoned CSV files."""
+    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in json.loads(Path("receipts/text-scan-data.json").read_text("utf-8"))["rows"]:
+        found.setdefault((row["attack"], row["rate"]), []).append(row)
+    rows = []
+    for (attack, rate), each in found.items():
+        accused = sum(row["verdict"] == "indicated" for row in each)
+        recalls = [
+            " ".join("–" if r[k] is None else f"{r[k]:.2f}" for r in each) for k in ("recall_at_5", "recall_at_1")
+        ]
+        rows.append((attack, f"{rate:.0%}", f"{accused} of {len(each)}", *recalls))
+    return "\n".join(
+        [
+            "## Poisoned files\n",
+            "`bands scan data reviews.csv` on SST-2 with poison, told nothing (`python -m benchmarks.text.scan_csv`). "
+            "Recall of the poison among all rows ranked by suspicion, one number a seed. Accused: the scan ends with "
+            "exit code 1.\n",
+            _table(("attack", "rate", "accused", "recall at 5 % false alarms", "at 1 %"), rows),
+        ]
+    )
+
+
+def _folders() -> str:
+    """`bands scan model` on fine-tuned encoder folders."""
+    told = json.loads(Path("receipts/text-folder.json").read_text("utf-8"))
+    rows = []
+    for name in ("backdoored", "never-poisoned"):
+        said = told[name]
+        words = next((a["facts"]["words"] for a in said["alerts"] if "words" in a["facts"]), "–")
+        trigger, recipe = said["trigger"]["p"], said["recipe"]["p"]
+        rows.append(
+            (name, str(said["exit code"]), f"{trigger:.2f}", f"{recipe:.2f}", words, _n(said["cost"]["cpu_seconds"], 0))
+        )
+    return "\n".join(
+        [
+            "## Fine-tuned MiniLM folders\n",
+            "`bands scan model` with 19 references that begin from the same public encoder, profile fast "
+            "(`python -m benchmarks.text.folder`; SST-2, 1,500 rows; `cf` in 5 % of them). Two models are an "
+            "example, no rate.\n",
+            _table(("folder", "exit code", "p_trigger", "p_recipe", "words", "CPU seconds"), rows),
+        ]
+    )
+
+
+def _encoders() -> str:
+    """Heads trained on backdoored encoders, and decree."""
+    told = json.loads(Path("receipts/encoders.json").read_text("utf-8"))
+    rows = [
+        (
+            h["attack"],
+            h["set"],
+            str(h["seed"]),
+            *(f"{100 * h[k]:.1f}" for k in ("clean_ca", "ca", "asr", "control_asr")),
+        )
+        for h in told["heads"]
+    ]
+    return "\n".join(
+        [
+            "## Backdoored encoders\n",
+            "MiniLM poisoned with SST-2 texts; heads trained later on 400 clean rows of two sets "
+            "(`python -m benchmarks.text.encoders`; the heads are weak, so read ASR beside its control). What decree "
+            "says of these encoders and of clean ones is in [`receipts/encoders.json`](../receipts/encoders.json).\n",
+            _table(("attack", "heads on", "seed", "CA, public encoder", "CA", "ASR", "control"), rows),
+        ]
+    )
+
+
 def _cells(task: Mapping[str, Any], role: str) -> tuple[list[str], Cells]:
     cells = {(c["attack"], c["defense"]): c for c in task["cells"] if c["role"] == role}
     return sorted({defense for _, defense in cells}), cells
@@ -67,8 +137,8 @@ def _beside(small: Mapping[str, Any] | None, encoder: Mapping[str, Any] | None) 
     lines = [
         "## Beside the published rows\n",
         "SST-2, a fifth of the training rows poisoned with changed labels. Published: BERT-base (110 M weights), He et "
-        "al., EMNLP 2023. Ours: the victims named; `z-score` is token features alone (their Z-TOKEN), ours with a "
-        "threshold from the data. ASR in %.\n",
+        "al., EMNLP 2023 (Z-SEQ: words, then syntax). Ours: the victims named, ONION with a trigram of the clean rows, "
+        "`z-score` by words alone. ASR in %.\n",
     ]
     rows = []
     for label, (floor, none, onion, z) in PUBLISHED.items():
