@@ -22,13 +22,14 @@ PUBLISHED = {
 }
 _HEAD = """# Text: results
 
-Written by `python -m benchmarks.text.page` from [`receipts/text.json`](../receipts/text.json), which holds every cell with
-its settings, seeds and cost; `python -m benchmarks.receipts text` makes it. (The preset `text-encoder` does the first
-table with a fine-tuned MiniLM; its row is here once it was run to the end.) Means over seeds with 95 % t-intervals, which
-of shares of so few seeds can leave 0 to 100; a row of one seed has none. ASR is told beside its **floor**: what the same
-trigger does to a never-poisoned model. Rows that already are of the target class never count. Settings were chosen
-on training and dev rows, with one exception: sau's learning rate and radius were picked with test numbers of digits and
-SST-2 in sight, so its column is no held-out evidence. Thresholds are the methods' own, from clean rows.
+Written by `python -m benchmarks.text.page` from [`receipts/text.json`](../receipts/text.json), which holds every cell
+with its settings, seeds and cost; `python -m benchmarks.receipts text` makes it. (The preset `text-encoder` does the
+first table with a fine-tuned MiniLM; its row is here once it was run to the end.) Means over seeds with 95 %
+t-intervals, which of shares of so few seeds can leave 0 to 100; a row of one seed has none. ASR is told beside its
+**floor**: what the same trigger does to a never-poisoned model. Rows that already are of the target class never count.
+Settings were chosen on training and dev rows, with one exception: sau's learning rate and radius were picked with test
+numbers of digits and SST-2 in sight, so its column is no held-out evidence. Thresholds are the methods' own, from clean
+rows.
 
 The whole-model detectors are judged on a population of their own, `reviews` in
 [scanner-results.md](scanner-results.md). What the methods do is in `bands show NAME`.
