@@ -11,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import Method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
+from torchbands.modalities.tokens import TokenMixture
 
 
 @contextmanager
@@ -175,6 +178,23 @@ def _search(
     failed = torch.where(last.isfinite(), start / share.clamp_min(0.5 / n), torch.nan)
     size = torch.where(reached, best, failed)
     return Found(size.cpu(), share.cpu(), reached.cpu()), start.cpu()
+
+
+def token_writer(method: Method, model: Model, rng: torch.Generator) -> TokenMixture:
+    """What writes tokens of the whole vocabulary on samples. Raises NotApplicable where samples are not made of any."""
+    kind = model.modality
+    if not kind.discrete:
+        raise NotApplicable(f"{kind.name} samples are not made of tokens that {method.name} could try one by one")
+    made = kind.perturbation(model, 1, rng)
+    if not isinstance(made, TokenMixture):
+        raise NotApplicable(f"triggers of {kind.name} are not searched token by token")
+    return made
+
+
+def others(y: Tensor, k: int) -> Tensor:
+    """(N,) bool: rows that are not of class k; all rows where there are no others."""
+    other = y != k
+    return other if bool(other.any()) else torch.ones_like(other)
 
 
 def rows_of(mine: Tensor, n: int, *preferred: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 
-from ._inversion import Quick, fewer, frozen, rows_of, search
+from ._inversion import Quick, fewer, frozen, others, rows_of, search
 
 
 @method("target-inversion", paper="after Wang et al., S&P 2019 (Neural Cleanse)", needs=("gradients", "clean:200"))
@@ -52,7 +52,7 @@ class TargetInversion(ModelDetector):
         n = fewer(self.rows, self.budget, model.classes)
         picked = clean.sample(max(4 * n, 2 * model.classes), "target-inversion", seed, balanced=True)
         said = model.logits(picked.x).argmax(1)
-        rows = torch.stack([rows_of(_spread(picked.y, k), n, said != k) for k in range(model.classes)])
+        rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in range(model.classes)])
         lr = self.lr * (2 if model.modality.discrete else 1)
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
         with frozen(model.module):
@@ -73,9 +73,3 @@ class TargetInversion(ModelDetector):
                 "success": [round(v, 3) for v in found.success.tolist()],
             },
         )
-
-
-def _spread(y: torch.Tensor, k: int) -> torch.Tensor:
-    """(N,) bool: rows that are not of class k; all rows where there are no others."""
-    other = y != k
-    return other if bool(other.any()) else torch.ones_like(other)

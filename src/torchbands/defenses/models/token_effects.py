@@ -10,7 +10,6 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
-from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -18,7 +17,7 @@ from torchbands.core.seeding import generator
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
-from ._inversion import frozen
+from ._inversion import frozen, token_writer
 
 
 @method("token-effects", paper="torchbands", needs=("gradients", "clean:200"), version=2)
@@ -48,13 +47,9 @@ class TokenEffects(ModelDetector):
     """Of the passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
-        if not model.modality.discrete:
-            raise NotApplicable(f"{model.modality.name} samples are not made of tokens that could be tried one by one")
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        writer = model.modality.perturbation(model, 1, generator(self.name, seed))
-        if not isinstance(writer, TokenMixture):
-            raise NotApplicable(f"triggers of {model.modality.name} are not searched token by token")
+        writer = token_writer(self, model, generator(self.name, seed))
         count = max(2, min(self.rows, self.passes // len(writer.candidates)))
         with frozen(model.module):
             effects = self._effects(model, writer, _short(model, clean, count))

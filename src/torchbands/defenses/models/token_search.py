@@ -10,14 +10,13 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
-from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 from torchbands.modalities.tokens import TokenMixture
 
-from ._inversion import frozen, rows_of
+from ._inversion import frozen, others, rows_of, token_writer
 
 
 @method("token-search", paper="after Wallace et al., EMNLP 2019, arXiv:1908.07125", needs=("gradients", "clean:200"))
@@ -48,17 +47,13 @@ class TokenSearch(ModelDetector):
     """Of the passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
-        if not model.modality.discrete:
-            raise NotApplicable(f"{model.modality.name} samples are not made of tokens that could be tried one by one")
         require(self, model, clean)
         model = model.at_precision(self.precision)
         classes, rng = model.classes, generator(self.name, seed)
-        writer = model.modality.perturbation(model, 1, rng)
-        if not isinstance(writer, TokenMixture):
-            raise NotApplicable(f"triggers of {model.modality.name} are not searched token by token")
+        writer = token_writer(self, model, rng)
         picked = clean.sample(max(4 * self.rows, 2 * classes), self.name, seed, balanced=True)
         said = model.logits(picked.x).argmax(1)
-        rows = torch.stack([rows_of(_others(picked.y, k), self.rows, said != k) for k in range(classes)])
+        rows = torch.stack([rows_of(others(picked.y, k), self.rows, said != k) for k in range(classes)])
         e = model.embed(picked.x).at(rows.flatten().to(model.device))
         with frozen(model.module):
             chosen, odds, share = self._search(model, writer, e, classes, rng)
@@ -122,9 +117,3 @@ class TokenSearch(ModelDetector):
                 odds.append((told[:, k] - others.logsumexp(1)).view(len(part), self.rows).mean(1))
                 hit.append((logits.argmax(1) == k).view(len(part), self.rows).float().mean(1))
         return torch.cat(odds).view(classes, count), torch.cat(hit).view(classes, count)
-
-
-def _others(y: Tensor, k: int) -> Tensor:
-    """(N,) bool: rows that are not of class k; all rows where there are no others."""
-    other = y != k
-    return other if bool(other.any()) else torch.ones_like(other)
