@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -9,7 +11,8 @@ from torchbands.core.attack import Attack, Victim
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 
-torch.set_num_threads(1)
+#: One thread unless a run asks for more: what a test says must hold with any number.
+torch.set_num_threads(int(os.environ.get("TORCHBANDS_TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -37,10 +37,15 @@ class Passes:
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes it natively, else float32."""
+    """bfloat16 where the device computes it natively, else float32.
+
+    A CPU that is told to run without AVX-512 (ATEN_CPU_CAPABILITY=avx2) counts as one that has none: the instructions
+    are there, but the kernels that use them are not taken.
+    """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    native = native and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
 
 
