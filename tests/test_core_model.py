@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -192,31 +193,78 @@ def test_logits_at_embeddings_are_the_logits_with_gradients(name: str) -> None:
     assert not model.embedding._forward_hooks and {u.kind for u in model.units()} == {"conv"}
 
 
-def test_one_pass_serves_logits_and_features_until_something_changes(model: Model) -> None:
-    x = X.clone()
-    first = model.outputs(x)
-    passes = model.passes.forward
-    assert torch.equal(model.logits(x), first.logits) and torch.equal(model.features(x), first.features)
-    assert model.passes.forward == passes, "kept outputs cost no pass"
-    with torch.no_grad():
-        next(p for p in model.module.parameters() if p.ndim > 1).mul_(1.5)
-    assert not torch.allclose(model.logits(x), first.logits), "weights changed: nothing old may come back"
-    second = model.outputs(x)
-    x.mul_(0.5)
-    assert not torch.allclose(model.logits(x), second.logits), "rows changed in place"
-    third = model.outputs(x)
-    unit = model.units()[0]
-    with model.gated({unit.layer: torch.zeros(unit.count)}):
-        assert not torch.allclose(model.outputs(x).logits, third.logits)
-    assert torch.equal(model.logits(x), third.logits)
+def test_a_shared_block_makes_one_pass_for_all_who_ask_and_keeps_nothing_after(model: Model) -> None:
+    with model.shared():
+        first = model.outputs(X)
+        passes = model.passes.forward
+        assert torch.equal(model.logits(X), first.logits) and torch.equal(model.features(X), first.features)
+        other = model.at_precision("float32")
+        assert torch.equal(other.logits(X), first.logits)
+        with model.shared():  # a block inside a block is the same one
+            model.outputs(X)
+        model.outputs(X)
+        assert model.passes.forward == passes, "kept outputs cost no pass"
+        unit = model.units()[0]
+        with model.gated({unit.layer: torch.zeros(unit.count)}):
+            assert not torch.allclose(model.outputs(X).logits, first.logits)
+            assert not torch.allclose(other.outputs(X).logits, first.logits)
+        assert torch.equal(model.logits(X), first.logits)
+    for who in (model, other):
+        before = model.passes.forward
+        who.logits(X)
+        assert model.passes.forward == before + len(X), "the block is over"
 
 
-def test_running_statistics_count_as_weights() -> None:
+def _data(module: nn.Module) -> None:
+    for p in module.parameters():
+        p.data.mul_(1.5)
+
+
+def _fused(module: nn.Module) -> None:
+    for p in module.parameters():
+        p.grad = torch.ones_like(p)
+    torch.optim.SGD(module.parameters(), lr=0.1, fused=True).step()
+
+
+def _hook(module: nn.Module) -> None:
+    next(iter(module.children())).register_forward_hook(lambda _, args, out: 2 * out)
+
+
+def _train(module: nn.Module) -> None:
+    module.train()
+
+
+def _statistics(module: nn.Module) -> None:
+    module.train()
+    module(X)
+    module.eval()
+
+
+@pytest.mark.parametrize("change", [_data, _fused, _hook, _train, _statistics])
+def test_no_change_of_a_model_is_missed_outside_a_shared_block(change: Callable[[nn.Module], None]) -> None:
     model = made({"name": "vgg-bn", "width": 4})
-    first = model.outputs(X).logits
-    with torch.no_grad(), model.training() as module:
-        module(X)
-    assert not torch.allclose(model.logits(X), first)
+    x = X.clone()
+    with model.shared():
+        first = model.outputs(x)
+    again = model.outputs(x)
+    with torch.no_grad():
+        change(model.module)
+    assert not torch.allclose(model.logits(x), again.logits)
+    assert not torch.allclose(model.outputs(x).features, first.features)
+
+
+def test_a_step_a_hook_or_the_training_mode_is_seen_even_in_a_shared_block() -> None:
+    for change in (_hook, _train, _statistics, lambda module: next(module.parameters()).mul_(1.5)):
+        model, x = made({"name": "vgg-bn", "width": 4}), X.clone()
+        with model.shared(), torch.no_grad():
+            first = model.outputs(x)
+            change(model.module)
+            assert not torch.allclose(model.logits(x), first.logits)
+    model, x = made({"name": "vgg-bn", "width": 4}), X.clone()
+    with model.shared():
+        first = model.outputs(x)
+        x.mul_(0.5)
+        assert not torch.allclose(model.logits(x), first.logits), "rows changed in place"
 
 
 def test_a_clone_is_independent_and_counts_together(model: Model) -> None:

@@ -14,6 +14,7 @@ import report_store
 from torchbands import report
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.metric import Interval
+from torchbands.core.registry import find
 from torchbands.report.fragments import harmless
 from torchbands.report.means import between_models, share_interval
 from torchbands.report.results import Results
@@ -115,6 +116,22 @@ def test_declined_and_failed_cells_keep_their_reason_and_no_number(results: Resu
 def test_a_seed_without_every_attack_takes_the_interval_from_the_mean(results: Results) -> None:
     badexpert = next(d for d in results.tasks[0].defenses if d.label == "badexpert")
     assert badexpert.mean is not None and badexpert.mean.low is None
+
+
+def test_a_method_far_from_its_paper_is_marked_in_every_table_that_names_it(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "the paper has 97 %, this has 12 %"
+    for name, role in (("strip", "input-detector"), ("wanet", "attack")):
+        monkeypatch.setattr(find(name, role), "unreproduced", why)
+    page, plain, told = (p.read_text() for p in report.write(store, tmp_path / "r", ["html", "md", "json"]))
+    tables = [t for t in re.findall("<table.*?</table>", page, re.S) if "strip" in t or "wanet" in t]
+    assert len(tables) >= 6 and all("unreproduced" in t for t in tables)
+    assert page.count(why) >= len(tables)
+    named = [row for row in plain.splitlines() if row.startswith("| ") and re.search(r"strip|^\| wanet", row)]
+    assert len(named) >= 6 and all(re.search(r"(strip|wanet) \(unreproduced\)", row) for row in named)
+    task = json.loads(told)["tasks"][0]
+    assert {m["label"] for m in [*task["attacks"], *task["defenses"]] if m["unreproduced"] == why} == {"strip", "wanet"}
 
 
 def test_model_detectors_are_judged_by_ranking_models(store: Path, results: Results) -> None:

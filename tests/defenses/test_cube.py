@@ -71,10 +71,10 @@ def test_a_cluster_of_half_of_its_label_or_more_is_no_poison() -> None:
 
 def test_features_are_those_that_other_filters_read_already() -> None:
     model, data = victim("text", "badnets").model.clone(), training_data("text", "badnets")[1]
-    model.outputs(data.x)
-    with measured(model) as cost:
+    with model.shared(), measured(model) as cost:
+        model.outputs(data.x)
         CUBE().score(data, model)
-    assert cost.forward_passes == 0
+    assert cost.forward_passes == len(data)
 
 
 def test_what_it_cannot_serve() -> None:

@@ -4,11 +4,11 @@ forward pass, never by name."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,23 +17,10 @@ from .data import Batch, Column, take
 from .errors import InputError, NotApplicable
 from .layers import CHANNELS_FIRST, Gate, Split, Trace, Unit, gate_hook, trace
 from .modality import Encoded, Modality
+from .passes import Charge, Outputs, Passes, Shared
 
 #: Images a CPU can take at once before the allocator returns every activation to the system (measured).
 CHUNK = {"cpu": 256, "cuda": 4096}
-
-
-class Outputs(NamedTuple):
-    """One forward pass: (N, K) float32 logits and (N, D) float32 features, on the CPU."""
-
-    logits: Tensor
-    features: Tensor
-
-
-@dataclass
-class Passes:
-    """Rows sent forward through a model and its clones."""
-
-    forward: int = 0
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -43,7 +30,8 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     are there, but the kernels that use them are not taken.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     native = native and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
@@ -83,7 +71,7 @@ class Model:
         self.modality, self.classes, self.precision = modality, classes, precision
         self._predict = predict
         self.passes = passes or Passes()
-        self._memo: list[tuple[object, Any, Outputs]] = []
+        self._shared: Shared | None = None
 
     @classmethod
     def wrap(cls, module: nn.Module, modality: Modality, classes: int, **options: Any) -> Model:
@@ -132,10 +120,17 @@ class Model:
         )
 
     def at_precision(self, precision: str) -> Model:
-        """The same weights run in another precision; forward passes are counted together."""
-        return Model(
+        """The same weights run in another precision; forward passes are counted together, and shared in one block."""
+        out = Model(
             self._module, self.modality, self.classes, predict=self._predict, precision=precision, passes=self.passes
         )
+        out._shared = self._shared
+        return out
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in on this device."""
+        return fast_dtype(self.device) if self.precision == "fast" else torch.float32
 
     # --- forward ------------------------------------------------------------------------------------------------
 
@@ -153,8 +148,7 @@ class Model:
         return self.modality.call(self.module, e.trimmed() if trim else e)
 
     def _forward(self, e: Encoded, *, trim: bool = True) -> Tensor:
-        dtype = fast_dtype(self.device) if self.precision == "fast" else torch.float32
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16):
             return self.run(e, trim=trim).float()
 
     def _chunks(self, x: Batch | Column) -> Iterator[Batch]:
@@ -199,12 +193,13 @@ class Model:
         return self.logits(x).softmax(1)
 
     def outputs(self, x: Batch | Column) -> Outputs:
-        """Logits and penultimate features in one forward pass, kept for the next method that asks for the same rows."""
+        """Logits and penultimate features in one forward pass; inside `shared` it is made once for all who ask."""
         if (kept := self._recall(x)) is not None:
             return kept
         head = self.head
         if head is None:
             raise NotApplicable("no linear head was found, so there is no penultimate layer")
+        state, before = self._state(x), (self.passes.forward, time.perf_counter(), time.process_time())
         inputs: list[Tensor] = []
         handle = self.module.get_submodule(head).register_forward_pre_hook(
             lambda _, args: inputs.append(_pooled(args[0].detach().float()))
@@ -214,7 +209,10 @@ class Model:
         finally:
             handle.remove()
         made = Outputs(both[:, : self.classes], both[:, self.classes :])
-        self._memo = [*self._memo[-3:], (x, self._state(x), made)]
+        if self._shared is not None and self._shared.open:
+            rows, wall, cpu = before
+            cost = Charge(self.passes.forward - rows, time.perf_counter() - wall, time.process_time() - cpu)
+            self._shared.keep(x, state, made, cost, self.passes.users)
         return made
 
     def features(self, x: Batch | Column, layer: str | None = None) -> Tensor:
@@ -255,17 +253,34 @@ class Model:
             for handle in handles:
                 handle.remove()
 
-    def _state(self, x: object) -> tuple[int, ...]:
-        tensors = [] if self._module is None else [*self._module.parameters(), *self._module.buffers()]
-        return tuple(t._version for t in ([x, *tensors] if isinstance(x, Tensor) else tensors))
+    @contextmanager
+    def shared(self) -> Iterator[Model]:
+        """Make the forward pass over the same object once for all who ask for it inside the block, and keep no longer.
+
+        Whoever opens the block promises that nobody changes weights or rows in it. Outside, every call is a new pass.
+        """
+        if self._shared is not None and self._shared.open:
+            yield self
+            return
+        mine = self._shared = Shared()
+        try:
+            yield self
+        finally:
+            mine.close()
+            self._shared = None
+
+    def _state(self, x: object) -> Hashable:
+        """What can be seen of a change: steps on the weights or rows, the mode, hooks, the precision."""
+        if self._shared is None or self._module is None:
+            return None
+        tensors = [*self._module.parameters(), *self._module.buffers(), *([x] if isinstance(x, Tensor) else [])]
+        layers = tuple((m.training, *m._forward_hooks, *m._forward_pre_hooks) for m in self._module.modules())
+        return tuple((t._version, t.data_ptr()) for t in tensors), layers, self.dtype
 
     def _recall(self, x: object) -> Outputs | None:
-        if any(known is x for known, _, _ in self._memo):
-            state = self._state(x)
-            for known, then, made in self._memo:
-                if known is x and then == state:
-                    return made
-        return None
+        if self._shared is None or not self._shared.knows(x):
+            return None
+        return self._shared.find(x, self._state(x), self.passes.users)
 
     # --- the continuous space -----------------------------------------------------------------------------------
 
@@ -346,7 +361,7 @@ class Model:
         """
         dims = {u.layer: u.dim for u in self.units()}
         handles = []
-        memo, self._memo = self._memo, []
+        shared, self._shared = self._shared, None
         try:
             for name, gate in gates.items():
                 if name not in dims:
@@ -355,7 +370,7 @@ class Model:
                 handles.append(self._layer(name).register_forward_hook(gate_hook(made, dims[name])))
             yield self
         finally:
-            self._memo = memo
+            self._shared = shared
             for handle in handles:
                 handle.remove()
 

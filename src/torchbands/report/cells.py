@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from torchbands.core.errors import BandsError
 from torchbands.core.metric import Interval, mean_interval
+from torchbands.core.registry import find
 
 from .fragments import harmless
 from .means import between_models, means
@@ -40,6 +42,7 @@ def attack_of(records: Sequence[Record]) -> Attack:
         cost=means(_tables(counted, "cost"))[0],
         samples=tuple(_sample(s) for s in shown["samples"]) if shown else (),
         trigger=harmless(str(shown.get("trigger_html") or "")) if shown else "",
+        unreproduced=unreproduced("attack", str(records[0]["attack"])),
     )
 
 
@@ -97,7 +100,16 @@ def defense_of(records: Sequence[Record], cells: Sequence[Cell]) -> Defense:
         mean=_over_attacks(records, ranked, role.headline) if role else None,
         worst=worst,
         cost=means(_tables([r for r in records if r["status"] == "done"], "cost"))[0],
+        unreproduced=unreproduced(str(first["role"]), str(first["defense"])),
     )
+
+
+def unreproduced(role: str, name: str) -> str:
+    """What the installed method says of itself: a store may be older than the finding. Empty for an unknown one."""
+    try:
+        return find(name, role).unreproduced
+    except BandsError:
+        return ""
 
 
 def _over_attacks(records: Sequence[Record], ranked: Sequence[tuple[str, Interval]], name: str) -> Interval | None:

@@ -69,6 +69,7 @@ class Attack:
         state: as of a cell; "invalid" where no seed reached the floor.
         valid: how many of the victims count; None for the benign row.
         stealth: axis ("input", "feature", "parameter") to metric to mean.
+        unreproduced: why its numbers stay far from its paper's; empty where nothing of the kind is known.
     """
 
     label: str
@@ -85,6 +86,7 @@ class Attack:
     cost: Mapping[str, Interval] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     trigger: str = ""
+    unreproduced: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Defense:
     Attributes:
         mean: of the headline over attacks, with its interval over seeds (for model detectors: over models).
         worst: the attack it does worst on, and the headline there.
+        unreproduced: as of an attack.
     """
 
     label: str
@@ -102,6 +105,7 @@ class Defense:
     mean: Interval | None
     worst: tuple[str, Interval] | None
     cost: Mapping[str, Interval] = field(default_factory=dict)
+    unreproduced: str = ""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,11 @@ def _beside_benign(cell: Cell) -> list[str]:
     return [f"{text} {number(name, m[name].mean)}" for name, text in shown_too.items() if name in m]
 
 
+def unreproduced_of(methods: Iterable[Attack | Defense]) -> list[tuple[str, str]]:
+    """The methods of a table that stay far from their papers, each with why: (name, reason)."""
+    return list({m.name: (m.name, m.unreproduced) for m in methods if m.unreproduced}.values())
+
+
 def lower_first(title: str) -> str:
     """A title within a sentence; abbreviations stay as they are."""
     return title if title[:2].isupper() else title[:1].lower() + title[1:]

@@ -100,12 +100,13 @@ def scan_data(
         model, said = model_for(rows, model, seed, lambda at, of, what: tell(0, len(filters) + 1, "training a model"))
         before = model.passes.forward
         found, ledger = {}, []
-        for at, made in enumerate(filters, 1):
-            tell(at, len(filters) + 1, made.name)
-            suspicion, line = _look(made, rows, model, clean, seed)
-            ledger.append(line)
-            if suspicion is not None:
-                found[made.name] = suspicion
+        with model.shared():
+            for at, made in enumerate(filters, 1):
+                tell(at, len(filters) + 1, made.name)
+                suspicion, line = _look(made, rows, model, clean, seed)
+                ledger.append(line)
+                if suspicion is not None:
+                    found[made.name] = suspicion
         if "cross-split" not in found:
             return Outcome(subject, "inconclusive", ledger=tuple(ledger), reasons=(ledger[-1].reason,), **base)
         ranking = rank(rows.data.y, found, false_alarms)

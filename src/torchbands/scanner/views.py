@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torchbands.defenses.models.token_effects import TokenEffects
 from torchbands.defenses.models.token_search import TokenSearch
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.defenses.models.weight_spectrum import WeightSpectrum
+from torchbands.measures.cost import measured
 
 from .calibrate import Kind
 
@@ -140,21 +140,22 @@ def look(
 ) -> tuple[Seen, ...]:
     """Let every view look at a model. A view that does not apply says why; the others go on."""
     out, drawn = [], dict[int, Data]()
-    for at, view in enumerate(views):
-        if progress is not None:
-            progress(at, len(views), view.name)
-        started, passes = time.perf_counter(), model.passes.forward
-        try:
-            require(view.detector, model, clean)
-            needed = min(view.detector.clean_needed(), len(clean))
-            if needed not in drawn:
-                drawn[needed] = clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
-            rows = drawn[needed]
-            if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
-                with suppress(NotApplicable):  # one pass, kept for the next view that asks for these rows
-                    model.outputs(rows.x)
-            finding, reason = view.detector.inspect(model, rows, seed=seed), ""
-        except NotApplicable as declined:
-            finding, reason = None, declined.reason
-        out.append(Seen(view, finding, reason, time.perf_counter() - started, model.passes.forward - passes))
+    with model.shared():
+        for at, view in enumerate(views):
+            if progress is not None:
+                progress(at, len(views), view.name)
+            with measured(model) as cost:
+                try:
+                    require(view.detector, model, clean)
+                    needed = min(view.detector.clean_needed(), len(clean))
+                    if needed not in drawn:
+                        drawn[needed] = clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
+                    rows = drawn[needed]
+                    if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
+                        with suppress(NotApplicable):  # one pass, for every view that asks for these rows
+                            model.outputs(rows.x)
+                    finding, reason = view.detector.inspect(model, rows, seed=seed), ""
+                except NotApplicable as declined:
+                    finding, reason = None, declined.reason
+            out.append(Seen(view, finding, reason, cost.seconds, cost.forward_passes))
     return tuple(out)

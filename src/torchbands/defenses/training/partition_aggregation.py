@@ -14,7 +14,8 @@ from torchbands.core.defense import Training
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Modality
-from torchbands.core.model import Model, Passes
+from torchbands.core.model import Model
+from torchbands.core.passes import Passes
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.task import Progress, Task
 
