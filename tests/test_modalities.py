@@ -75,7 +75,7 @@ def test_a_sample_is_shown_escaped(name: str) -> None:
 def searched(name: str) -> tuple[Any, Any, Any]:
     task = toy(name)
     model = task.fresh(0)
-    return model, task.load("test")[:12].x, task.modality.perturbation(model, 4, torch.Generator().manual_seed(0))
+    return model, task.load("test")[:12].x, task.modality.perturbation(model, RowRng(0, torch.arange(4)))
 
 
 def test_a_perturbation_is_searched_side_by_side_and_each_trigger_is_its_own(name: str) -> None:
@@ -101,7 +101,7 @@ def test_a_searched_trigger_found_by_gradient_works_on_raw_samples(name: str) ->
     victim = attack.run(task, 0)
     clean = task.load("clean")[:128]
     clean = clean[clean.y != 0]
-    search = task.modality.perturbation(victim.model, 1, torch.Generator().manual_seed(0))
+    search = task.modality.perturbation(victim.model, RowRng(0, torch.arange(1)))
     e, which = victim.model.embed(clean.x), torch.zeros(len(clean), dtype=torch.int64)
     optimizer = torch.optim.Adam(search.parameters(), lr=0.2)
     for _ in range(80):

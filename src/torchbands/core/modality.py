@@ -118,8 +118,9 @@ class Modality(Method):
         """alpha parts of a with beta parts of b (1 - alpha when None), valid raw rows again. Both 1: superimposed."""
 
     @abstractmethod
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
-        """`count` learnable triggers over the model's continuous space."""
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
+        """Learnable triggers over the model's continuous space, one for each row of `rng`: a trigger starts where its
+        number says, whatever others are searched beside it."""
 
     @abstractmethod
     def distance(self, a: Batch, b: Batch) -> dict[str, Tensor]:

@@ -113,7 +113,7 @@ class Text(Modality):
             out.append(" ".join([*first[: self.length - len(second)], *second]))
         return out
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         if not self.vocabulary:
             raise NotApplicable("the text modality has no vocabulary to search in")
 
@@ -122,7 +122,6 @@ class Text(Modality):
 
         return TokenMixture(
             model,
-            count,
             torch.full((self.inserted,), -1),
             torch.tensor([PAD, *range(FIRST_WORD, self.size)]),
             lambda tokens: torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device),

@@ -13,6 +13,7 @@ import torch
 from torchbands.core.errors import NotApplicable
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.text import Text
 from torchbands.modalities.tokens import TokenMixture, padded
@@ -91,7 +92,7 @@ class TokenizedText(Text):
         """How many token ids there are."""
         return int(tokenizer_of(self.tokenizer, self.length).get_vocab_size())
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         words = whole_words(tokenizer_of(self.tokenizer, self.length).get_vocab())
         if not words:
             raise NotApplicable("the tokenizer has no whole words to search in")
@@ -102,7 +103,6 @@ class TokenizedText(Text):
 
         return TokenMixture(
             model,
-            count,
             torch.full((self.inserted,), -1),
             torch.tensor(list(word_of)),
             lambda tokens: torch.full((len(tokens),), self.prefix, dtype=torch.int64, device=tokens.device),

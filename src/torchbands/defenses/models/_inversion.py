@@ -15,6 +15,8 @@ from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
 
@@ -118,30 +120,33 @@ class Found(NamedTuple):
 
 
 def search(
-    model: Model, inputs: Encoded, rows: Tensor, target: Tensor, rules: Quick, rng: torch.Generator
-) -> tuple[Found, Perturbation, Tensor]:
+    model: Model, inputs: Encoded, rows: Tensor, target: Tensor, rules: Quick, rng: RowRng, *, keep: int = 1
+) -> tuple[Found, dict[int, Trigger], Tensor]:
     """The smallest triggers that send each row set to its target, all searched side by side in chunks.
 
     Args:
         inputs: an embedded batch. rows: (T, n) int64 rows of it that trigger t is written on. target: (T,) int64.
+        rng: row t draws where trigger t starts.
+        keep: how many of the smallest triggers that succeeded are handed back.
 
     Returns:
-        what was found; the perturbation of the smallest trigger's group; (T,) sizes divided by the starting size.
+        what was found; t -> trigger, the smallest first; (T,) sizes divided by the starting size.
     """
     per = max(1, model.chunk // rows.shape[1])
-    sizes, shares, hits, starts = [], [], [], []
-    smallest, kept = float("inf"), None
+    parts: list[Found] = []
+    starts: list[Tensor] = []
+    kept: list[tuple[float, int, Trigger]] = []
     for part in torch.arange(len(rows)).split(per):
-        perturbation = model.modality.perturbation(model, len(part), rng)
+        perturbation = model.modality.perturbation(model, rng.at(part))
         found, start = _search(model, perturbation, inputs, rows[part], target[part], rules)
-        sizes.append(found.size)
-        shares.append(found.success)
-        hits.append(found.reached)
+        parts.append(found)
         starts.append(start)
-        if kept is None or float(found.size.min()) < smallest:
-            smallest, kept = float(found.size.min()), perturbation
-    assert kept is not None
-    return Found(torch.cat(sizes), torch.cat(shares), torch.cat(hits)), kept, torch.cat(sizes) / torch.cat(starts)
+        order = found.size.argsort(stable=True)
+        best = order[found.reached[order]][:keep].tolist()
+        hard = [(float(found.size[k]), int(part[k]), perturbation.harden(k)) for k in best]
+        kept = sorted([*kept, *hard], key=lambda one: one[:2])[:keep]
+    size, success, reached = (torch.cat(together) for together in zip(*parts, strict=True))
+    return Found(size, success, reached), {t: trigger for _, t, trigger in kept}, size / torch.cat(starts)
 
 
 def _search(
@@ -180,12 +185,12 @@ def _search(
     return Found(size.cpu(), share.cpu(), reached.cpu()), start.cpu()
 
 
-def token_writer(method: Method, model: Model, rng: torch.Generator) -> TokenMixture:
+def token_writer(method: Method, model: Model) -> TokenMixture:
     """What writes tokens of the whole vocabulary on samples. Raises NotApplicable where samples are not made of any."""
     kind = model.modality
     if not kind.discrete:
         raise NotApplicable(f"{kind.name} samples are not made of tokens that {method.name} could try one by one")
-    made = kind.perturbation(model, 1, rng)
+    made = kind.perturbation(model, RowRng(0, torch.arange(1)))
     if not isinstance(made, TokenMixture):
         raise NotApplicable(f"triggers of {kind.name} are not searched token by token")
     return made

@@ -12,7 +12,7 @@ from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
@@ -22,7 +22,7 @@ from ._inversion import frozen
 LEAST = 1e-12
 
 
-@method("dbs", paper="Shen et al., ICML 2022, arXiv:2202.05749", needs=("gradients", "clean:200"))
+@method("dbs", paper="Shen et al., ICML 2022, arXiv:2202.05749", needs=("gradients", "clean:200"), version=2)
 class DBS(ModelDetector):
     """Dynamic bound scaling: for every target, tokens softmax(P / temperature) E whose insertion reaches it.
 
@@ -117,9 +117,9 @@ class _Search:
     """
 
     def __init__(self, settings: DBS, model: Model, clean: Data, group: Tensor, seed: int) -> None:
-        self.settings, self.model, self.rng = settings, model, generator("dbs", seed, int(group[0]))
+        self.settings, self.model, self.rng = settings, model, RowRng(seed_of("dbs", seed), group)
         modality = model.modality.but(inserted=settings.length) if settings.length else model.modality
-        made = modality.perturbation(model, len(group), self.rng)
+        made = modality.perturbation(model, self.rng.at(torch.arange(len(group))))
         if not isinstance(made, TokenMixture):
             raise NotApplicable(f"{settings.name} searches token mixtures, which {modality.name} does not have")
         self.mixture = made
@@ -156,7 +156,7 @@ class _Search:
                 temperature = torch.where(begun & ~back, temperature / s.factor, temperature)
                 temperature = torch.where(back, (temperature * s.factor).clamp_max(s.temperature), temperature)
                 failures += back.long()
-                drawn = s.noise * torch.rand(mixture.logits.shape, generator=self.rng).to(device)
+                drawn = s.noise * self.rng.uniform(*mixture.logits.shape[1:]).to(device)
                 mixture.noise = torch.where(back[:, None, None], drawn, 0.0)
             mixture.temperature = temperature
             each, _ = self._loss()

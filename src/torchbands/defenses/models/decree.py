@@ -13,7 +13,7 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
-from torchbands.core.seeding import RowRng, generator
+from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
@@ -26,7 +26,9 @@ LEAST, MOST, FACTOR, PATIENCE = 1e-7, 1e5, 5.0, 5
 STOP = 100
 
 
-@method("decree", paper="Feng et al., CVPR 2023, arXiv:2303.15180", needs=("gradients", "features", "clean:128"))
+@method(
+    "decree", paper="Feng et al., CVPR 2023, arXiv:2303.15180", needs=("gradients", "features", "clean:128"), version=2
+)
 class Decree(ModelDetector):
     """Searches a small trigger with which the embeddings of different inputs are alike. It looks at no label.
 
@@ -105,7 +107,7 @@ class Decree(ModelDetector):
         best, chosen = _Found(None, -1.0, 0.0), torch.zeros(0, dtype=torch.int64, device=model.device)
         for count in range(1, 1 + int(getattr(model.modality, "inserted", 1))):
             rng = generator(self.name, seed, count)
-            writer = model.modality.but(inserted=count).perturbation(model, 1, rng)
+            writer = model.modality.but(inserted=count).perturbation(model, RowRng(seed, torch.arange(1)))
             assert isinstance(writer, TokenMixture)
             chosen, cosine = search_tokens(
                 model,
@@ -125,7 +127,7 @@ class Decree(ModelDetector):
 
     def _pattern(self, model: Model, e: Encoded, seed: int) -> _Found:
         """The smallest trigger that succeeded or, where none did, that of the best cosine."""
-        made = model.modality.perturbation(model, 1, generator(self.name, seed)).to(model.device)
+        made = model.modality.perturbation(model, RowRng(seed_of(self.name, seed), torch.arange(1)))
         optimizer = torch.optim.Adam(made.parameters(), lr=self.lr, betas=(0.5, 0.9))
         which = torch.zeros(len(e.values), dtype=torch.int64, device=model.device)
         weight, wins, losses, idle, waited = self.penalty, 0, 0, 0, 0

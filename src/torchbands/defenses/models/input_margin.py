@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from torchbands.core.data import Data
+from torchbands.core.data import Data, concat
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
@@ -17,7 +17,7 @@ from ._inversion import fewer, frozen
 from .mm_bd import margins_of
 
 
-@method("input-margin", paper="after Wang et al., S&P 2024 (MM-BD), arXiv:2205.06900", needs=("gradients",))
+@method("input-margin", paper="after Wang et al., S&P 2024 (MM-BD), arXiv:2205.06900", needs=("gradients",), version=2)
 class InputMargin(ModelDetector):
     """MM-BD's largest margin of every class, in a fixed short number of Adam steps: per_class is the log margin.
 
@@ -42,9 +42,9 @@ class InputMargin(ModelDetector):
         require(self, model)
         model = model.at_precision(self.precision)
         n = fewer(self.inputs, self.budget, model.classes, least=4)
-        rng, per = generator(self.name, seed), max(1, model.chunk // n)
+        per = max(1, model.chunk // n)
         with frozen(model.module):
-            margins = torch.cat([self._ascend(model, part, n, rng) for part in torch.arange(model.classes).split(per)])
+            margins = torch.cat([self._ascend(model, part, n, seed) for part in torch.arange(model.classes).split(per)])
         logs = margins.clamp_min(1e-3).log()
         return Finding(
             score=float(logs.max() - logs.median()) if model.classes > 2 else float(logs.max() - logs.min()),
@@ -53,9 +53,10 @@ class InputMargin(ModelDetector):
             evidence={"margins": [round(v, 4) for v in margins.tolist()]},
         )
 
-    def _ascend(self, model: Model, classes: torch.Tensor, n: int, rng: torch.Generator) -> torch.Tensor:
+    def _ascend(self, model: Model, classes: torch.Tensor, n: int, seed: int) -> torch.Tensor:
         """(len(classes),) largest margins."""
-        start = model.embed(model.modality.random(len(classes) * n, rng))
+        noise = [model.modality.random(n, generator(self.name, seed, k)) for k in classes.tolist()]
+        start = model.embed(concat(noise))
         target = classes.repeat_interleave(n).to(model.device)
         x = start.values.detach().float().clone().requires_grad_()
         optimizer = torch.optim.Adam([x], lr=self.lr)

@@ -15,12 +15,12 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, generator, seed_of
 
 from ._inversion import CostSchedule, Rules, frozen
 
 
-@method("neural-cleanse", paper="Wang et al., S&P 2019", needs=("gradients", "clean:512"))
+@method("neural-cleanse", paper="Wang et al., S&P 2019", needs=("gradients", "clean:512"), version=2)
 class NeuralCleanse(ModelDetector):
     """The smallest trigger of every class is searched; the score is the anomaly index of the smallest one.
 
@@ -139,7 +139,7 @@ class _Search:
         )
         self.inputs: Encoded = self.model.embed(clean.sample(settings.rows, "neural-cleanse", seed).x)
         self.trigger: Perturbation = model.modality.perturbation(
-            self.model, model.classes, generator("neural-cleanse", seed)
+            self.model, RowRng(seed_of("neural-cleanse", seed), torch.arange(model.classes))
         )
         self.reached = torch.zeros(model.classes, dtype=torch.bool, device=model.device)
         self.epochs = [0] * model.classes

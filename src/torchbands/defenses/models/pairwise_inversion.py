@@ -12,7 +12,7 @@ from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 
 from ._inversion import Quick, frozen, rows_of, search
 
@@ -21,6 +21,7 @@ from ._inversion import Quick, frozen, rows_of, search
     "pairwise-inversion",
     paper="after Shen et al., ICML 2021 (K-Arm), arXiv:2102.05123",
     needs=("gradients", "clean:200"),
+    version=2,
 )
 class PairwiseInversion(ModelDetector):
     """One short mask-and-pattern search per (source, target) pair; per_pair is -log of the smallest size.
@@ -69,22 +70,20 @@ class PairwiseInversion(ModelDetector):
         lr = self.lr * (2 if model.modality.discrete else 1)
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
         rows = torch.stack([of[s] for s in chosen[:, 0].tolist()])
+        rng = RowRng(seed_of(self.name, seed), chosen[:, 0] * model.classes + chosen[:, 1])
         with frozen(model.module):
-            found, trigger, _ = search(
-                model, model.embed(picked.x), rows, chosen[:, 1], rules, generator(self.name, seed)
-            )
+            found, triggers, _ = search(model, model.embed(picked.x), rows, chosen[:, 1], rules, rng)
         logs = found.size.clamp_min(1e-3).log()
         best = int(logs.argmin())
         table = torch.full((model.classes, model.classes), torch.nan)
         table[chosen[:, 0], chosen[:, 1]] = -logs
         source, target = chosen[best].tolist()
         symmetry = float((table[source, target] - table[target, source]).exp())
-        per = max(1, model.chunk // rows.shape[1])
         return Finding(
             score=float(logs.median() - logs.min()),
             target=target,
             source=source,
-            trigger=trigger.harden(best % per) if bool(found.reached[best]) else None,
+            trigger=triggers.get(best),
             per_pair=table,
             evidence={
                 "searched": len(chosen),

@@ -10,12 +10,17 @@ from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 
 from ._inversion import Quick, fewer, frozen, others, rows_of, search
 
 
-@method("target-inversion", paper="after Wang et al., S&P 2019 (Neural Cleanse)", needs=("gradients", "clean:200"))
+@method(
+    "target-inversion",
+    paper="after Wang et al., S&P 2019 (Neural Cleanse)",
+    needs=("gradients", "clean:200"),
+    version=2,
+)
 class TargetInversion(ModelDetector):
     """One short mask-and-pattern search per class; per_class is -log of the smallest size that succeeded.
 
@@ -55,17 +60,17 @@ class TargetInversion(ModelDetector):
         rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in range(model.classes)])
         lr = self.lr * (2 if model.modality.discrete else 1)
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
+        classes = torch.arange(model.classes)
         with frozen(model.module):
-            found, trigger, share = search(
-                model, model.embed(picked.x), rows, torch.arange(model.classes), rules, generator(self.name, seed)
+            found, triggers, share = search(
+                model, model.embed(picked.x), rows, classes, rules, RowRng(seed_of(self.name, seed), classes)
             )
         logs = found.size.clamp_min(1e-3).log()
         target = int(logs.argmin())
-        per = max(1, model.chunk // rows.shape[1])
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
             target=target,
-            trigger=trigger.harden(target % per) if bool(found.reached[target]) else None,
+            trigger=triggers.get(target),
             per_class=-logs,
             evidence={
                 "sizes": [round(v, 3) for v in found.size.tolist()],

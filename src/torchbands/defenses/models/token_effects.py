@@ -13,7 +13,6 @@ from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
@@ -49,7 +48,7 @@ class TokenEffects(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        writer = token_writer(self, model, generator(self.name, seed))
+        writer = token_writer(self, model)
         count = max(2, min(self.rows, self.passes // len(writer.candidates)))
         with frozen(model.module):
             effects = self._effects(model, writer, _short(model, clean, count))

@@ -50,7 +50,7 @@ class TokenSearch(ModelDetector):
         require(self, model, clean)
         model = model.at_precision(self.precision)
         classes, rng = model.classes, generator(self.name, seed)
-        writer = token_writer(self, model, rng)
+        writer = token_writer(self, model)
         picked = clean.sample(max(4 * self.rows, 2 * classes), self.name, seed, balanced=True)
         said = model.logits(picked.x).argmax(1)
         rows = torch.stack([rows_of(others(picked.y, k), self.rows, said != k) for k in range(classes)])

@@ -13,7 +13,7 @@ from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 
 from ._inversion import fewer, frozen
 
@@ -22,6 +22,7 @@ from ._inversion import fewer, frozen
     "universal-perturbation",
     paper="after Moosavi-Dezfooli et al., CVPR 2017 (universal adversarial perturbations), arXiv:1610.08401",
     needs=("gradients", "clean:100"),
+    version=2,
 )
 class UniversalPerturbation(ModelDetector):
     """One additive perturbation per class, grown by normalised gradient steps; per_class is -log of the L2 norm at
@@ -57,9 +58,9 @@ class UniversalPerturbation(ModelDetector):
         )
         inputs = model.embed(picked.x)
         per = max(1, model.chunk // len(picked))
-        rng = generator(self.name, seed)
+        rng = RowRng(seed_of(self.name, seed), torch.arange(model.classes))
         with frozen(model.module):
-            norms = torch.cat([self._path(model, inputs, part, rng) for part in torch.arange(model.classes).split(per)])
+            norms = torch.cat([self._path(model, inputs, part, rng.at(part)) for part in rng.rows.split(per)])
         logs = norms.clamp_min(1e-6).log()
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
@@ -68,7 +69,7 @@ class UniversalPerturbation(ModelDetector):
             evidence={"norms": [round(v, 4) for v in norms.tolist()]},
         )
 
-    def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: torch.Generator) -> Tensor:
+    def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: RowRng) -> Tensor:
         """(len(classes),) norms."""
         values, n, count = inputs.values.float(), len(inputs.values), len(classes)
         shape = values.shape[1:] if inputs.tokens is None else (1, values.shape[-1])
@@ -82,7 +83,7 @@ class UniversalPerturbation(ModelDetector):
             None if inputs.mask is None else inputs.mask.repeat(count, 1),
             None if inputs.tokens is None else inputs.tokens.repeat(count, 1),
         )
-        delta = (1e-4 * torch.randn(count, *shape, generator=rng)).to(values.device)
+        delta = (1e-4 * rng.normal(*shape)).to(values.device)
         last_share, last_norm = torch.zeros(count), torch.zeros(count)
         norm_at, best = torch.full((count,), torch.inf), torch.zeros(count)
         view = [count] + [1] * len(shape)
