@@ -222,10 +222,8 @@ def search_triggers(model: Model, clean: Data, aim: Aim, *, count: int = 1, seed
     rules = Quick(100, 0.5 if model.modality.discrete else 0.25, (0.5, 0.9), 1.0, 1.2, 1.35, 0.9)
     fast = model.at_precision("fast")
     with frozen(model.module):
-        found, perturbation, _ = search(
-            fast, fast.embed(picked.x), starts, torch.full((count,), aim.target), rules, rng
-        )
-    return tuple(perturbation.harden(k) for k in range(perturbation.count) if bool(found.reached[k]))
+        _, triggers, _ = search(fast, fast.embed(picked.x), starts, torch.full((count,), aim.target), rules, rng)
+    return tuple(trigger for trigger in triggers if trigger is not None)
 
 
 def shift_trigger(model: Model, clean: Data, aim: Aim, *, seed: int = 0) -> Trigger:

@@ -70,7 +70,7 @@ class PairwiseInversion(ModelDetector):
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
         rows = torch.stack([of[s] for s in chosen[:, 0].tolist()])
         with frozen(model.module):
-            found, trigger, _ = search(
+            found, triggers, _ = search(
                 model, model.embed(picked.x), rows, chosen[:, 1], rules, generator(self.name, seed)
             )
         logs = found.size.clamp_min(1e-3).log()
@@ -79,12 +79,11 @@ class PairwiseInversion(ModelDetector):
         table[chosen[:, 0], chosen[:, 1]] = -logs
         source, target = chosen[best].tolist()
         symmetry = float((table[source, target] - table[target, source]).exp())
-        per = max(1, model.chunk // rows.shape[1])
         return Finding(
             score=float(logs.median() - logs.min()),
             target=target,
             source=source,
-            trigger=trigger.harden(best % per) if bool(found.reached[best]) else None,
+            trigger=triggers[best],
             per_pair=table,
             evidence={
                 "searched": len(chosen),

@@ -56,16 +56,15 @@ class TargetInversion(ModelDetector):
         lr = self.lr * (2 if model.modality.discrete else 1)
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
         with frozen(model.module):
-            found, trigger, share = search(
+            found, triggers, share = search(
                 model, model.embed(picked.x), rows, torch.arange(model.classes), rules, generator(self.name, seed)
             )
         logs = found.size.clamp_min(1e-3).log()
         target = int(logs.argmin())
-        per = max(1, model.chunk // rows.shape[1])
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
             target=target,
-            trigger=trigger.harden(target % per) if bool(found.reached[target]) else None,
+            trigger=triggers[target],
             per_class=-logs,
             evidence={
                 "sizes": [round(v, 3) for v in found.size.tolist()],
