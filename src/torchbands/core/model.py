@@ -13,14 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .budget import MOST, in_parts, room_of
 from .data import Batch, Column, take
 from .errors import InputError, NotApplicable
 from .layers import CHANNELS_FIRST, Gate, Split, Trace, Unit, gate_hook, trace
 from .modality import Encoded, Modality
 from .passes import Charge, Outputs, Passes, Shared
-
-#: Images a CPU can take at once before the allocator returns every activation to the system (measured).
-CHUNK = {"cpu": 256, "cuda": 4096}
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -106,8 +104,13 @@ class Model:
 
     @property
     def chunk(self) -> int:
-        """How many rows go through at once."""
-        return CHUNK.get(self.device.type, 256)
+        """How many rows go forward at once, by what a row weighs (`torchbands.core.budget`)."""
+        return MOST["cpu"] if self._module is None else room_of(self._module).rows(self, gradients=False)
+
+    @property
+    def gradient_chunk(self) -> int:
+        """How many rows go forward and back at once."""
+        return room_of(self.module).rows(self, gradients=True)
 
     def clone(self) -> Model:
         """An independent copy; forward passes are still counted together."""
@@ -160,18 +163,23 @@ class Model:
 
     def _rows(self, x: Batch | Column, read: Callable[[Encoded], Tensor]) -> Tensor:
         """`read` of every chunk, (N, D) on the CPU in the order of the rows; sequences go through sorted by length."""
-        out: list[Tensor] = []
+        made, done = torch.zeros(0), 0
         with torch.no_grad():
             for part in self._chunks(x):
                 e = self.encode(part)
                 lengths = e.lengths()
-                if lengths is None or len(part) <= 1:
-                    out.extend(read(e.at(rows)).cpu() for rows in torch.arange(len(part)).split(self.chunk))
-                    continue
-                order = lengths.argsort(stable=True)
-                made = torch.cat([read(e.at(rows)).cpu() for rows in order.split(self.chunk)])
-                out.append(made[order.cpu().argsort()])
-        return torch.cat(out)
+                order = torch.arange(len(part)) if lengths is None else lengths.argsort(stable=True).cpu()
+                place = order + done
+
+                def send(some: Tensor, e: Encoded = e, order: Tensor = order) -> tuple[Tensor, Tensor]:
+                    return some, read(e.at(order[some].to(e.values.device))).cpu()
+
+                for some, values in in_parts(self, len(part), send):
+                    if not done and not len(made):  # in place from the start: joining at the end takes as much again
+                        made = values.new_empty(len(x), *values.shape[1:])
+                    made[place[some]] = values
+                done += len(part)
+        return made
 
     def logits(self, x: Batch | Column) -> Tensor:
         """(N, K) float32 on the CPU, without gradients. A black box gives log-probabilities.

@@ -80,13 +80,15 @@ class RAP(InputDetector):
         done, epoch = 0, 0
         while epoch < self.epochs or done < self.steps:
             for part in rows[torch.randperm(len(rows), generator=rng)].split(self.batch):
-                e = model.embed(take(clean.x, part))
-                with torch.no_grad():
-                    before, said = model.logits_at(e).softmax(1).max(1)
-                after = model.logits_at(led(e, token, _prefix(model))).softmax(1).gather(1, said[:, None])[:, 0]
-                drop = before - after
-                loss = ((self.low - drop).relu() + (drop - self.high).relu()).mean()
-                (token.grad,) = torch.autograd.grad(loss, [token])
+                adam.zero_grad()
+                for few in part.split(model.gradient_chunk):
+                    e = model.embed(take(clean.x, few))
+                    with torch.no_grad():
+                        before, said = model.logits_at(e).softmax(1).max(1)
+                    after = model.logits_at(led(e, token, _prefix(model))).softmax(1).gather(1, said[:, None])[:, 0]
+                    drop = before - after
+                    loss = ((self.low - drop).relu() + (drop - self.high).relu()).sum() / len(part)
+                    loss.backward(inputs=[token])
                 adam.step()
                 done += 1
             epoch += 1

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.modalities.tokens import TokenMixture
@@ -75,10 +76,11 @@ def _slope(model: Model, e: Encoded, writer: TokenMixture, chosen: Tensor) -> Te
 @torch.no_grad()
 def _trials(model: Model, e: Encoded, writer: TokenMixture, trials: Tensor) -> Tensor:
     """(T, F) candidates -> (T,) mean cosines."""
-    n, out = len(e.values), []
-    for part in trials.split(max(1, model.chunk // n)):
-        flat = part.repeat_interleave(n, 0)
-        rows = e.at(torch.arange(n, device=e.values.device).repeat(len(part)))
-        features = model.features_at(writer.insert(rows, writer.table[flat], flat))
-        out.append(torch.stack([alike(group) for group in features.split(n)]))
-    return torch.cat(out)
+    n = len(e.values)
+
+    def features(part: Tensor) -> Tensor:
+        pair = part.to(trials.device)
+        flat = trials[pair // n]
+        return model.features_at(writer.insert(e.at(pair % n), writer.table[flat], flat))
+
+    return torch.stack([alike(group) for group in torch.cat(in_parts(model, len(trials) * n, features)).split(n)])

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.budget import in_parts
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.modality import Encoded, Perturbation
@@ -132,21 +133,22 @@ def search(
     Returns:
         what was found; t -> trigger, the smallest first; (T,) sizes divided by the starting size.
     """
-    per = max(1, model.chunk // rows.shape[1])
-    parts: list[Found] = []
-    starts: list[Tensor] = []
-    kept: list[tuple[float, int, Trigger]] = []
-    for part in torch.arange(len(rows)).split(per):
+
+    def of(part: Tensor) -> tuple[Found, Tensor, list[tuple[float, int, Trigger]]]:
         perturbation = model.modality.perturbation(model, rng.at(part))
         found, start = _search(model, perturbation, inputs, rows[part], target[part], rules)
-        parts.append(found)
-        starts.append(start)
         order = found.size.argsort(stable=True)
         best = order[found.reached[order]][:keep].tolist()
-        hard = [(float(found.size[k]), int(part[k]), perturbation.harden(k)) for k in best]
-        kept = sorted([*kept, *hard], key=lambda one: one[:2])[:keep]
-    size, success, reached = (torch.cat(together) for together in zip(*parts, strict=True))
-    return Found(size, success, reached), {t: trigger for _, t, trigger in kept}, size / torch.cat(starts)
+        return found, start, [(float(found.size[k]), int(part[k]), perturbation.harden(k)) for k in best]
+
+    parts = in_parts(model, len(rows), of, each=rows.shape[1], gradients=True)
+    found = Found(*(torch.cat(column) for column in zip(*(f for f, _, _ in parts), strict=True)))
+    kept = sorted((one for _, _, best in parts for one in best), key=lambda one: one[:2])[:keep]
+    return (
+        found,
+        {t: trigger for _, t, trigger in kept},
+        found.size / torch.cat([start for _, start, _ in parts]),
+    )
 
 
 def _search(
@@ -162,13 +164,18 @@ def _search(
     kept = {name: p.detach().clone() for name, p in perturbation.named_parameters()}
     last = start
     for _ in range(rules.steps):
-        logits = model.logits_at(perturbation(e, which))
-        size = perturbation.size()
-        loss = F.cross_entropy(logits, wanted, reduction="sum") / n + (weight * size).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        hits: list[Tensor] = []
+        for some in torch.arange(count * n, device=model.device).split(model.gradient_chunk):  # one trigger may not fit
+            logits = model.logits_at(perturbation(e.at(some), which[some]))
+            loss = F.cross_entropy(logits, wanted[some], reduction="sum") / n
+            hits.append(logits.detach().argmax(1) == wanted[some])
+            if sum(map(len, hits)) == count * n:
+                size = perturbation.size()
+                loss = loss + (weight * size).sum()
+            loss.backward()
         with torch.no_grad():
-            success = (logits.argmax(1) == wanted).view(count, n).float().mean(1)
+            success = torch.cat(hits).view(count, n).float().mean(1)
             last, good = size.detach(), success >= rules.threshold
             better = good & (last < best)
             best, share = torch.where(better, last, best), torch.maximum(share, success)

@@ -159,11 +159,10 @@ class _Search:
                 drawn = s.noise * self.rng.uniform(*mixture.logits.shape[1:]).to(device)
                 mixture.noise = torch.where(back[:, None, None], drawn, 0.0)
             mixture.temperature = temperature
-            each, _ = self._loss()
             optimizer.zero_grad(set_to_none=True)
-            each.sum().backward()
+            each, _ = self._loss(slopes=True)
             with torch.no_grad():
-                loss = each.detach().float()
+                loss = each.float()
                 one_hot = (1 - mixture.mixture().amax(-1)).sum(-1) < s.one_hot
                 good = one_hot & (loss <= bound)
                 near = ~self.kept.isfinite() & (loss < lowest)
@@ -178,16 +177,22 @@ class _Search:
         self._finish(best)
         return self
 
-    def _loss(self) -> tuple[Tensor, Tensor]:
-        """(G,) mean cross-entropies, exact far below float32's resolution of 1, and (G,) success shares."""
-        logits = self.model.logits_at(self.mixture(self.inputs, self.which)).double()
-        own = logits.gather(1, self.wanted[:, None]).squeeze(1)
-        others = logits.scatter(1, self.wanted[:, None], -torch.inf).logsumexp(1)
-        zeros = torch.zeros_like(self.hard)
-        loss = zeros.index_add(0, self.which, F.softplus(others - own)) / self.count
-        with torch.no_grad():
-            hits = zeros.index_add(0, self.which, (own > others).double()) / self.count
-        return loss, hits
+    def _loss(self, *, slopes: bool = False) -> tuple[Tensor, Tensor]:
+        """(G,) mean cross-entropies, exact far below float32's resolution of 1, and (G,) success shares; with `slopes`
+        the gradients of their sum are left in the mixture."""
+        total, reached = torch.zeros_like(self.hard), torch.zeros_like(self.hard)
+        per = self.model.gradient_chunk if slopes else self.model.chunk
+        for some in torch.arange(len(self.which), device=self.which.device).split(per):
+            which, wanted = self.which[some], self.wanted[some]
+            logits = self.model.logits_at(self.mixture(self.inputs.at(some), which)).double()
+            own = logits.gather(1, wanted[:, None]).squeeze(1)
+            others = logits.scatter(1, wanted[:, None], -torch.inf).logsumexp(1)
+            loss = torch.zeros_like(total).index_add(0, which, F.softplus(others - own)) / self.count
+            if slopes:
+                loss.sum().backward()
+            total += loss.detach()
+            reached.index_add_(0, which, (own > others).double())
+        return total, reached / self.count
 
     @torch.no_grad()
     def _finish(self, best: Tensor) -> None:

@@ -58,7 +58,7 @@ class FreeEagle(ModelDetector):
         with torch.no_grad():
             seen = cut.body(noise).detach().float().to(model.device)
             clipped = torch.allclose(cut.head(seen).float(), cut.head(seen.clamp_min(0)).float(), atol=1e-4)
-        groups = torch.arange(model.classes).split(max(1, model.chunk // self.dummies))
+        groups = torch.arange(model.classes).split(max(1, model.gradient_chunk // self.dummies))
         with frozen(model.module):
             rows = [self._search(cut, seen, group, clipped, seed) for group in groups]
         logs = torch.cat([found for found, _ in rows]).cpu()

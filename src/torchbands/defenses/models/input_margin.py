@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data, concat
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
@@ -42,9 +43,12 @@ class InputMargin(ModelDetector):
         require(self, model)
         model = model.at_precision(self.precision)
         n = fewer(self.inputs, self.budget, model.classes, least=4)
-        per = max(1, model.chunk // n)
+
+        def margins_at(part: torch.Tensor) -> torch.Tensor:
+            return self._ascend(model, part, n, seed)
+
         with frozen(model.module):
-            margins = torch.cat([self._ascend(model, part, n, seed) for part in torch.arange(model.classes).split(per)])
+            margins = torch.cat(in_parts(model, model.classes, margins_at, each=n, gradients=True))
         logs = margins.clamp_min(1e-3).log()
         return Finding(
             score=float(logs.max() - logs.median()) if model.classes > 2 else float(logs.max() - logs.min()),
@@ -62,10 +66,14 @@ class InputMargin(ModelDetector):
         optimizer = torch.optim.Adam([x], lr=self.lr)
         best = torch.full((len(classes),), -torch.inf, device=model.device)
         for _ in range(self.steps):
-            margin = margins_of(model.logits_at(Encoded(x, start.mask, start.tokens)), target)
-            best = torch.maximum(best, margin.detach().view(len(classes), -1).amax(1))
             optimizer.zero_grad(set_to_none=True)
-            (-margin.sum()).backward()
+            seen = []
+            for some in torch.arange(len(x), device=x.device).split(model.gradient_chunk):
+                e = start.at(some)
+                margin = margins_of(model.logits_at(Encoded(x[some], e.mask, e.tokens)), target[some])
+                (-margin.sum()).backward()
+                seen.append(margin.detach())
+            best = torch.maximum(best, torch.cat(seen).view(len(classes), -1).amax(1))
             optimizer.step()
             with torch.no_grad():
                 x.copy_(model.modality.project(x))

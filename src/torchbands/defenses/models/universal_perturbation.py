@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
@@ -57,10 +58,13 @@ class UniversalPerturbation(ModelDetector):
             fewer(self.rows, self.budget, model.classes), "universal-perturbation", seed, balanced=True
         )
         inputs = model.embed(picked.x)
-        per = max(1, model.chunk // len(picked))
         rng = RowRng(seed_of(self.name, seed), torch.arange(model.classes))
+
+        def norms_of(part: Tensor) -> Tensor:
+            return self._path(model, inputs, part, rng.at(part))
+
         with frozen(model.module):
-            norms = torch.cat([self._path(model, inputs, part, rng.at(part)) for part in rng.rows.split(per)])
+            norms = torch.cat(in_parts(model, model.classes, norms_of, each=len(picked), gradients=True))
         logs = norms.clamp_min(1e-6).log()
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
@@ -78,22 +82,21 @@ class UniversalPerturbation(ModelDetector):
             spread = (values - values.mean((0, 1))).norm(dim=-1).square().mean().sqrt()
         step = self.reach * spread / self.steps
         wanted = classes.to(values.device).repeat_interleave(n)
-        e = Encoded(
-            values.repeat(count, *[1] * (values.ndim - 1)),
-            None if inputs.mask is None else inputs.mask.repeat(count, 1),
-            None if inputs.tokens is None else inputs.tokens.repeat(count, 1),
-        )
         delta = (1e-4 * rng.normal(*shape)).to(values.device)
         last_share, last_norm = torch.zeros(count), torch.zeros(count)
         norm_at, best = torch.full((count,), torch.inf), torch.zeros(count)
         view = [count] + [1] * len(shape)
         for _ in range(self.steps + 1):
-            delta.requires_grad_()
-            moved = model.modality.project(e.values + delta.repeat_interleave(n, 0))
-            logits = model.logits_at(Encoded(moved, e.mask, e.tokens))
-            (slope,) = torch.autograd.grad(F.cross_entropy(logits, wanted, reduction="sum"), delta)
+            slope, hits = torch.zeros_like(delta), []
+            for some in torch.arange(count * n, device=values.device).split(model.gradient_chunk):
+                delta.requires_grad_()
+                e = inputs.at(some % n)
+                moved = model.modality.project(e.values.float() + delta[some // n])
+                logits = model.logits_at(Encoded(moved, e.mask, e.tokens))
+                slope += torch.autograd.grad(F.cross_entropy(logits, wanted[some], reduction="sum"), delta)[0]
+                hits.append(logits.detach().argmax(1) == wanted[some])
             with torch.no_grad():
-                share = (logits.argmax(1) == wanted).view(count, n).float().mean(1).cpu()
+                share = torch.cat(hits).view(count, n).float().mean(1).cpu()
                 norm = delta.flatten(1).norm(dim=1).cpu()
                 new = (share >= self.threshold) & norm_at.isinf()
                 at = ((self.threshold - last_share) / (share - last_share).clamp_min(1e-6)).clamp(0, 1)
