@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from torchbands.attacks.label_consistent import LabelConsistent
-from torchbands.core import model as core_model
+from torchbands.core.budget import MOST
 from torchbands.core.defense import Finding, ModelDetector
-from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.defenses.models.dbs import DBS
 from torchbands.defenses.models.free_eagle import FreeEagle
@@ -41,7 +40,7 @@ def test_a_search_does_not_depend_on_how_many_rows_go_through_at_once(
     model, clean = task.fresh(0), task.load("clean")
     found = []
     for chunk in (256, 6):
-        monkeypatch.setattr(Model, "chunk", property(lambda _, chunk=chunk: chunk))
+        monkeypatch.setitem(MOST, "cpu", chunk)
         found.append(_numbers(detector.inspect(model, clean, seed=0)))
     assert torch.allclose(*found, atol=1e-3), (found[0] - found[1]).abs().max()
     again = _numbers(detector.inspect(model, clean, seed=1))
@@ -61,7 +60,7 @@ def test_a_row_is_perturbed_alike_in_any_chunk(monkeypatch: pytest.MonkeyPatch) 
     task, made = toy("image"), []
     data = task.load("train")
     for chunk in (256, 7):
-        monkeypatch.setitem(core_model.CHUNK, "cpu", chunk)
+        monkeypatch.setitem(MOST, "cpu", chunk)
         made.append(LabelConsistent(steps=0, eps=0.1).poison(data, task, 0)[:].x)
     assert torch.equal(*made) and not torch.equal(made[0], data[:].x)
 
