@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -380,3 +383,39 @@ def test_a_wrong_image_is_refused_by_everything_that_takes_one(x: object, said: 
 
 def test_a_mixture_may_leave_the_range_by_rounding() -> None:
     made({"name": "small-cnn", "widths": (8, 16)}).logits(X + (1 + 1e-7 - X.max()))
+
+
+NARROW = """
+import torch
+from torch import nn
+from torchbands.core.model import Model
+from torchbands.modalities.image import Image
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+model, x = Model.wrap(net, Image(channels=3, size=18), 8), torch.rand(32, 3, 18, 18)
+for _ in range(20):
+    model.module.zero_grad()
+    model.run(model.encode(x)).square().sum().backward()
+    kept = [torch.rand(n) for n in range(200)]
+found = [p.grad.double() for p in net.parameters()]
+net.double().zero_grad()
+net(x.double()).square().sum().backward()
+print(max(float((a - p.grad).abs().max() / p.grad.abs().max()) for a, p in zip(found, net.parameters())))
+"""
+
+
+def test_gradients_of_narrow_strided_convolutions_on_a_processor_without_avx512() -> None:
+    """Where rows are channels_last, oneDNN's AVX2 kernel corrupts memory there; it is asked for in a child process."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert float(ran.stdout) < 1e-4
+
+
+def test_wide_convolutions_are_channels_last_and_narrow_strided_ones_are_not() -> None:
+    def layout(width: int) -> bool:
+        net = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 8, 1, stride=2), nn.Flatten(), nn.LazyLinear(5))
+        net(torch.rand(1, 3, 16, 16))
+        return Model.wrap(net, IMAGES, 5).module[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore
+
+    assert layout(8) and not layout(4)
