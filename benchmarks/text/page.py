@@ -11,6 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fresh import refuse_stale
+
+#: What the page is written from, and what makes each.
+RECEIPTS = {
+    "text": "benchmarks.receipts text",
+    "text-encoder": "benchmarks.receipts text-encoder",
+    "text-scan-data": "benchmarks.text.scan_csv",
+    "text-folder": "benchmarks.text.folder",
+    "encoders": "benchmarks.text.encoders",
+}
 Cells = Mapping[tuple[str, str], Mapping[str, Any]]
 
 #: He et al., EMNLP 2023, SST-2, BERT-base, a fifth of the rows poisoned: benign floor, and attack success with no
@@ -37,7 +47,12 @@ The whole-model detectors are judged on a population of their own, `reviews` in
 
 
 def main() -> None:
-    """Write the page from the receipts that are there."""
+    """Write the page from the receipts that are there, if all are of the versions that are installed."""
+    refuse_stale(
+        (str(path), json.loads(path.read_text("utf-8")), f"python -m {command}")
+        for name, command in RECEIPTS.items()
+        if (path := Path("receipts") / f"{name}.json").is_file()
+    )
     parts = [_HEAD]
     small, encoder = (_receipt(name) for name in ("text", "text-encoder"))
     parts.append(_beside(small, encoder))

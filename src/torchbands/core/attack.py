@@ -169,5 +169,6 @@ class Attack(Method):
             "seconds": round(time.perf_counter() - started, 3),
             "poison_seconds": round(poison_seconds, 3),
             "forward_passes": model.passes.forward,
+            "precision": model.passes.precision,
         }
         return Victim(task, self, seed, model, trigger, info)

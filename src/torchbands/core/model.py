@@ -35,6 +35,11 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """As people write it: "float32"."""
+    return str(dtype).removeprefix("torch.")
+
+
 class Model:
     """A classifier over raw batches of a modality.
 
@@ -147,7 +152,7 @@ class Model:
         Args:
             trim: leave out the last positions that no row uses.
         """
-        self.passes.forward += len(e.values)
+        self.passes.count(len(e.values), _computed_in(self.device))
         return self.modality.call(self.module, e.trimmed() if trim else e)
 
     def _forward(self, e: Encoded, *, trim: bool = True) -> Tensor:
@@ -192,7 +197,7 @@ class Model:
             return torch.zeros(0, self.classes)
         if self._predict is not None:
             predict = self._predict
-            self.passes.forward += len(x)
+            self.passes.count(len(x), "unknown")
             return torch.cat([predict(part).float().clamp_min(1e-12).log() for part in self._chunks(x)])
         return self._rows(x, self._forward)
 
@@ -220,6 +225,7 @@ class Model:
         if self._shared is not None and self._shared.open:
             rows, wall, cpu = before
             cost = Charge(self.passes.forward - rows, time.perf_counter() - wall, time.process_time() - cpu)
+            cost.dtypes.add(dtype_name(self.dtype))
             self._shared.keep(x, state, made, cost, self.passes.users)
         return made
 
@@ -449,6 +455,12 @@ class Model:
             yield self.module
         finally:
             self.module.eval()
+
+
+def _computed_in(device: torch.device) -> str:
+    return dtype_name(
+        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+    )
 
 
 def _prepared(module: nn.Module) -> nn.Module:

@@ -20,21 +20,40 @@ class Outputs(NamedTuple):
     features: Tensor
 
 
+def precision(dtypes: set[str]) -> str | None:
+    """As a reader sees it: "bfloat16 and float32"; None for none."""
+    return " and ".join(sorted(dtypes)) or None
+
+
 @dataclass(eq=False)
 class Charge:
-    """What somebody used and did not spend: passes that were made for another."""
+    """What somebody used and did not spend: passes that were made for another. `dtypes`: of all that it used."""
 
     forward: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    dtypes: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Passes:
-    """Rows sent forward through a model and its clones, and who is being measured now."""
+    """Rows sent forward through a model and its clones, what in, and who is being measured now."""
 
     forward: int = 0
+    dtypes: set[str] = field(default_factory=set)
     users: list[Charge] = field(default_factory=list)
+
+    def count(self, rows: int, dtype: str) -> None:
+        """Note a pass: `dtype` is what it was really computed in."""
+        self.forward += rows
+        self.dtypes.add(dtype)
+        for user in self.users:
+            user.dtypes.add(dtype)
+
+    @property
+    def precision(self) -> str | None:
+        """What the passes were computed in; None where there were none."""
+        return precision(self.dtypes)
 
     @contextmanager
     def user(self) -> Iterator[Charge]:
@@ -76,6 +95,7 @@ class Shared:
                         user.forward += kept.cost.forward
                         user.seconds += kept.cost.seconds
                         user.cpu_seconds += kept.cost.cpu_seconds
+                        user.dtypes |= kept.cost.dtypes
                 return kept.outputs
         return None
 

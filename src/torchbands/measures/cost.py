@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from torchbands.core.metric import Undefined, Value
 from torchbands.core.model import Model
-from torchbands.core.passes import Charge
+from torchbands.core.passes import Charge, precision
 
 _UNTOLD = Undefined("this system does not tell a process its peak memory")
 _RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
@@ -26,7 +26,13 @@ class Cost:
     cpu_seconds: float = 0.0
     peak_mb: Value = Undefined("not measured yet")
     forward_passes: int = 0
+    dtypes: set[str] = field(default_factory=set)
     _before: float = 0.0
+
+    @property
+    def precision(self) -> str | None:
+        """What the forward passes were really computed in; None where there were none."""
+        return precision(self.dtypes)
 
     def values(self) -> dict[str, Value]:
         return {
@@ -67,6 +73,7 @@ def measured(model: Model | None = None) -> Iterator[Cost]:
             torch.cuda.synchronize()
         cost.seconds = time.perf_counter() - wall + charge.seconds
         cost.cpu_seconds = time.process_time() - cpu + charge.cpu_seconds
+        cost.dtypes = charge.dtypes
         peak = _highest(cost, on_gpu)
         cost.peak_mb = peak if on_gpu or peak else _UNTOLD
         cost.forward_passes = model.passes.forward - passes + charge.forward if model is not None else 0

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from . import summary, terms
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES, RULES
-from .table import Note, cell_view, costs_of, notes_of, plain, unreproduced_of
+from .table import Note, cell_view, costs_of, facts_of, notes_of, plain, remarks_on, unreproduced_of
 from .terms import term
 
 _STATES = {"invalid": "did not take", "not-applicable": "n/a", "failed": "failed", "missing": "not run"}
@@ -38,6 +38,8 @@ def render(results: Results) -> str:
         f"{versions}. {_safe(results.created)}",
         "",
     ]
+    for task in results.tasks:
+        out += _made_with(task)
     return "\n".join(out)
 
 
@@ -57,8 +59,20 @@ def _verdicts(task: TaskResults) -> list[str]:
         title = f"{about.asks} {term(about.headline).title}, {better}; without an attack: {term(about.benign).title}."
         out += [f"### {about.title}", "", title, "", *_table(["attack", *(_title(d) for d in mine)], rows), ""]
         out += [f"{n.number}. {_safe(n.text)}" for n in notes.values()] + ([""] if notes else [])
+        remarks = remarks_on(role, mine)
+        out += [f"- {_safe(text)}" for text in remarks] + ([""] if remarks else [])
         out += _unreproduced([*task.attacks, *mine])
     return out
+
+
+def _made_with(task: TaskResults) -> list[str]:
+    """What each row was made with, where that is not the same for all."""
+    rows: list[Attack | Defense] = [*task.attacks, *task.defenses]
+    names = facts_of(rows)
+    if not names:
+        return []
+    body = [[_safe(row.label), *(_safe(row.made_with.get(n, "–")) for n in names)] for row in rows]
+    return [f"Not the same for all on {_safe(task.label)}:", "", *_table(["row", *map(_safe, names)], body), ""]
 
 
 def _cell(cell: Cell, benign: bool, notes: dict[str, Note]) -> str:

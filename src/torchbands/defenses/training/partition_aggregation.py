@@ -57,7 +57,7 @@ class PartitionAggregation(Training):
             voters.append(recipe.train(data[order[part[order] == k]], seed=seed_of("partition", seed, k)))
             if progress is not None:
                 progress(k + 1, self.partitions, "part")
-        passes = Passes(sum(v.passes.forward for v in voters))
+        passes = Passes(sum(v.passes.forward for v in voters), set().union(*(v.passes.dtypes for v in voters)))
         return PartitionModel(Voting([v.module for v in voters]), task.modality, task.classes, passes=passes)
 
 
