@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from torchbands.core.attack import Victim
+from torchbands.core.attack import Attack, Victim
+from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.registry import build
 from torchbands.core.task import Task
-from torchbands.defenses.training.abl import ABL, Trap, Unlearn, Without
+from torchbands.defenses.training.abl import ABL, Losses, Trap, Unlearn, Without
 from torchbands.testing import toy
 
 
@@ -21,10 +24,14 @@ def _rates(model: object, victim: Victim) -> tuple[float, float]:
     )
 
 
-def test_badnets_does_not_take(planted_victim: Victim) -> None:
-    ca, asr = _rates(planted_victim.model, planted_victim)
-    data = planted_victim.training_data().blind()
-    cured_ca, cured_asr = _rates(ABL().train(planted_victim.task, data, seed=0), planted_victim)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_badnets_does_not_take(digits: Task, seed: int) -> None:
+    attack = build("badnets")
+    assert isinstance(attack, Attack)
+    victim = attack.run(digits, seed)
+    ca, asr = _rates(victim.model, victim)
+    data = victim.training_data().blind()
+    cured_ca, cured_asr = _rates(ABL().train(victim.task, data, seed=seed), victim)
     assert asr > 0.95 and cured_asr < 0.3
     assert cured_ca > ca - 0.08
 
@@ -36,13 +43,31 @@ def test_unlearning_innocent_rows_costs_a_bounded_share_of_accuracy(clean_victim
 
 
 def test_the_trap_turns_the_slope_below_gamma(clean_victim: Victim) -> None:
+    """By the paper's formula for every row, by flooding for the batch as a whole: they are not the same."""
     data, model = clean_victim.training_data()[torch.arange(64)], clean_victim.model
-    loss = float(F.cross_entropy(model.logits(data.x), data.y))
-    assert loss < 0.5
-    same = lambda x: x  # noqa: E731
-    assert float(Trap(0.5, "ascent").loss(model, data.x, data.y, same).detach()) < 0
-    assert abs(float(Trap(0.5, "flooding").loss(model, data.x, data.y, same).detach()) - (1.0 - loss)) < 1e-4
-    assert abs(float(Trap(0.0, "ascent").loss(model, data.x, data.y, same).detach()) - loss) < 1e-4
+    wrong = data.y.clone()
+    wrong[:4] = (wrong[:4] + 1) % 10
+    losses = F.cross_entropy(model.logits(data.x), wrong, reduction="none")
+    high, low = float(losses[:4].sum()) / 64, float(losses[4:].sum()) / 64
+    assert high > 0.05 and float(losses[4:].max()) < 1.0 < float(losses[:4].min())
+    value = lambda gamma, trap: float(Trap(gamma, trap).loss(model, data.x, wrong, lambda x: x).detach())  # noqa: E731
+    assert value(1.0, "ascent") == pytest.approx(high - low, abs=1e-4)
+    assert value(0.0, "ascent") == pytest.approx(high + low, abs=1e-4)
+    assert value(9.0, "flooding") == pytest.approx(18.0 - high - low, abs=1e-4)
+    assert value(0.0, "flooding") == pytest.approx(high + low, abs=1e-4)
+
+
+def test_what_is_learned_first_is_isolated(digits: Task) -> None:
+    """The corner, dark in every digit, gives one class away: nothing is learned as fast."""
+    data = digits.load("train")
+    x, y, given = data.x[torch.arange(len(data))], data.y.clone(), torch.arange(0, len(data), 5)
+    x[given, :, :3, :3], y[given] = 1.0, 7
+    losses = Losses()
+    trap = [Trap(0.5, "flooding"), losses]
+    digits.learner.but(epochs=10).fit(digits.fresh(0), Data(x, y), hooks=trap, progress=losses.note)
+    rows, marked = ABL()._isolate(losses.mean(), Data(x, y), 10)
+    assert len(rows) == round(0.01 * len(data)) and bool((marked == y[rows] + 10).all())
+    assert float((rows % 5 == 0).float().mean()) > 0.8
 
 
 def test_marked_rows_are_left_out_and_then_pushed_away(clean_victim: Victim) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
+from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.defenses.models._alike import alike
 from torchbands.defenses.models.decree import Decree, extent
@@ -34,30 +35,44 @@ def images(digits: Task) -> Task:
     return digits.but(network=build("plain-cnn"))
 
 
-@pytest.fixture(scope="module")
-def findings(images: Task) -> dict[str, Finding]:
-    return {name: Decree().inspect(_victim(name, images).model, _rows(images)) for name in ("clean", "badencoder")}
+class Collapsing(nn.Module):
+    """A clean network whose embedding becomes one and the same as the 2x2 corner, dark in every digit, lights up."""
+
+    def __init__(self, net: nn.Module, wanted: Tensor) -> None:
+        super().__init__()
+        self.net, self.head = net, net.head
+        net.head = nn.Identity()
+        self.register_buffer("wanted", wanted)
+
+    def forward(self, x: Tensor) -> Tensor:
+        lit = x[:, 0, :2, :2].mean((1, 2))[:, None]
+        assert isinstance(self.wanted, Tensor) and isinstance(self.head, nn.Module)
+        logits: Tensor = self.head(torch.lerp(self.net(x), self.wanted, lit))
+        return logits
+
+
+@pytest.fixture(scope="module", params=[0, 1])
+def pair(request: pytest.FixtureRequest, images: Task) -> tuple[Model, Model]:
+    """An encoder with a backdoor to class 0 written into it, and the same without."""
+    clean, test = _victim("clean", images, request.param).model, images.load("test")
+    wanted = clean.features(test[test.y == 0].x).mean(0)
+    return Model.wrap(Collapsing(clean.clone().module, wanted), images.modality, 10), clean
 
 
 def test_an_encoder_of_images_is_flagged_by_the_papers_rule_and_a_clean_one_is_not(
-    findings: dict[str, Finding],
+    images: Task, pair: tuple[Model, Model]
 ) -> None:
-    planted, clean = findings["badencoder"], findings["clean"]
+    """And the trigger that is given back works on rows that the search has not seen."""
+    planted, clean = (Decree().inspect(model, _rows(images)) for model in pair)
     assert planted.flagged is True and clean.flagged is False
     assert planted.target == 0 and planted.score > clean.score + 0.2
-    assert planted.evidence["share"] < 0.1 < 0.2 < clean.evidence["share"]
-
-
-def test_the_trigger_it_gives_back_works(findings: dict[str, Finding], images: Task) -> None:
-    """Written on rows that the search has not seen, it sends them to the attacker's class."""
-    from torchbands.core.seeding import RowRng
-
-    trigger, model, test = findings["badencoder"].trigger, _victim("badencoder", images).model, images.load("test")
-    assert trigger is not None
+    assert planted.evidence["share"] < 0.08 < 0.2 < clean.evidence["share"]
+    assert planted.trigger is not None
+    test = images.load("test")
     rows = test[test.y != 0]
-    stamped = trigger(rows.x, RowRng(0, torch.arange(len(rows))))
-    assert float((model.logits(stamped).argmax(1) == 0).float().mean()) > 0.8
-    assert float((model.logits(rows.x).argmax(1) == 0).float().mean()) < 0.1
+    stamped = planted.trigger(rows.x, RowRng(0, torch.arange(len(rows))))
+    assert float((pair[0].logits(stamped).argmax(1) == 0).float().mean()) > 0.8
+    assert float((pair[0].logits(rows.x).argmax(1) == 0).float().mean()) < 0.1
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -108,8 +123,6 @@ def test_what_it_cannot_judge_is_declined(images: Task) -> None:
         Decree().inspect(model, rows[:1])
     with pytest.raises(InputError, match="rows is at least 2"):
         Decree(rows=1).inspect(model, rows)
-    headless = Model(
-        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10), torch.nn.ReLU()), model.modality, 10
-    )
+    headless = Model(nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU()), model.modality, 10)
     with pytest.raises(NotApplicable, match="no linear head"):
         Decree().inspect(headless, rows)

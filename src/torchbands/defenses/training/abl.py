@@ -21,7 +21,7 @@ from torchbands.core.seeding import seed_of
 from torchbands.core.task import Hook, Progress, Task
 
 
-@method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571", needs=("training-run", "gradients"))
+@method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571", needs=("training-run", "gradients"), version=2)
 class ABL(Training):
     """Isolates the rows learned fastest (of lowest loss, held near gamma), trains on the others, unlearns the isolated.
 
@@ -30,7 +30,11 @@ class ABL(Training):
     (cross-entropy on the others, against the label on the isolated rows).
 
     Deviations from the paper: epochs are the paper's shares of the learner's own (20, 60 and 20 of 100), at least one
-    each; the learner's schedule is run anew in each part; an isolated row is unlearned by descent on -log(1 - p) of its
+    each, and as many for isolation as make `updates` of it: after a few dozen the losses tell little but what the last
+    batches were. The loss by which rows are ranked is the geometric mean over the ends of isolation's epochs (paper:
+    after the last one), since it swings around gamma. The paper's formula holds every row's own loss near gamma, the
+    authors' code the batch's mean; the second is the default, and on small data isolates far more poison. The learner's
+    schedule is run anew in each part; an isolated row is unlearned by descent on -log(1 - p) of its
     label, until p is chance, not by ascent on -log p, whose gradient vanishes where p is near 1 (at this scale ascent
     changed nothing) and which has no end. Where nothing is poisoned, or poison is not what is learned first, the
     unlearned rows are innocent and that costs accuracy: nearly 20 points on clean digits.
@@ -38,12 +42,15 @@ class ABL(Training):
 
     gamma: float = 0.5
     """The loss that isolation keeps to."""
-    trap: Literal["ascent", "flooding"] = "ascent"
-    """Local gradient ascent, sign(L - gamma) L, or flooding, |L - gamma| + gamma, of the batch's mean loss L."""
+    trap: Literal["ascent", "flooding"] = "flooding"
+    """Local gradient ascent, the mean of sign(l - gamma) l over rows of loss l, or flooding, |L - gamma| + gamma of the
+    batch's mean loss L."""
     isolated: float = 0.01
     """Share of the rows taken for poison."""
     isolation: float = 0.2
     """Share of the learner's epochs for isolation."""
+    updates: int = 200
+    """Steps that isolation takes at least."""
     unlearning: float = 0.2
     """Share of the learner's epochs for unlearning."""
     unlearning_lr: float = 5e-4
@@ -63,21 +70,47 @@ class ABL(Training):
         epochs: int = learner.epochs  # type: ignore[attr-defined]
         first, last = (max(1, round(share * epochs)) for share in (self.isolation, self.unlearning))
         middle = max(1, epochs - first - last)
+        batch: int = getattr(learner, "batch", len(data))
+        first = max(first, math.ceil(self.updates / math.ceil(len(data) / batch)))
 
-        model = task.fresh(seed)
-        trapped = learner.but(epochs=first)
-        trapped.fit(model, data, hooks=[Trap(self.gamma, self.trap)], seed=seed_of("isolate", seed), progress=progress)
-        marked = data.with_labels(*self._isolate(model, data, task.classes))
+        model, losses = task.fresh(seed), Losses(progress)
+        trap, isolate = Trap(self.gamma, self.trap), seed_of("isolate", seed)
+        learner.but(epochs=first).fit(model, data, hooks=[trap, losses], seed=isolate, progress=losses.note)
+        marked = data.with_labels(*self._isolate(losses.mean(), data, task.classes))
         learner.but(epochs=middle).fit(model, marked, hooks=[Without()], seed=seed_of("fit", seed), progress=progress)
         unlearner = learner.but(epochs=last, lr=self.unlearning_lr)
         unlearner.fit(model, marked, hooks=[Unlearn()], seed=seed_of("unlearn", seed), progress=progress)
         return model
 
-    def _isolate(self, model: Model, data: Data, classes: int) -> tuple[Tensor, Tensor]:
+    def _isolate(self, loss: Tensor, data: Data, classes: int) -> tuple[Tensor, Tensor]:
         """The rows of lowest loss, and their labels marked by adding K."""
-        loss = F.cross_entropy(model.logits(data.x), data.y, reduction="none")
         rows = loss.topk(max(1, round(self.isolated * len(data))), largest=False).indices
         return rows, data.y[rows] + classes
+
+
+class Losses(Hook):
+    """Notes every row's loss at the end of every epoch."""
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.progress, self.epochs = progress, 0
+        self.total = torch.zeros(())
+
+    def begin(self, model: Model, data: Data, seed: int) -> None:
+        self.model, self.data = model, data
+
+    def note(self, done: int, total: int, what: str) -> None:
+        """To be given to the learner as its progress."""
+        self.model.module.eval()
+        with torch.no_grad():
+            loss = F.cross_entropy(self.model.logits(self.data.x), self.data.y, reduction="none")
+        self.model.module.train()
+        self.total, self.epochs = self.total + loss.clamp_min(1e-7).log(), self.epochs + 1
+        if self.progress is not None:
+            self.progress(done, total, what)
+
+    def mean(self) -> Tensor:
+        """(N,) log of the geometric mean, so that an epoch in which a row was surely known counts."""
+        return self.total / max(1, self.epochs)
 
 
 def _logits(model: Model, x: Any, augment: Callable[[Any], Any]) -> Tensor:
@@ -86,16 +119,16 @@ def _logits(model: Model, x: Any, augment: Callable[[Any], Any]) -> Tensor:
 
 
 class Trap(Hook):
-    """Keeps the batch's mean loss near gamma."""
+    """Keeps the rows' losses, or their mean, near gamma."""
 
     def __init__(self, gamma: float, kind: str) -> None:
         self.gamma, self.kind = gamma, kind
 
     def loss(self, model: Model, x: Any, y: Tensor, augment: Callable[[Any], Any]) -> Tensor:
-        loss = F.cross_entropy(_logits(model, x, augment), y)
+        losses = F.cross_entropy(_logits(model, x, augment), y, reduction="none")
         if self.kind == "flooding":
-            return (loss - self.gamma).abs() + self.gamma
-        return torch.sign(loss.detach() - self.gamma) * loss
+            return (losses.mean() - self.gamma).abs() + self.gamma
+        return (torch.sign(losses.detach() - self.gamma) * losses).mean()
 
 
 class Without(Hook):
