@@ -40,7 +40,9 @@ def fewest(clean: int, inputs: int, level: float) -> int | None:
     low, high = 0, inputs + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if corrected(float(chances[middle]), clean, inputs) <= level * (1 + 1e-9) else (middle, high)
+        low, high = (
+            (low, middle) if corrected(float(chances[middle]), clean, inputs) <= level * (1 + 1e-9) else (middle, high)
+        )
     return high if high <= inputs else None
 
 

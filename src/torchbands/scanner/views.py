@@ -21,6 +21,7 @@ from torchbands.defenses.models.clean_logits import CleanLogits
 from torchbands.defenses.models.debackdoor import DeBackdoor
 from torchbands.defenses.models.input_margin import InputMargin
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
+from torchbands.defenses.models.row_certainty import RowCertainty
 from torchbands.defenses.models.target_inversion import TargetInversion
 from torchbands.defenses.models.token_effects import TokenEffects
 from torchbands.defenses.models.token_search import TokenSearch
@@ -62,6 +63,11 @@ class View:
         """Changes when its numbers may."""
         return f"{self.detector.name}-{self.detector.key()}"
 
+    def rows(self, clean: Data, seed: int) -> Data:
+        """The clean rows that it looks with."""
+        needed = min(self.detector.clean_needed(), len(clean))
+        return clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
+
 
 _TARGET = "the smallest patch that sends samples of every class to one class"
 _PAIR = "the smallest patch from one class to another, pair by pair"
@@ -75,6 +81,9 @@ _RECIPE = (
     View(CleanLogits(), "recipe", "mean logits of every true class on clean rows", Kind(2, False)),
     View(WeightSpectrum(), "recipe", "sizes, spectra and tails of the weights", Kind(2, False, "top5")),
     View(CleanBehaviour(), "recipe", "accuracy, confidence and calibration on clean rows", Kind(2, False), guard=True),
+    View(
+        RowCertainty(), "evidence", "how sure it is of clean rows that the references hold out", Kind(1, False, "top5")
+    ),
     View(BatchNormMismatch(), "evidence", "running statistics against those of clean rows", Kind(2, False, "top5")),
 )
 
@@ -123,6 +132,8 @@ class Seen:
     reason: str = ""
     seconds: float = 0.0
     passes: int = 0
+    asked: Tensor | None = None
+    """(K, K) what it found in pairs of classes that it was asked about, NaN elsewhere."""
 
     def numbers(self) -> Tensor | None:
         """The tensor that is compared with the references': the finest that the view has."""
@@ -149,7 +160,7 @@ def look(
                     require(view.detector, model, clean)
                     needed = min(view.detector.clean_needed(), len(clean))
                     if needed not in drawn:
-                        drawn[needed] = clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
+                        drawn[needed] = view.rows(clean, seed)
                     rows = drawn[needed]
                     if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
                         with suppress(NotApplicable):  # one pass, for every view that asks for these rows

@@ -169,7 +169,9 @@ class CrossSplit(DataFilter):
     def _turned(self, told: Knowledge, label: int) -> bool:
         """Whether the larger part is the foreign one."""
         small, large = told.known(True), told.known(False)
-        if abs(small - large) > self.known and max(small, large) > 0.5:  # one part teaches the other, which holds a short cut besides
+        if (
+            abs(small - large) > self.known and max(small, large) > 0.5
+        ):  # one part teaches the other, which holds a short cut besides
             turned = large > small
         else:
             entropies = [entropy(said, label) for said in told.said]

@@ -13,8 +13,9 @@ from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
+from torchbands.core.trigger import Trigger
 
-from ._inversion import Quick, frozen, rows_of, search
+from ._inversion import Found, Quick, frozen, rows_of, search
 
 
 @method(
@@ -28,7 +29,8 @@ class PairwiseInversion(ModelDetector):
 
     Sees source-specific and all-to-all backdoors, which a search over all sources does not. With more than `pairs`
     pairs, K-Arm's pre-screen chooses which are searched: those whose target stands highest among the predictions for
-    the source's samples. The evidence has K-Arm's symmetry ratio, size(t -> s) / size(s -> t): two classes that look
+    the source's samples. `of_pairs` answers for any other pair: the scanner asks all models of a pool about
+    what stands out in one. The evidence has K-Arm's symmetry ratio, size(t -> s) / size(s -> t): two classes that look
     alike are near in both directions, a planted trigger is near in one.
 
     The score is the gap of the smallest log size to the median pair. Pair sizes differ by nature and are to be
@@ -60,19 +62,11 @@ class PairwiseInversion(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        picked = clean.sample(3 * self.rows * model.classes, "pairwise-inversion", seed, balanced=True)
-        there = picked.y.unique()
+        there = self._picked(model, clean, seed).y.unique()
         if len(there) < 2:
             raise NotApplicable("pairs need clean samples of at least two classes")
-        right = model.logits(picked.x).argmax(1) == picked.y
-        of = {int(c): rows_of(picked.y == c, self.rows, right) for c in there}
         chosen = self._arms(model, clean, there, seed)
-        lr = self.lr * (2 if model.modality.discrete else 1)
-        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
-        rows = torch.stack([of[s] for s in chosen[:, 0].tolist()])
-        rng = RowRng(seed_of(self.name, seed), chosen[:, 0] * model.classes + chosen[:, 1])
-        with frozen(model.module):
-            found, triggers, _ = search(model, model.embed(picked.x), rows, chosen[:, 1], rules, rng)
+        found, triggers = self._search(model, clean, chosen, seed)
         logs = found.size.clamp_min(1e-3).log()
         best = int(logs.argmin())
         table = torch.full((model.classes, model.classes), torch.nan)
@@ -92,6 +86,32 @@ class PairwiseInversion(ModelDetector):
                 "symmetry": round(symmetry, 3) if symmetry == symmetry else None,
             },
         )
+
+    def of_pairs(self, model: Model, clean: Data, pairs: Tensor, *, seed: int = 0) -> Tensor:
+        """(P, 2) int64 (source, target) -> (P,) -log of the smallest sizes: what `inspect` finds where it searches the
+        same pair. NaN where there are no clean samples of the source."""
+        require(self, model, clean)
+        model, out = model.at_precision(self.precision), torch.full((len(pairs),), torch.nan)
+        there = torch.isin(pairs[:, 0], self._picked(model, clean, seed).y.unique())
+        if there.any():
+            out[there] = -self._search(model, clean, pairs[there], seed)[0].size.clamp_min(1e-3).log()
+        return out
+
+    def _picked(self, model: Model, clean: Data, seed: int) -> Data:
+        return clean.sample(3 * self.rows * model.classes, "pairwise-inversion", seed, balanced=True)
+
+    def _search(self, model: Model, clean: Data, pairs: Tensor, seed: int) -> tuple[Found, dict[int, Trigger]]:
+        """The smallest triggers of some pairs; each starts where the number of its pair says."""
+        picked = self._picked(model, clean, seed)
+        right = model.logits(picked.x).argmax(1) == picked.y
+        of = {s: rows_of(picked.y == s, self.rows, right) for s in pairs[:, 0].unique().tolist()}
+        rows = torch.stack([of[s] for s in pairs[:, 0].tolist()])
+        lr = self.lr * (2 if model.modality.discrete else 1)
+        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
+        rng = RowRng(seed_of(self.name, seed), pairs[:, 0] * model.classes + pairs[:, 1])
+        with frozen(model.module):
+            found, triggers, _ = search(model, model.embed(picked.x), rows, pairs[:, 1], rules, rng)
+        return found, triggers
 
     def _arms(self, model: Model, clean: Data, there: Tensor, seed: int) -> Tensor:
         """(P, 2) int64 pairs to search: all, or those that the clean logits call the nearest."""
