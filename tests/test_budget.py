@@ -12,7 +12,6 @@ from torchbands.core.defense import ModelDetector
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.task import Task
 from torchbands.defenses.models.dbs import DBS
 from torchbands.defenses.models.debackdoor import DeBackdoor
 from torchbands.defenses.models.target_inversion import TargetInversion

@@ -19,6 +19,9 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.triggers.additive import Corners, Stored
 
+#: Rows whose random starts come from one generator, on every device.
+TOGETHER = 256
+
 
 @method("label-consistent", paper="Turner et al., 2019, arXiv:1912.02771")
 class LabelConsistent(Attack):
@@ -57,7 +60,7 @@ class LabelConsistent(Attack):
             return super().poison(data, task, seed)
         model = surrogate(task, seed)
         parts = []
-        for at in rows.split(model.chunk):
+        for at in rows.split(TOGETHER):
             rng = generator("pgd", self.spec(), seed, int(at[0]))
             parts.append(pgd(model, take(data.x, at), data.y[at], self.eps, self.steps, rng) - take(data.x, at))
         hidden = Stored(weights={"rows": rows, "delta": torch.cat(parts)})
@@ -69,13 +72,18 @@ def pgd(model: Model, x: Tensor, y: Tensor, eps: float, steps: int, rng: torch.G
     """Untargeted projected gradient ascent in the L-infinity ball from a random start (Madry et al., 2018).
 
     Args:
-        x: (N, C, H, W) in [0, 1], at most one chunk. y: (N,) true labels. eps: radius. steps: number of steps.
+        x: (N, C, H, W) in [0, 1]. y: (N,) true labels. eps: radius. steps: number of steps.
 
     Returns:
         (N, C, H, W) on the CPU, in [0, 1] and within eps of x.
     """
-    start, labels = x.to(model.device), y.to(model.device)
-    here = (start + (torch.rand(x.shape, generator=rng).to(start) * 2 - 1) * eps).clamp(0, 1)
+    first = (x + (torch.rand(x.shape, generator=rng).to(x) * 2 - 1) * eps).clamp(0, 1)
+    parts = torch.arange(len(x)).split(model.gradient_chunk)
+    return torch.cat([_ascend(model, x[at], first[at], y[at], eps, steps) for at in parts])
+
+
+def _ascend(model: Model, x: Tensor, first: Tensor, y: Tensor, eps: float, steps: int) -> Tensor:
+    start, here, labels = x.to(model.device), first.to(model.device), y.to(model.device)
     for _ in range(steps):
         here = here.detach().requires_grad_()
         with torch.enable_grad():

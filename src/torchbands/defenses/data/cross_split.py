@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchbands.core.data import Data, whole
+from torchbands.core.data import Data
 from torchbands.core.defense import DataFilter, Suspicion, per_row, require
 from torchbands.core.errors import Diverged
 from torchbands.core.method import method
@@ -19,7 +19,7 @@ from torchbands.learners.sgd import SGD
 
 from ._sifters import fresh
 from .activation_clustering import two_means
-from .subspace import principal
+from .subspace import Centred, principal
 
 #: A class with fewer rows is not judged. Epochs that few rows get at most.
 FEWEST, MOST_EPOCHS = 20, 40
@@ -86,7 +86,7 @@ class CrossSplit(DataFilter):
         cuts = {}
         for label in data.y.unique().tolist():
             rows = (data.y == label).nonzero().flatten()
-            if len(rows) >= FEWEST and (found := self._cut(features[rows], rows, seed)) is not None:
+            if len(rows) >= FEWEST and (found := self._cut(Centred(features, rows), rows, seed)) is not None:
                 cuts[label] = found
         scores, flagged = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
         evidence: dict[str, dict[str, object]] = {}
@@ -111,8 +111,7 @@ class CrossSplit(DataFilter):
             }
         return Suspicion(per_row(scores, len(data), self.name), flagged, {"classes": evidence, "cutoff": limit})
 
-    def _cut(self, features: Tensor, rows: Tensor, seed: int) -> _Cut | None:
-        centred = features - features.mean(0)
+    def _cut(self, centred: Centred, rows: Tensor, seed: int) -> _Cut | None:
         reduced = centred @ principal(centred, self.dims)
         small = two_means(reduced, 3, seed).argmin(1) == 1
         if not 2 <= int(small.sum()) <= len(rows) - 2:
@@ -128,8 +127,6 @@ class CrossSplit(DataFilter):
 
     def _crossed(self, data: Data, model: Model, cuts: dict[int, _Cut], seed: int) -> Tensor:
         """(N, K) logits of every row by the network that was trained on the other part of its class."""
-        x = whole(data.x)
-        held = Data(x, data.y)
         small = torch.zeros(len(data), dtype=torch.bool)
         for cut in cuts.values():
             small[cut.rows[cut.foreign]] = True
@@ -139,10 +136,10 @@ class CrossSplit(DataFilter):
         for part, other in ((judged & ~small, judged & small), (judged & small, judged & ~small)):
             network = fresh(model, int(part[0]), seed)
             try:
-                self._learner(int(part.sum())).fit(network, held[part], seed=seed)
+                self._learner(int(part.sum())).fit(network, data.some(part), seed=seed)
             except Diverged:
                 continue  # what was not learned is not judged: log K for every row
-            logits[other] = network.logits(held[other].x)
+            logits[other] = network.logits(data.some(other).x)
         return logits
 
     def _learner(self, rows: int) -> Learner:
