@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -58,34 +56,34 @@ class CUBE(DataFilter):
         centred = Centred(model.outputs(data.x).features)
         rows = centred @ principal(centred, self.dims)
         labels = data.y.unique().tolist()
-        centres = self._centres(rows, len(labels), seed)
-        part, _ = self._nearest(rows, centres.where)
-        part = torch.where(centres.part < 0, part, centres.part)
+        clustered = min(len(data), self.most)
+        neighbours = min(self.neighbours, clustered // (10 * max(len(labels), 1)))
+        part, centres = self._clusters(rows, neighbours, seed)
         scores, flagged = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
         sizes: dict[str, list[int]] = {}
         for label in labels:
             mine = (data.y == label).nonzero().flatten()
-            size = torch.bincount(part[mine], minlength=len(centres.where))
+            size = torch.bincount(part[mine], minlength=len(centres))
             kept = int(size.argmax())
             flagged[mine] = (part[mine] != kept) & (2 * size[part[mine]] < len(mine))
-            to_kept = torch.cdist(rows[mine], centres.where[kept : kept + 1]).squeeze(1)
-            others = torch.cat([centres.where[:kept], centres.where[kept + 1 :]])
+            to_kept = torch.cdist(rows[mine], centres[kept : kept + 1]).squeeze(1)
+            others = torch.cat([centres[:kept], centres[kept + 1 :]])
             other = self._nearest(rows[mine], others)[1] if len(others) else torch.zeros(len(mine))
             nearest = torch.minimum(to_kept, other) if len(others) else to_kept
             scores[mine] = (to_kept - other) / nearest.square().mean().sqrt().clamp_min(1e-9)
             sizes[str(label)] = [n for n in size.sort(descending=True).values.tolist() if n]
-        evidence = {"rows_per_cluster": sizes, "rows_clustered": min(len(data), self.most)}
+        evidence = {"rows_per_cluster": sizes, "rows_clustered": clustered}
         return Suspicion(per_row(scores, len(data), self.name), flagged, evidence)
 
-    def _centres(self, rows: Tensor, labels: int, seed: int) -> _Clusters:
-        """Density clusters of (N, D) rows, or of `most` of them."""
+    def _clusters(self, rows: Tensor, neighbours: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """(N,) int64 cluster of (N, D) rows, and (C, D) the centres of all clusters."""
         from sklearn.cluster import HDBSCAN
 
         at = torch.arange(len(rows))
         if len(rows) > self.most:
             at = torch.randperm(len(rows), generator=generator("cube", seed))[: self.most].sort().values
         some = rows[at]
-        neighbours = max(1, min(self.neighbours, len(some) // (10 * max(labels, 1))))
+        neighbours = max(neighbours, 1)
         part = torch.full((len(some),), -1)
         if len(some) > max(self.smallest, neighbours):
             made = HDBSCAN(min_cluster_size=self.smallest, min_samples=neighbours, copy=True)
@@ -94,18 +92,12 @@ class CUBE(DataFilter):
             part = torch.zeros_like(part)
         count = torch.bincount(part[part >= 0])
         centres = torch.zeros(len(count), rows.shape[1]).index_add_(0, part[part >= 0], some[part >= 0])
-        every = torch.full((len(rows),), -1)
-        every[at] = part
-        return _Clusters(every, centres / count[:, None])
+        centres = centres / count[:, None]
+        every = self._nearest(rows, centres)[0]
+        every[at[part >= 0]] = part[part >= 0]
+        return every, centres
 
     def _nearest(self, rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
         """(N,) int64 which centre is the nearest, and (N,) how far it is."""
         found = [torch.cdist(part, centres).min(1) for part in rows.split(max(1, TOGETHER // len(centres)))]
         return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
-
-
-class _Clusters(NamedTuple):
-    """(N,) int64 cluster of every row, -1 where it is in none, and (C, D) their centres."""
-
-    part: Tensor
-    where: Tensor
