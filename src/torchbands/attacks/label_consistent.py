@@ -57,7 +57,7 @@ class LabelConsistent(Attack):
             return super().poison(data, task, seed)
         model = surrogate(task, seed)
         parts, rng = [], RowRng(seed_of("pgd", self.spec(), seed), rows)
-        for part in torch.arange(len(rows)).split(model.chunk):
+        for part in torch.arange(len(rows)).split(model.gradient_chunk):
             x, y = take(data.x, rows[part]), data.y[rows[part]]
             parts.append(pgd(model, x, y, self.eps, self.steps, rng.at(part)) - x)
         hidden = Stored(weights={"rows": rows, "delta": torch.cat(parts)})

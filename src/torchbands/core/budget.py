@@ -44,7 +44,10 @@ def budget(device: torch.device) -> int:
         if found is None or (size := int(float(found[1]) * _UNITS[found[2]])) < 1:
             raise InputError(f"{VARIABLE} is {said!r}", hint="a size such as 2GB, 512MB, or a number of bytes")
         return size
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else BYTES
+    if device.type != "cuda":
+        return BYTES
+    free: int = torch.cuda.mem_get_info(device)[0]
+    return free // 2
 
 
 class Live(TorchDispatchMode):
@@ -55,7 +58,7 @@ class Live(TorchDispatchMode):
     """
 
     def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known = WeakIdKeyDictionary()
         for tensor in known:
@@ -111,7 +114,8 @@ def row_bytes(model: Model, *, gradients: bool) -> int:
             if gradients:
                 torch.autograd.grad(logits.sum(), values)
     model.passes.forward = passes
-    return max(1, live.peak // MEASURED + COPIES * e.values[0].numel() * 4)
+    peak: int = live.peak
+    return max(1, peak // MEASURED + COPIES * e.values[0].numel() * 4)
 
 
 @dataclass

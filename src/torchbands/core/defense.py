@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +50,13 @@ class Finding:
     insertion: Callable[[Sequence[int]], Trigger] | None = None
     statistics: Tensor | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Work(NamedTuple):
+    """Rows that go forward through a model, and rows that go forward and back, at most."""
+
+    forward: int = 0
+    back: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,11 @@ class ModelDetector(Method):
     @abstractmethod
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         """Look for a backdoor, with clean rows (as many as `needs` asks for, maybe none)."""
+
+    def work(self, model: Model, rows: int) -> Work:
+        """What `inspect` asks of the model, given so many clean rows: what its time is told from before it starts."""
+        reads = any(need.split(":")[0] in ("logits", "features", "clean") for need in self.needs)
+        return Work(min(rows, self.clean_needed()) if reads else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

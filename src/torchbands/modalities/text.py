@@ -157,9 +157,20 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     while min(high_a, high_b) > low and a[high_a - 1] == b[high_b - 1]:
         high_a, high_b = high_a - 1, high_b - 1
     x, y = a[low:high_a], b[low:high_b]
-    row = list(range(len(y) + 1))
-    for i, one in enumerate(x, 1):
-        last, row[0] = row[0], i
-        for j, two in enumerate(y, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != two))
-    return row[-1]
+    x, y = (x, y) if len(x) >= len(y) else (y, x)
+    if not y:
+        return len(x)
+    # Myers (1999), in Hyyro's form: a column of the table is two numbers of len(y) bits, its rises and its falls
+    at: dict[object, int] = {}
+    for i, one in enumerate(y):
+        at[one] = at.get(one, 0) | 1 << i
+    every, last = (1 << len(y)) - 1, 1 << len(y) - 1
+    rise, fall, distance = every, 0, len(y)
+    for two in x:
+        equal = at.get(two, 0)
+        level = (((equal & rise) + rise) ^ rise) | equal | fall
+        up, down = fall | ~(level | rise) & every, level & rise
+        distance += bool(up & last) - bool(down & last)
+        up, down = (up << 1 | 1) & every, (down << 1) & every
+        rise, fall = down | ~(level | up) & every, up & level
+    return distance

@@ -53,6 +53,7 @@ def scan(
     class_names: Sequence[str] | None = None,
     subject: Subject | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Outcome:
     """May this model be trusted? Two calibrated answers with the evidence behind them.
 
@@ -64,6 +65,7 @@ def scan(
         profile: "fast" (seconds for small networks) or "full".
         alpha: false-alarm level of each answer.
         subject: what was opened, for the report.
+        announce: told how long the views will take, before they start.
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
@@ -72,7 +74,8 @@ def scan(
     names = _names(class_names, population, suspect)
     views = views_of(profile, suspect)
     with measured(suspect) as cost:
-        seen = look(suspect, clean, views, seed=seed if population is None else VIEW_SEED, progress=progress)
+        drawn = seed if population is None else VIEW_SEED
+        seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
         made = _judge(seen, suspect, population, alpha, progress)
         quiet = made.trigger.p is not None and made.trigger.p > alpha
         strongest = Strongest() if quiet else made.strongest

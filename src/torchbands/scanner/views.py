@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -30,6 +30,7 @@ from torchbands.defenses.models.weight_spectrum import WeightSpectrum
 from torchbands.measures.cost import measured
 
 from .calibrate import Kind
+from .forecast import announced, forecast
 
 Says = Literal["trigger", "recipe", "evidence"]
 
@@ -147,10 +148,22 @@ class Seen:
 
 
 def look(
-    model: Model, clean: Data, views: Sequence[View], *, seed: int = 0, progress: Progress | None = None
+    model: Model,
+    clean: Data,
+    views: Sequence[View],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[Seen, ...]:
-    """Let every view look at a model. A view that does not apply says why; the others go on."""
+    """Let every view look at a model. A view that does not apply says why; the others go on.
+
+    Args:
+        announce: told beforehand how long they will take.
+    """
     out, drawn = [], dict[int, Data]()
+    if announce is not None:
+        announce(announced([v.name for v in views], forecast(model, clean, [v.detector for v in views])))
     with model.shared():
         for at, view in enumerate(views):
             if progress is not None:

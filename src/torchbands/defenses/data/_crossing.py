@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchbands.core.data import Data, whole
+from torchbands.core.data import Data
 from torchbands.core.errors import Diverged
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
@@ -76,7 +76,7 @@ def cross(
 
     What was not learned, because the training diverged, is known to nobody: log K for every row.
     """
-    held = Data(whole(data.x), data.y)
+    held = Data(data.x, data.y)
     rng = generator("crossing", len(data), seed)
     even = torch.full((model.classes,), -math.log(model.classes))
     kin, other = even.repeat(len(data), 1), torch.zeros(len(data), model.classes)
@@ -89,8 +89,8 @@ def cross(
             at = balanced(taught, data.y, shown, rng)
             network = fresh(model, mine, fold, seed)
             try:
-                learner(len(at)).fit(network, held[at], seed=seed)
-                said = F.log_softmax(network.logits(held[torch.cat([tested, rest])].x), 1)
+                learner(len(at)).fit(network, held.some(at), seed=seed)
+                said = F.log_softmax(network.logits(held.some(torch.cat([tested, rest])).x), 1)
             except Diverged:
                 pass
             kin[tested] = said[: len(tested)]

@@ -18,7 +18,7 @@ from torchbands.learners.sgd import SGD
 
 from ._crossing import Knowledge, cross, knowledge
 from .activation_clustering import two_means
-from .subspace import principal
+from .subspace import Centred, principal
 
 #: A class with fewer rows is not judged. Epochs that few rows get at most.
 FEWEST, MOST_EPOCHS = 20, 40
@@ -109,7 +109,7 @@ class CrossSplit(DataFilter):
         cuts = {}
         for label in data.y.unique().tolist():
             rows = (data.y == label).nonzero().flatten()
-            if len(rows) >= FEWEST and (found := self._cut(features[rows], rows, seed)) is not None:
+            if len(rows) >= FEWEST and (found := self._cut(Centred(features, rows), rows, seed)) is not None:
                 cuts[label] = found
         scores, flagged = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
         evidence: dict[str, dict[str, object]] = {}
@@ -134,8 +134,7 @@ class CrossSplit(DataFilter):
             }
         return Suspicion(per_row(scores, len(data), self.name), flagged, {"classes": evidence, "cutoff": limit})
 
-    def _cut(self, features: Tensor, rows: Tensor, seed: int) -> _Cut | None:
-        centred = features - features.mean(0)
+    def _cut(self, centred: Centred, rows: Tensor, seed: int) -> _Cut | None:
         reduced = centred @ principal(centred, self.dims)
         small = two_means(reduced, 3, seed).argmin(1) == 1
         if not 2 <= int(small.sum()) <= len(rows) - 2:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.model import Model
@@ -104,6 +104,9 @@ class DeBackdoor(ModelDetector):
             statistics=odds.flatten(),
             evidence=evidence,
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        return Work(self.passes)
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch
 
 from torchbands.core.budget import in_parts
 from torchbands.core.data import Data, concat
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -56,6 +56,9 @@ class InputMargin(ModelDetector):
             per_class=logs,
             evidence={"margins": [round(v, 4) for v in margins.tolist()]},
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        return Work(0, model.classes * fewer(self.inputs, self.budget, model.classes, least=4) * self.steps)
 
     def _ascend(self, model: Model, classes: torch.Tensor, n: int, seed: int) -> torch.Tensor:
         """(len(classes),) largest margins."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.model import Model
@@ -86,6 +86,12 @@ class PairwiseInversion(ModelDetector):
                 "symmetry": round(symmetry, 3) if symmetry == symmetry else None,
             },
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        every = model.classes * (model.classes - 1)
+        screened = min(rows, 2000) if every > self.pairs else 0
+        picked = min(rows, 3 * self.rows * model.classes)
+        return Work(picked + screened, min(every, self.pairs) * self.rows * self.steps)
 
     def of_pairs(self, model: Model, clean: Data, pairs: Tensor, *, seed: int = 0) -> Tensor:
         """(P, 2) int64 (source, target) -> (P,) -log of the smallest sizes: what `inspect` finds where it searches the

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
@@ -78,3 +78,7 @@ class TargetInversion(ModelDetector):
                 "success": [round(v, 3) for v in found.success.tolist()],
             },
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        n = fewer(self.rows, self.budget, model.classes)
+        return Work(min(rows, max(4 * n, 2 * model.classes)), model.classes * n * self.steps)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchbands.core.budget import in_parts
 from torchbands.core.data import Data, take
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -73,6 +73,11 @@ class TokenEffects(ModelDetector):
                 "largest": [" ".join(map(str, getattr(insertion(row), "words", ()))) for row in top.tolist()],
             },
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        tokens = len(token_writer(self, model).candidates)
+        count = min(rows, max(2, min(self.rows, self.passes // tokens)))
+        return Work(count * (tokens + 1))
 
     @torch.no_grad()
     def _effects(self, model: Model, writer: TokenMixture, e: Encoded) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -70,6 +70,12 @@ class TokenSearch(ModelDetector):
                 "success": [round(v, 3) for v in share.tolist()],
             },
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        writer = token_writer(self, model)
+        changes, each = self.rounds * len(writer.free), model.classes * self.rows
+        tried = changes * min(self.shortlist, len(writer.candidates)) + 2
+        return Work(min(rows, max(4 * self.rows, 2 * model.classes)) + each * tried, each * changes)
 
     def _search(
         self, model: Model, writer: TokenMixture, e: _Inputs, classes: int, rng: torch.Generator

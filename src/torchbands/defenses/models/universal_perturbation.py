@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -72,6 +72,10 @@ class UniversalPerturbation(ModelDetector):
             per_class=-logs,
             evidence={"norms": [round(v, 4) for v in norms.tolist()]},
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        n = min(rows, fewer(self.rows, self.budget, model.classes))
+        return Work(0, model.classes * n * (self.steps + 1))
 
     def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: RowRng) -> Tensor:
         """(len(classes),) norms."""
