@@ -476,7 +476,8 @@ def _prepared(module: nn.Module) -> nn.Module:
             for layer in convolutions
         )
         layout = torch.contiguous_format if unsafe else torch.channels_last
-        module = module.to(memory_format=layout)  # type: ignore[call-overload]
+        if not all(layer.weight.is_contiguous(memory_format=layout) for layer in convolutions):
+            module = module.to(memory_format=layout)  # type: ignore[call-overload]
     return module.eval()
 
 
