@@ -64,6 +64,7 @@ def test_finds_an_exact_backdoor_of_a_black_box(digits: Task, clean_rows: Data, 
     model = boxed(OnePixel(clean_victim.model.clone().module), digits)
     loud = PATCH.inspect(model, clean_rows)
     assert loud.target == 3 and loud.score > quiet.score + 2
+    assert loud.source is not None and loud.source != loud.target
     assert loud.trigger is not None and loud.evidence["success"] > 0.95
     stamped = loud.trigger(clean_rows.x, RowRng(0, torch.arange(len(clean_rows))))
     assert float((model.logits(stamped).argmax(1) == 3).float().mean()) > 0.9
@@ -99,6 +100,7 @@ def test_two_classes(digits: Task, clean_rows: Data, clean_victim: Victim) -> No
     quiet, loud = (PATCH.but(passes=4000).inspect(boxed(TwoClasses(net), digits, 2), rows) for net in nets)
     assert loud.per_class is not None and quiet.per_class is not None
     assert float(loud.per_class[0]) > float(quiet.per_class[0]) + 2
+    assert loud.target is not None and loud.source == 1 - loud.target
 
 
 def test_finds_the_word_of_a_text_backdoor() -> None:

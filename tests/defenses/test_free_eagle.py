@@ -63,6 +63,19 @@ def test_together_or_one_class_at_a_time(digits: Task, clean_victim: Victim, mon
     torch.testing.assert_close(together[off], alone[off], rtol=1e-2, atol=1e-2)
 
 
+def test_weight_decay_holds_hidden_states_back(digits: Task, clean_victim: Victim) -> None:
+    nothing, model = digits.load("clean")[:0], clean_victim.model.at_precision("float32")
+    free, held = (FreeEagle(steps=200, tolerance=-1, decay=d).inspect(model, nothing).per_pair for d in (0.0, 0.5))
+    assert free is not None and held is not None
+    assert float(held.nanmean()) > float(free.nanmean()) + 0.5
+
+
+def test_the_papers_values() -> None:
+    """One hidden state of every class, 1,000 steps of Adam."""
+    eagle = FreeEagle()
+    assert (eagle.dummies, eagle.steps, eagle.lr, eagle.decay, eagle.threshold) == (1, 1000, 1e-2, 5e-3, 2.0)
+
+
 def test_anomaly() -> None:
     usual = torch.tensor([1.0, 1.1, 0.9, 1.0, 1.2, 0.8, 1.0, 1.1, 0.9])
     assert (

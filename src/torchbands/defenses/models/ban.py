@@ -21,7 +21,7 @@ from torchbands.core.seeding import generator
 from ._inversion import frozen
 
 
-@method("ban", paper="Xu et al., NeurIPS 2024, arXiv:2405.19928", needs=("gradients", "units", "clean:500"))
+@method("ban", paper="Xu et al., NeurIPS 2024, arXiv:2405.19928", needs=("gradients", "units", "clean:500"), version=2)
 class BAN(ModelDetector):
     """How surely noise on the neurons, read through the features clean samples do not need, sends all to one class.
 
@@ -33,6 +33,8 @@ class BAN(ModelDetector):
 
     Needs: gradients, units, clean labelled samples. Declines a model without a linear head.
 
+    Values are those of the authors' command (400 steps for the mask; noise from one batch of 128).
+
     Deviations from the paper: any norm layers take the noise (paper: BatchNorm), and where there are none, all
     convolution, linear and attention units; the mask is over what enters the head (paper: the last stage's map); the
     network stays in eval mode. The paper reads the histogram of predictions (in the evidence), which saturates at one
@@ -41,7 +43,7 @@ class BAN(ModelDetector):
 
     rows: int = 500
     """Clean samples used, as many of every class."""
-    mask_steps: int = 200
+    mask_steps: int = 400
     """Of learning the mask."""
     lr: float = 0.01
     """Of Adam, on the mask."""
@@ -95,20 +97,17 @@ class BAN(ModelDetector):
         batches = _batches(len(y), self.batch, rng)
         for _ in range(self.mask_steps):
             at = next(batches).to(y.device)
-            kept, rest = head(mask * hidden[at]), head((1 - mask) * hidden[at])
-            size = self.weight * mask.sum().clamp_min(1e-6).log()
             optimizer.zero_grad(set_to_none=True)
-            (F.cross_entropy(kept, y[at]) - F.cross_entropy(rest, y[at]) + size).backward()
+            decoupling(head, mask, hidden[at], y[at], self.weight).backward()
             optimizer.step()
             with torch.no_grad():
                 mask.clamp_(0, 1)
         return mask.detach()
 
     def _ascend(self, model: Model, rows: Data, noise: _Noise, rng: torch.Generator) -> list[float]:
-        """Grow the noise; first and last loss of the batches."""
-        seen, batches = [], _batches(len(rows), self.batch, rng)
+        """Grow the noise on one batch; its first and last loss."""
+        seen, part = [], rows[next(_batches(len(rows), self.batch, rng))]
         for _ in range(self.steps):
-            part = rows[next(batches)]
             loss = torch.zeros((), device=model.device)
             for some in torch.arange(len(part)).split(model.gradient_chunk):
                 few = part[some]
@@ -120,6 +119,12 @@ class BAN(ModelDetector):
             noise.step(self.eps / self.steps)
             seen.append(loss)
         return [float(seen[0]), float(seen[-1])] if seen else []
+
+
+def decoupling(head: nn.Module, mask: Tensor, hidden: Tensor, y: Tensor, weight: float) -> Tensor:
+    """What the mask minimises: what it keeps classifies, what it leaves does not, and it is small."""
+    kept, rest = head(mask * hidden), head((1 - mask) * hidden)
+    return F.cross_entropy(kept, y) - F.cross_entropy(rest, y) + weight * mask.sum().clamp_min(1e-6).log()
 
 
 def _batches(rows: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:

@@ -82,9 +82,9 @@ class DeBackdoor(ModelDetector):
             _Search(self, model, rows, template).run(self.passes // len(templates), seed) for template in templates
         ]
         odds = torch.stack([log_odds(s.posterior) for s in searches])  # (templates, K)
-        pairs = torch.stack([log_odds(s.pairs) for s in searches]).amax(0)
-        pairs[torch.bincount(rows.y, minlength=model.classes) == 0] = torch.nan
-        pairs.fill_diagonal_(torch.nan)
+        no_source = torch.eye(model.classes, dtype=torch.bool)
+        no_source[torch.bincount(rows.y, minlength=model.classes) == 0] = True
+        pairs = torch.stack([log_odds(s.pairs) for s in searches]).amax(0).masked_fill(no_source, torch.nan)
         which, target = divmod(int(odds.argmax()), model.classes)
         found = searches[which]
         evidence: dict[str, Any] = {
@@ -97,7 +97,7 @@ class DeBackdoor(ModelDetector):
         return Finding(
             score=float(odds.max()),
             target=target,
-            source=int(found.pairs[:, target].argmax()),
+            source=int(found.pairs.masked_fill(no_source, -1.0)[:, target].argmax()),
             trigger=found.trigger(target),
             per_class=odds.amax(0),
             per_pair=pairs,

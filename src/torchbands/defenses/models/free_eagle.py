@@ -35,12 +35,13 @@ class FreeEagle(ModelDetector):
 
     Deviations from the paper: all classes are searched together. The cut is the output nearest to the middle of the
     layers through which everything passes (else before the head); hidden states stay non-negative only where the rest
-    of the network clips them anyway. They start from the mean and deviation of hidden states of noise inputs.
+    of the network clips them anyway. They start from the mean and deviation of hidden states of noise inputs (authors'
+    code: from uniform numbers in [0, 1]), and the search of a group ends early by `tolerance` (authors: never).
     """
 
-    dummies: int = 2
+    dummies: int = 1
     """Hidden states of each class."""
-    steps: int = 500
+    steps: int = 1000
     """Of Adam, at most."""
     lr: float = 1e-2
     """Of Adam."""
