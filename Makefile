@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= demo
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all test-cuda lint bench clean
 .DEFAULT_GOAL := demo
 
 # torch is named on the line so that the pinned build is taken, whichever index serves it
@@ -24,6 +24,9 @@ test: $(READY)
 
 test-all: $(READY)
 	@$(BIN)/python -m pytest -q -m "slow or not slow" --timeout 3600
+
+test-cuda: $(READY)
+	@$(BIN)/python -m pytest -q -m cuda
 
 lint: $(READY)
 	@$(BIN)/ruff check .
