@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= demo
 
-.PHONY: demo test test-portable test-all lint bench clean
+.PHONY: demo test test-portable test-all test-cuda lint bench clean
 .DEFAULT_GOAL := demo
 
 # torch is named on the line so that the pinned build is taken, whichever index serves it
@@ -28,6 +28,9 @@ test-portable: $(READY)
 
 test-all: $(READY)
 	@$(BIN)/python -m pytest -q -m "slow or not slow" --timeout 3600
+
+test-cuda: $(READY)
+	@$(BIN)/python -m pytest -q -m cuda
 
 lint: $(READY)
 	@$(BIN)/ruff check .

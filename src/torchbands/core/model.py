@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .budget import MOST, in_parts, room_of
 from .data import Batch, Column, take
+from .devices import differentiable
 from .errors import InputError, NotApplicable
 from .layers import CHANNELS_FIRST, Gate, Split, Trace, Unit, gate_hook, trace
 from .modality import Encoded, Modality
@@ -153,7 +154,15 @@ class Model:
             trim: leave out the last positions that no row uses.
         """
         self.passes.count(len(e.values), _computed_in(self.device))
-        return self.modality.call(self.module, e.trimmed() if trim else e)
+        return self._call(e.trimmed() if trim else e)
+
+    def _call(self, e: Encoded) -> Tensor:
+        with differentiable(self.module, recurrent=self._recurrent):
+            return self.modality.call(self.module, e)
+
+    @cached_property
+    def _recurrent(self) -> bool:
+        return any(isinstance(layer, nn.RNNBase) for layer in self.module.modules())
 
     def _forward(self, e: Encoded, *, trim: bool = True) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16):
@@ -419,7 +428,7 @@ class Model:
                 e = self.encode(self.modality.random(len(h), rng)) if dummy is None else dummy
                 handle = target.register_forward_hook(lambda *_: h)
                 try:
-                    return self.modality.call(self.module, e)
+                    return self._call(e)
                 finally:
                     handle.remove()
 

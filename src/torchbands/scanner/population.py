@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from torchbands import __version__
 from torchbands.core.data import Data, Pixels, whole
+from torchbands.core.devices import default_device
 from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
-from torchbands.core.task import Learner, Network, Progress, Task, default_device
+from torchbands.core.task import Learner, Network, Progress, Task
 from torchbands.modalities.tokenized import TokenizedText, tokenized
 from torchbands.zoo.files import new_directory, sha256, write_json
 
