@@ -107,7 +107,11 @@ def _guard(commands: Commands[argparse.ArgumentParser]) -> None:
         "--alpha", type=_share, default=0.05, metavar="A", help="share of ordinary inputs flagged (default: 0.05)"
     )
     fit.add_argument(
-        "--batch", type=_count, default=100, metavar="N", help="inputs per check, to tell what it can see (default: 100)"
+        "--batch",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="inputs per check, to tell what it can see (default: 100)",
     )
     _opening(fit)
     _seed(fit)
