@@ -70,7 +70,7 @@ def fit(given: argparse.Namespace) -> int:
 
 
 def check(given: argparse.Namespace) -> int:
-    """Give every input a p-value. 1 where the batch as a whole is not ordinary, 3 where that could not be seen, else 0."""
+    """Give every input a p-value. 1 where the batch is not ordinary, 3 where that could not be seen, else 0."""
     is_table = given.out is not None and given.out.lower().endswith(".csv")
     folder = folder_of(given.out)
     table_to = Path(given.out) if is_table else folder / "inputs.csv" if folder else None

@@ -35,7 +35,7 @@ def batch_p(p: Tensor, clean: int) -> float:
 
 
 def fewest(clean: int, inputs: int, level: float) -> int | None:
-    """How many of a batch must lie above every clean row, at least, to be noticed at this level; None: all are too few."""
+    """How many of a batch must lie above all clean rows, at least, to be noticed at a level; None: all are too few."""
     chances = tails(1, clean, inputs)
     low, high = 0, inputs + 1
     while high - low > 1:

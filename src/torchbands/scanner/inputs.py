@@ -25,11 +25,11 @@ SHOWN = 12
 def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = None) -> tuple[Outcome, Judged]:
     """Judge every row; labels are not read.
 
-    The batch is tested as a whole at the guard's alpha, against what clean rows would do in it: this is the verdict. Its
-    alert names the inputs that stand after control of the false discovery rate at alpha (Benjamini and Hochberg, 1995):
-    of those, at most a share of alpha is expected to be ordinary. Few clean rows may tell that a batch is not ordinary
-    and not which inputs are to blame. Single inputs below alpha are flagged in the table, and among many ordinary
-    inputs there are always some.
+    The batch is tested as a whole at the guard's alpha, against what clean rows would do in it: this is the verdict.
+    Its alert names the inputs that stand after control of the false discovery rate at alpha (Benjamini and Hochberg,
+    1995): of those, at most a share of alpha is expected to be ordinary. Few clean rows may tell that a batch is not
+    ordinary and not which inputs are to blame. Single inputs below alpha are flagged in the table, and among many
+    ordinary inputs there are always some.
 
     Both take the inputs to be drawn one by one, as the clean rows were: frames of one film are not.
     """

@@ -24,8 +24,8 @@ from .subspace import Centred, principal
 FEWEST, MOST_EPOCHS = 20, 40
 #: How far above chance, as a share of what is left of it, a part is known by its own networks, foreign and natural.
 KIN, NATURAL = 0.5, 0.25
-#: Shares below which natural rows, and foreign ones, are not known by the other part's networks.
-UNMARKED, UNKNOWN = 0.3, 0.5
+#: Share below which rows are not known by the other part's networks.
+UNKNOWN = 0.3
 #: Separation that one Gaussian cut in halves does not reach (it shows 2.66).
 TWO = 4.0
 
@@ -61,8 +61,8 @@ class CrossSplit(DataFilter):
     do not know the natural rows. `p_relabelled`: the same first two, the natural part's networks do not know the
     foreign rows, and no other class is taken for more than half of them, as one more kind of thing would be. The second
     needs four classes, and a cut that is wider than that of one group in two halves. A class with `p_relabelled` at or
-    below `level` over the number of classes is named whatever its index. A class that is named by its index alone may
-    be natural: two kinds of thing under one label look like this too.
+    below `level` over twice the number of classes, for there are two tests, is named whatever its index. A class that
+    is named by its index alone may be natural: two kinds of thing under one label look like this too.
 
     The foreign part is the one that the other part's networks know, where they know one clearly better (a short cut was
     added to rows that keep their label); where neither is known, the one taken for more different classes, as
@@ -89,7 +89,7 @@ class CrossSplit(DataFilter):
     """Trains the networks."""
     steps: int = 200
     """Steps that it takes at least, by more epochs where there are few rows."""
-    cutoff: float = 15.0
+    cutoff: float = 12.0
     """Index above which a class is contaminated."""
     separation_cutoff: float = 6.0
     """The same without crossing, which tells less: rare poison may lie below it."""
@@ -123,7 +123,7 @@ class CrossSplit(DataFilter):
                     place, foreign = 1 - place, ~foreign
                 told = verdict(known[label], label, cut.separation, turned=foreign is not cut.foreign)
             scores[cut.rows] = index * place
-            if index > limit or told.get("p_relabelled", 1.0) <= self.level / len(cuts):
+            if index > limit or told.get("p_relabelled", 1.0) <= self.level / (2 * len(cuts)):
                 flagged[cut.rows[foreign]] = True
             evidence[str(label)] = {
                 "index": round(index, 3),
@@ -196,7 +196,7 @@ def verdict(told: Knowledge, label: int, separation: float, *, turned: bool) -> 
         float(binom.sf(told.kin_known[s] - 1, n, chance + KIN * (1 - chance))),
         float(binom.sf(told.kin_known[l] - 1, m, chance + NATURAL * (1 - chance))),
     )
-    unmarked = float(binom.cdf(told.other_known[l], m, UNMARKED))
+    unmarked = float(binom.cdf(told.other_known[l], m, UNKNOWN))
     unknown, wrong = float(binom.cdf(told.other_known[s], n, UNKNOWN)), told.said[s].clone()
     wrong[label] = 0
     most, of = int(wrong.max()), int(wrong.sum())
