@@ -16,6 +16,7 @@ from torchbands.core.model import Model
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.text import Text
 from torchbands.modalities.tokens import TokenMixture, padded
+from torchbands.triggers.room import TextRoom
 from torchbands.triggers.text import InsertWords
 
 #: Texts whose ids are kept, so that each is tokenised once.
@@ -85,6 +86,11 @@ class TokenizedText(Text):
             for text, e in zip(new, tokenizer.encode_batch(new), strict=True):
                 known[text] = e.ids[: self.length] or [self.padding]
         return padded([known[text] for text in batch], self.length, self.padding)
+
+    @property
+    def room(self) -> TextRoom:
+        special = tokenizer_of(self.tokenizer, self.length).num_special_tokens_to_add(False)
+        return TextRoom(self.length - special, self.tokenizer)
 
     @property
     def size(self) -> int:
