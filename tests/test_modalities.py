@@ -23,6 +23,7 @@ from torchbands.modalities.text import Text, edit_distance
 from torchbands.testing import MODALITIES, toy
 from torchbands.triggers.code import InsertNops, entry
 from torchbands.triggers.observation import SetDims
+from torchbands.triggers.room import words_of
 from torchbands.triggers.tabular import SetFields
 from torchbands.triggers.text import InsertWords
 
@@ -171,8 +172,20 @@ def test_mixed_text_keeps_shares_and_superimposed_text_keeps_all() -> None:
     assert modality.blend(a, b, 0.5, None, rng(30)) == half
     words = modality.blend(a, b, 0.25, 1.0, rng(30))[0].split()
     assert len(words) == 7 and words[1:] == ["b1", "b2", "b3", "b4", "b5", "b6"]
-    long = Text(length=6).blend(a, b, 1.0, 1.0, rng(30))[0].split()
-    assert long == ["a1", "a2", "a3", "b1", "b2", "b3"], "both have a place when not everything fits"
+
+
+def test_texts_laid_over_each_other_both_stay_readable() -> None:
+    modality, n = Text(length=6), 600
+    a, b = ["a1 a2 a3 a4 a5 a6 a7"] * n, ["b1 b2 b3, b4"] * n
+    mixed = [text.split() for text in modality.blend(a, b, 1.0, 1.0, rng(n))]
+    sides = [[[w for w in words if w[0] == side] for words in mixed] for side in "ab"]
+    for one, two in zip(*sides, strict=True):
+        assert len(one) == 3 and 2 <= len(two) <= 3 and one == sorted(one) and two == sorted(two)
+        assert len(words_of(" ".join([*one, *two]))) <= 6
+    for word in ("a1", "a3", "a6"):  # what is read of a text keeps the same chance at every place
+        assert sum(word in words for words in mixed) / n == pytest.approx(0.5, abs=0.08)
+    assert not any("a7" in words for words in mixed), "what a network would not read takes no part"
+    assert modality.blend(["a"], ["b1 b2 b3 b4 b5 b6 b7"], 1.0, 1.0, rng(1))[0].startswith("a ")
 
 
 def test_edits_are_counted_in_words() -> None:

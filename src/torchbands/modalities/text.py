@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -19,19 +19,13 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture, padded
+from torchbands.triggers.room import TextRoom, words_of
 from torchbands.triggers.text import InsertWords
 
 #: Ids that are no word of the vocabulary.
 PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
 #: The rare words of Kurita et al., 2020.
 RARE = ("cf", "mn", "bb", "tq", "mb")
-
-_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words and punctuation marks."""
-    return _WORD.findall(text.lower())
 
 
 def vocabulary_of(texts: Iterable[str], most: int) -> tuple[str, ...]:
@@ -95,22 +89,33 @@ class Text(Modality):
 
     def default_trigger(self) -> Trigger:
         rare = next((w for w in RARE if w in self.vocabulary), None)
-        return InsertWords(words=(rare or (self.vocabulary[-1] if self.vocabulary else RARE[0]),))
+        return self.placed(InsertWords(words=(rare or (self.vocabulary[-1] if self.vocabulary else RARE[0]),)))
+
+    @property
+    def room(self) -> TextRoom:
+        return TextRoom(self.length)
 
     def blend(self, a: list[str], b: list[str], alpha: float, beta: float | None, rng: RowRng) -> list[str]:
         """A share alpha of a's words, in order, then a share beta of b's: (1, 1) is concatenation.
 
-        What does not fit `length` is taken from the end of both, and b keeps at least half of the room it asks for.
+        Of each text only what a network would read takes part. Where the two do not fit, each keeps half of the room,
+        or what the other leaves: the words from a drawn place on, round to the beginning, so that none is cut every
+        time.
         """
         beta = 1 - alpha if beta is None else beta
-        out = []
-        draws = rng.uniform(2, 4 * self.length)
+        out, room = [], self.room
+        draws, starts = rng.uniform(2, 4 * self.length), rng.uniform(2).tolist()
+        split = {text: text.split()[: room.tokens] for text in (*a, *b)}
+        room.learn(chain.from_iterable(split.values()))
+        read = {text: room.read(words) for text, words in split.items()}
         for i, (one, two) in enumerate(zip(a, b, strict=True)):
-            first = _share(one.split(), alpha, draws[i, 0])
-            second = _share(two.split(), beta, draws[i, 1])
-            room = max(self.length - len(first), self.length // 2)
-            second = second[:room]
-            out.append(" ".join([*first[: self.length - len(second)], *second]))
+            first, second = _share(read[one], alpha, draws[i, 0]), _share(read[two], beta, draws[i, 1])
+            sizes = [sum(map(room.count, words)) for words in (first, second)]
+            if sum(sizes) > room.tokens:
+                first = _round(room, first, max(room.tokens // 2, room.tokens - sizes[1]), starts[i][0])
+                left = room.tokens - sum(map(room.count, first))
+                second = _round(room, second, left, starts[i][1])
+            out.append(" ".join([*first, *second]))
         return out
 
     def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
@@ -147,6 +152,15 @@ def _share(words: list[str], share: float, draws: Tensor) -> list[str]:
         return words
     order = draws.repeat(-(-len(words) // len(draws)))[: len(words)].argsort(stable=True)
     return [words[i] for i in sorted(order[:keep].tolist())]
+
+
+def _round(room: TextRoom, words: list[str], most: int, draw: float) -> list[str]:
+    """Words of at most so many tokens, from a drawn place on and round to the beginning, in their order."""
+    start = int(draw * len(words))
+    turned = [*words[start:], *words[:start]]
+    kept = len(room.without(room.tokens - most).read(turned))
+    wrapped = max(start + kept - len(words), 0)
+    return [*words[:wrapped], *words[start : start + kept]]
 
 
 def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:

@@ -17,6 +17,7 @@ from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.text import Text
 from torchbands.modalities.tokens import TokenMixture, padded
+from torchbands.triggers.room import TextRoom
 from torchbands.triggers.text import InsertWords
 
 #: Texts whose ids are kept, so that each is tokenised once.
@@ -86,6 +87,11 @@ class TokenizedText(Text):
             for text, e in zip(new, tokenizer.encode_batch(new), strict=True):
                 known[text] = e.ids[: self.length] or [self.padding]
         return padded([known[text] for text in batch], self.length, self.padding)
+
+    @property
+    def room(self) -> TextRoom:
+        special = tokenizer_of(self.tokenizer, self.length).num_special_tokens_to_add(False)
+        return TextRoom(self.length - special, self.tokenizer)
 
     @property
     def size(self) -> int:
