@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from torchbands.core.devices import default_device
 from torchbands.core.errors import BandsError
 from torchbands.core.model import Model, fast_dtype
-from torchbands.core.task import default_device
 
 from .views import View
 
