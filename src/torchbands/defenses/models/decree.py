@@ -45,14 +45,16 @@ class Decree(ModelDetector):
     with one token and then with one more until the embeddings are alike. The same `rows` in every step,
     and `steps` of them; the learning rate falls where it does in 1,000 epochs of the paper's large encoders.
 
-    Cost: `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x (`rows` + 20)
-    forward passes for every token of every length tried.
+    Cost: `starts` x `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x
+    (`rows` + 20) forward passes for every token of every length tried.
     """
 
     rows: int = 32
     """Clean samples (paper: batches of 32 to 128)."""
     steps: int = 500
     """Updates of the trigger."""
+    starts: int = 1
+    """Random starts of a pattern (the paper's: one); the smallest trigger counts. Samples of few numbers need more."""
     lr: float = 0.5
     """Of Adam, until a fifth of the steps; then .1, and .05 from half of them on."""
     threshold: float = 0.99
@@ -70,10 +72,11 @@ class Decree(ModelDetector):
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
-        if self.rows < 2 or min(self.steps, self.rounds, self.shortlist) < 1:
+        if self.rows < 2 or min(self.steps, self.starts, self.rounds, self.shortlist) < 1:
             raise InputError(
-                f"{self.name}: rows is at least 2, steps, rounds and shortlist at least 1",
-                hint=f"got rows={self.rows}, steps={self.steps}, rounds={self.rounds}, shortlist={self.shortlist}",
+                f"{self.name}: rows is at least 2, steps, starts, rounds and shortlist at least 1",
+                hint=f"got rows={self.rows}, steps={self.steps}, starts={self.starts}, rounds={self.rounds}, "
+                f"shortlist={self.shortlist}",
             )
         picked = clean.sample(self.rows, self.name, seed)
         if len(picked) < 2:
@@ -81,7 +84,10 @@ class Decree(ModelDetector):
         model = model.at_precision(self.precision)
         e, before = model.embed(picked.x), float(alike(model.features(picked.x)))
         with frozen(model.module):
-            found = self._tokens(model, e, seed) if model.modality.discrete else self._pattern(model, e, seed)
+            if model.modality.discrete:
+                found = self._tokens(model, e, seed)
+            else:
+                found = min((self._pattern(model, e, seed, k) for k in range(self.starts)), key=self._rank)
         assert found.trigger is not None
         logits, features = model.outputs(found.trigger(picked.x, RowRng(seed, torch.arange(len(picked)))))
         cosine = float(alike(features)) if model.modality.discrete else found.cosine
@@ -125,9 +131,14 @@ class Decree(ModelDetector):
                 break
         return best
 
-    def _pattern(self, model: Model, e: Encoded, seed: int) -> _Found:
+    def _rank(self, found: _Found) -> tuple[bool, float]:
+        """Triggers that succeeded first, the smallest of them; then those of the best cosine."""
+        good = found.cosine > self.threshold
+        return not good, found.size if good else -found.cosine
+
+    def _pattern(self, model: Model, e: Encoded, seed: int, start: int) -> _Found:
         """The smallest trigger that succeeded or, where none did, that of the best cosine."""
-        made = model.modality.perturbation(model, RowRng(seed_of(self.name, seed), torch.arange(1)))
+        made = model.modality.perturbation(model, RowRng(seed_of(self.name, seed), torch.tensor([start])))
         optimizer = torch.optim.Adam(made.parameters(), lr=self.lr, betas=(0.5, 0.9))
         which = torch.zeros(len(e.values), dtype=torch.int64, device=model.device)
         weight, wins, losses, idle, waited = self.penalty, 0, 0, 0, 0
