@@ -121,14 +121,22 @@ class Found(NamedTuple):
 
 
 def search(
-    model: Model, inputs: Encoded, rows: Tensor, target: Tensor, rules: Quick, rng: RowRng, *, keep: int = 1
+    model: Model,
+    inputs: Encoded,
+    rows: Tensor,
+    target: Tensor,
+    rules: Quick,
+    rng: RowRng,
+    *,
+    keep: int = 1,
+    failed: bool = False,
 ) -> tuple[Found, dict[int, Trigger], Tensor]:
     """The smallest triggers that send each row set to its target, all searched side by side in chunks.
 
     Args:
         inputs: an embedded batch. rows: (T, n) int64 rows of it that trigger t is written on. target: (T,) int64.
         rng: row t draws where trigger t starts.
-        keep: how many of the smallest triggers that succeeded are handed back.
+        keep: how many of the smallest triggers that succeeded are handed back. failed: of those that did not, too.
 
     Returns:
         what was found; t -> trigger, the smallest first; (T,) sizes divided by the starting size.
@@ -138,7 +146,7 @@ def search(
         perturbation = model.modality.perturbation(model, rng.at(part))
         found, start = _search(model, perturbation, inputs, rows[part], target[part], rules)
         order = found.size.argsort(stable=True)
-        best = order[found.reached[order]][:keep].tolist()
+        best = order[found.reached[order] | failed][:keep].tolist()
         return found, start, [(float(found.size[k]), int(part[k]), perturbation.harden(k)) for k in best]
 
     parts = in_parts(model, len(rows), of, each=rows.shape[1], gradients=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
+from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
+from torchbands.core.trigger import Trigger
 
 from ._inversion import Quick, fewer, frozen, others, rows_of, search
 
@@ -54,17 +57,9 @@ class TargetInversion(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        n = fewer(self.rows, self.budget, model.classes)
-        picked = clean.sample(max(4 * n, 2 * model.classes), "target-inversion", seed, balanced=True)
-        said = model.logits(picked.x).argmax(1)
-        rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in range(model.classes)])
-        lr = self.lr * (2 if model.modality.discrete else 1)
-        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
-        classes = torch.arange(model.classes)
+        e, rows, rules, rng = self._prepared(model, clean, seed)
         with frozen(model.module):
-            found, triggers, share = search(
-                model, model.embed(picked.x), rows, classes, rules, RowRng(seed_of(self.name, seed), classes)
-            )
+            found, triggers, share = search(model, e, rows, torch.arange(model.classes), rules, rng)
         logs = found.size.clamp_min(1e-3).log()
         target = int(logs.argmin())
         return Finding(
@@ -82,3 +77,23 @@ class TargetInversion(ModelDetector):
     def work(self, model: Model, rows: int) -> Work:
         n = fewer(self.rows, self.budget, model.classes)
         return Work(min(rows, max(4 * n, 2 * model.classes)), model.classes * n * self.steps)
+
+    def triggers(self, model: Model, clean: Data, *, seed: int = 0) -> tuple[Trigger, ...]:
+        """The cheapest trigger of every class or, where none succeeded, what its search ended with."""
+        require(self, model, clean)
+        model = model.at_precision(self.precision)
+        e, rows, rules, rng = self._prepared(model, clean, seed)
+        classes = torch.arange(model.classes)
+        with frozen(model.module):
+            _, made, _ = search(model, e, rows, classes, rules, rng, keep=len(classes), failed=True)
+        return tuple(made[k] for k in range(model.classes))
+
+    def _prepared(self, model: Model, clean: Data, seed: int) -> tuple[Encoded, Tensor, Quick, RowRng]:
+        """Embedded samples, (K, n) rows of them for every target, rules and random numbers."""
+        n = fewer(self.rows, self.budget, model.classes)
+        picked = clean.sample(max(4 * n, 2 * model.classes), "target-inversion", seed, balanced=True)
+        said = model.logits(picked.x).argmax(1)
+        rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in range(model.classes)])
+        lr = self.lr * (2 if model.modality.discrete else 1)
+        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
+        return model.embed(picked.x), rows, rules, RowRng(seed_of(self.name, seed), torch.arange(model.classes))

@@ -1,0 +1,86 @@
+"""Final-layer clues: the weights that lead to a backdoor's target are unlike those that lead to other classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.errors import NotApplicable
+from torchbands.core.method import method
+from torchbands.core.model import Model
+
+#: What is read of every class's row of weights.
+INDICATORS = ("mean", "norm", "largest", "skewness", "bias", "unlike")
+#: A normal distribution's median absolute deviation, in standard deviations.
+NORMAL = 0.6745
+
+
+@method("final-layer", paper="after Yu et al., 2026 (DFBScanner), arXiv:2605.18907", needs=("weights",))
+class FinalLayer(ModelDetector):
+    """How far the class whose final weights are oddest stands out from the other classes. No data, no forward pass.
+
+    Six indicators of every class: mean, norm, largest weight and skewness of its row in the final layer, its bias, and
+    how little its row is like the other rows (minus their mean cosine). Each is put on one scale over the classes (by
+    median and median absolute deviation) and cut at +-`cap`; the clue of a class is their mean, `per_class` the clue
+    on that same scale, the score the largest. Flagged: a score above `threshold`. With fewer than 4 classes there is
+    nothing to be an outlier of: NotApplicable.
+
+    Classes differ in a clean model too (rare ones, similar ones), and other recipes move the final layer without a
+    backdoor, so a verdict of this method says little without reference models.
+
+    Needs: weights, a linear head.
+
+    Deviations from the paper: only its abstract and the words of its repository's page were at hand, which say that
+    anomaly indicators of the final layer's parameters are combined into a clue and that the largest anomaly decides.
+    Which indicators, how they are combined and the threshold are ours (rows' means and norms are those of Fields et
+    al., ICCV Workshops 2021), so its reported rates (97 % true, 1 % false) are neither confirmed nor refuted by it.
+    """
+
+    cap: float = 6.0
+    """Largest part of one indicator."""
+    threshold: float = 5.0
+    """Score above which the model is flagged; one in 15 final layers of noise with 20 classes exceeds it."""
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model)
+        if model.head is None:
+            raise NotApplicable("no linear head was found, so there is no final layer to read")
+        if model.classes < 4:
+            raise NotApplicable(f"{model.classes} classes are too few for an outlier among them, which needs 4")
+        head = model.module.get_submodule(model.head)
+        assert isinstance(head.weight, Tensor)
+        bias = head.bias if isinstance(head.bias, Tensor) else None
+        scores = indicators(head.weight.detach(), None if bias is None else bias.detach())
+        if not bool(scores.isfinite().all()):
+            raise NotApplicable("weights of the final layer are not finite")
+        clue = standing_out(scores).clamp(-self.cap, self.cap).mean(0)
+        found = standing_out(clue)
+        target = int(found.argmax())
+        return Finding(
+            score=float(found[target]),
+            flagged=bool(found[target] > self.threshold),
+            target=target,
+            per_class=found.float(),
+            evidence={"indicators": dict(zip(INDICATORS, standing_out(scores)[:, target].tolist(), strict=True))},
+        )
+
+
+def indicators(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(K, D) rows and (K,) biases -> (6, K) in double, each higher where a class is more suspicious."""
+    w = weight.double().cpu()
+    b = torch.zeros(len(w)).double() if bias is None else bias.double().cpu()
+    centred = w - w.mean(1, keepdim=True)
+    spread = centred.square().mean(1).sqrt().clamp_min(1e-12)
+    unit = nn.functional.normalize(w, dim=1)
+    alike = (unit @ unit.sum(0) - unit.square().sum(1)) / (len(w) - 1)
+    return torch.stack([w.mean(1), w.norm(dim=1), w.amax(1), centred.pow(3).mean(1) / spread**3, b, -alike])
+
+
+def standing_out(values: Tensor) -> Tensor:
+    """Modified z-scores over the last axis; 0 where all but a few values are the same and for those that are."""
+    middle = values.median(-1, keepdim=True).values
+    off = values - middle
+    usual = off.abs().median(-1, keepdim=True).values
+    return torch.where(off == 0, 0.0, NORMAL * off / usual.clamp_min(1e-12))
