@@ -193,7 +193,7 @@ def test_what_differs_between_records_is_told_row_by_row_and_warned_about(tmp_pa
         name = f"{path.parent.name}/{path.name}"
         edit(folder, name, versions={"torch": "2.13.0", "device": "cpu"}, precision="float32")
     page, plain = (p.read_text() for p in report.write(folder, None, ["html", "md"]))
-    assert "Mixed" not in plain and "Not the same for all" not in page + plain
+    assert not report.warnings(folder) and "Mixed" not in plain and "Not the same for all" not in page + plain
     for attack in range(5):
         edit(folder, f"records/d-v-{attack}-0-strip.json", versions={"torch": "2.13.0", "device": "NVIDIA"})
     edit(folder, "records/d-v-0-0-anp.json", precision="bfloat16")
@@ -203,6 +203,7 @@ def test_what_differs_between_records_is_told_row_by_row_and_warned_about(tmp_pa
     assert made["strip"] == {"device": "NVIDIA", "precision": "float32"}
     assert made["anp"] == {"device": "cpu", "precision": "bfloat16, float32"}
     page, plain = (p.read_text() for p in report.write(folder, None, ["html", "md"]))
+    assert [w for w in report.warnings(folder) if "made with the same device" in w]
     assert "made with the same device" in page and "| strip | NVIDIA | float32 |" in plain
 
 
@@ -238,6 +239,16 @@ def test_a_method_far_from_its_paper_is_marked_in_every_table_that_names_it(
     assert len(named) >= 6 and all(re.search(r"(strip|wanet) \(unreproduced\)", row) for row in named)
     task = json.loads(told)["tasks"][0]
     assert {m["label"] for m in [*task["attacks"], *task["defenses"]] if m["unreproduced"] == why} == {"strip", "wanet"}
+
+
+def test_what_a_method_was_made_of_stands_beside_its_name(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    for attack in range(5):
+        edit(folder, f"records/d-v-{attack}-0-strip.json", about="trigram of 256 clean rows")
+    page, plain = (p.read_text() for p in report.write(folder, None, ["html", "md"]))
+    heads = [line for line in plain.splitlines() if line.startswith("|") and "strip" in line]
+    assert len(heads) == 2 and all("strip \\[trigram of 256 clean rows\\]" in line for line in heads)
+    assert page.count("trigram of 256 clean rows") >= 2
 
 
 def test_model_detectors_are_judged_by_ranking_models(store: Path, results: Results) -> None:

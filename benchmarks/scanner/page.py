@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.fresh import refuse_stale
+from torchbands.report.cells import unreproduced
 
 _HEAD = """# How well the scanner tells models apart
 
@@ -313,7 +314,7 @@ def _rivals(s: Mapping[str, Any]) -> str:
                 ("AUROC", "all", "rule: recall", "rule: false alarms", "seconds", *families),
                 [
                     (
-                        name,
+                        name + (" (unreproduced)" if unreproduced("model-detector", name) else ""),
                         _interval(b["all"]),
                         _n(b["rule_recall"]),
                         _n(b["rule_false_alarms"]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fresh import refuse_stale
+from torchbands.report.cells import unreproduced
 
 #: What the page is written from, and what makes each.
 RECEIPTS = {
@@ -204,10 +205,10 @@ def _tables(task: Mapping[str, Any]) -> list[str]:
         defenses, cells = _cells(task, role)
         if defenses:
             rows = [(a, *(_cell(cells.get((a, d)), needed, form) for d in defenses)) for a in names]
-            out += [f"### {title}\n", _table(("attack", *defenses), rows)]
+            out += [f"### {title}\n", _table(("attack", *(_title(task, role, d) for d in defenses)), rows)]
     costs = [
         (
-            c["defense"],
+            _title(task, c["role"], c["defense"]),
             c["role"],
             _n(_mean(c["cost"].get("cpu_seconds")), 1),
             _n(_mean(c["cost"].get("forward_passes")), 0),
@@ -222,10 +223,18 @@ def _tables(task: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _title(task: Mapping[str, Any], role: str, label: str) -> str:
+    """A column's head: the label, what the method was made of, and whether it is far from its paper."""
+    found = next((d for d in task["defenses"] if (d["role"], d["label"]) == (role, label)), {"name": label})
+    about = f" [{found['about']}]" if found.get("about") else ""
+    return f"{label}{about}" + (" (unreproduced)" if unreproduced(role, found["name"]) else "")
+
+
 def _attack(a: Mapping[str, Any]) -> tuple[str, ...]:
     m = a["metrics"]
     shown = [_percent(m.get(k)) for k in ("ca", "asr", "control_asr", "lift")]
-    return (a["label"], *shown, "–" if a["benign"] else f"{a['valid']} of {a['trained']}")
+    mark = " (unreproduced)" if unreproduced("attack", a["name"]) else ""
+    return (f"{a['label']}{mark}", *shown, "–" if a["benign"] else f"{a['valid']} of {a['trained']}")
 
 
 def _cell(c: Mapping[str, Any] | None, needed: Sequence[str], form: str) -> str:

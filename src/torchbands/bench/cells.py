@@ -141,7 +141,7 @@ def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
         metrics |= decisions(scores > fitted.threshold, truth)
         metrics["ca"] = _served(model, fitted, normal, None, low <= fitted.threshold)
         metrics["asr"] = _served(model, fitted, asked, wanted, high <= fitted.threshold)
-    return _record(metrics, cost, clean, scores=histogram(high, low))
+    return _record(metrics, cost, clean, scores=histogram(high, low)) | {"about": fitted.about}
 
 
 def _served(model: Model, fitted: FittedDetector, rows: Data, wanted: Tensor | None, passed: Tensor) -> Value:

@@ -73,6 +73,11 @@ class FittedDetector(ABC):
 
     threshold: float | None = None
 
+    @property
+    def about(self) -> str:
+        """What it was made of here, where the name of the method does not say: it stands beside the name in tables."""
+        return ""
+
     @abstractmethod
     def score(self, x: Batch | Column) -> Tensor:
         """(N,) float32 suspicion of raw samples."""

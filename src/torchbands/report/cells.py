@@ -93,6 +93,7 @@ def defense_of(records: Sequence[Record], cells: Sequence[Cell], attacks: Sequen
         worst=told.worst if told else None,
         judged=told.judged if told else (),
         failed=told.failed if told else 0,
+        about="; ".join(dict.fromkeys(str(r["about"]) for r in records if r.get("about"))),
         unasked=tuple(a.label for a in attacks if told is None or a.label not in told.judged),
         cost=means(_tables([r for r in records if r["status"] == "done"], "cost"))[0],
         unreproduced=unreproduced(str(first["role"]), str(first["defense"])),

@@ -27,6 +27,7 @@ from .table import (
     lower_first,
     notes_of,
     remarks_on,
+    title_of,
     unreproduced_of,
 )
 
@@ -88,6 +89,7 @@ def _environment() -> Environment:
         "footer": footer,
         "states": _STATES,
         "unreproduced_of": unreproduced_of,
+        "title_of": title_of,
         "remarks_on": remarks_on,
         "facts_of": facts_of,
     }

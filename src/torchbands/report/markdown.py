@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from . import summary, terms
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES, RULES
-from .table import Note, cell_view, costs_of, facts_of, notes_of, plain, remarks_on, unreproduced_of
+from .table import Note, cell_view, costs_of, facts_of, notes_of, plain, remarks_on, title_of, unreproduced_of
 from .terms import term
 
 _STATES = {"invalid": "did not take", "not-applicable": "n/a", "failed": "failed", "missing": "not run"}
@@ -120,7 +120,7 @@ def _name(attack: Attack) -> str:
 
 
 def _title(method: Attack | Defense) -> str:
-    return _safe(method.label) + (" (unreproduced)" if method.unreproduced else "")
+    return _safe(title_of(method))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

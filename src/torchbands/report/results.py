@@ -100,6 +100,7 @@ class Defense:
         worst: the attack it does worst on, and the headline there.
         judged: the attacks behind both. A run that failed is in them as the worst possible value.
         failed: how many runs count so. unasked: attacks that are left out: declined, not run, or without a value.
+        about: what it was made of, where its label does not say.
         made_with, unreproduced: as of an attack.
     """
 
@@ -111,6 +112,7 @@ class Defense:
     judged: tuple[str, ...] = ()
     failed: int = 0
     unasked: tuple[str, ...] = ()
+    about: str = ""
     cost: Mapping[str, Interval] = field(default_factory=dict)
     made_with: Mapping[str, str] = field(default_factory=dict)
     unreproduced: str = ""

@@ -16,6 +16,15 @@ def sentences(results: Results) -> list[tuple[str, str]]:
     if results.missing:
         text = f"{_count(results.missing, 'run')} of the grid are still to be done; the same command goes on with them."
         out.append(("Unfinished", text))
+    out += warnings(results)
+    if results.problems:
+        out.append(("", f"Left out of the numbers: {_count(len(results.problems), 'unreadable file')} of the store."))
+    return out
+
+
+def warnings(results: Results) -> list[tuple[str, str]]:
+    """What a store mixes, or holds besides: numbers that were not made alike are not simply comparable."""
+    out: list[tuple[str, str]] = []
     if results.mixed:
         text = (
             f"Not all numbers were made with the same {_join(list(results.mixed))}: compare rows with care; what each "
@@ -28,8 +37,6 @@ def sentences(results: Results) -> list[tuple[str, str]]:
             "device, in another precision or by another version of the harness, and are left out."
         )
         out.append(("Left out", text))
-    if results.problems:
-        out.append(("", f"Left out of the numbers: {_count(len(results.problems), 'unreadable file')} of the store."))
     return out
 
 

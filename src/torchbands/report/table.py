@@ -102,6 +102,12 @@ def _beside_benign(cell: Cell) -> list[str]:
     return [f"{text} {number(name, m[name].mean)}" for name, text in shown_too.items() if name in m]
 
 
+def title_of(method: Attack | Defense) -> str:
+    """A method as the head of a row or column: its label, what it was made of, and the warning that it may carry."""
+    about = f" [{method.about}]" if isinstance(method, Defense) and method.about else ""
+    return f"{method.label}{about}" + (" (unreproduced)" if method.unreproduced else "")
+
+
 def remarks_on(role: str, defenses: Iterable[Defense]) -> list[str]:
     """What the mean and the worst attack of each defense count, where that is not every attack and every run."""
     headline = term(ROLES[role].headline).title
