@@ -43,7 +43,8 @@ def test_noise_raises_the_loss_within_eps(clean: Data, untouched: Victim) -> Non
     loss = sum(n.sum() for pair in noise.layers.values() for n in pair)
     assert isinstance(loss, Tensor)
     for _ in range(3):
-        noise.step(loss, 0.25)
+        noise.collect(loss)
+        noise.step(0.25)
     assert all(float(n.detach().max()) == pytest.approx(0.3) for pair in noise.layers.values() for n in pair)
 
 
