@@ -148,6 +148,8 @@ SEARCHES: list[tuple[str, ModelDetector]] = [
     ("image", build("ban", role="model-detector").but(steps=3, mask_steps=3)),
     ("image", build("neural-cleanse", role="model-detector").but(rows=16, batch=8, epochs=1, steps=3)),
     ("image", DeBackdoor(passes=400, rows=8)),
+    ("image", build("decree", role="model-detector").but(rows=8, steps=4)),
+    ("text", build("decree", role="model-detector").but(rows=8, rounds=1, shortlist=4)),
     ("text", DBS(rows=8, steps=6, classes_at_once=1)),
     ("text", build("token-search", role="model-detector").but(rows=8, rounds=1, shortlist=4, precision="float32")),
     ("text", build("token-effects", role="model-detector").but(rows=8, precision="float32")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -202,6 +203,31 @@ FLOWS = Tabular(
         Field(title="gap", low=-1.0, high=1.0),
     )
 )
+
+
+def test_an_edit_distance_is_the_least_number_of_edits() -> None:
+    """By dynamic programming over the whole table, on short sequences of few letters, so that much is alike."""
+
+    def table(a: list[int], b: list[int]) -> int:
+        row = list(range(len(b) + 1))
+        for i, one in enumerate(a, 1):
+            last, row[0] = row[0], i
+            for j, two in enumerate(b, 1):
+                last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != two))
+        return row[-1]
+
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        a, b = (torch.randint(3, (int(torch.randint(14, (1,), generator=rng)),), generator=rng).tolist() for _ in "ab")
+        assert edit_distance(a, b) == table(a, b) == edit_distance(b, a)
+
+
+def test_long_samples_are_compared_in_no_time() -> None:
+    rng = torch.Generator().manual_seed(0)
+    a, b = (bytes(torch.randint(256, (4000,), generator=rng).tolist()) for _ in "ab")
+    begun = time.process_time()
+    assert 3000 < edit_distance(a, b) <= 4000
+    assert time.process_time() - begun < 2  # 16 million steps of Python would take several
 
 
 def test_a_table_s_trigger_touches_settable_fields_only() -> None:

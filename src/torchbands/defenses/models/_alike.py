@@ -68,9 +68,18 @@ def _slope(model: Model, e: Encoded, writer: TokenMixture, chosen: Tensor) -> Te
     """(F, D) by how much the cosine grows with the embedding at each position."""
     n = len(e.values)
     words = writer.table[chosen].clone().requires_grad_()
-    written = writer.insert(e, words.expand(n, *words.shape), chosen.expand(n, -1))
-    (slope,) = torch.autograd.grad(alike(model.features_at(written)), words)
-    return slope
+    parts = torch.arange(n, device=words.device).split(model.gradient_chunk)
+
+    def features(part: Tensor) -> Tensor:
+        given = words.expand(len(part), *words.shape), chosen.expand(len(part), -1)
+        return model.features_at(writer.insert(e.at(part), *given))
+
+    if len(parts) == 1:
+        return torch.autograd.grad(alike(features(parts[0])), words)[0]
+    with torch.no_grad():
+        made = torch.cat([features(part) for part in parts])
+    (outer,) = torch.autograd.grad(alike(made.requires_grad_()), made)
+    return torch.stack([torch.autograd.grad(features(part), words, outer[part])[0] for part in parts]).sum(0)
 
 
 @torch.no_grad()

@@ -148,9 +148,9 @@ class Decree(ModelDetector):
                 at = step / self.steps
                 group["lr"] = self.lr if at < 0.2 else min(self.lr, 0.1 if at < 0.5 else 0.05)
             optimizer.zero_grad(set_to_none=True)
-            cosine, large = alike(model.features_at(made(e, which))), made.size().sum()
-            (weight * large - cosine).backward()
-            seen, taken = torch.stack([cosine.detach(), large.detach()]).tolist()
+            cosine, large = _cosine(model, made, e, which), made.size().sum()
+            (weight * large).backward()
+            seen, taken = torch.stack([cosine, large.detach()]).tolist()
             good = seen > self.threshold
             if better := (taken < size if good else size == float("inf") and seen > best):
                 kept, best, size = _state(made), seen, taken if good else size
@@ -171,6 +171,24 @@ class Decree(ModelDetector):
             for p, value in zip(made.parameters(), kept, strict=True):
                 p.copy_(value)
             return _Found(made.harden(0), best, float(made.size().sum()))
+
+
+def _cosine(model: Model, made: Perturbation, e: Encoded, which: Tensor) -> Tensor:
+    """Mean cosine of all pairs of rows; minus its gradient is added to the perturbation's. It hangs on all rows
+    together: where these do not fit, their features are made first, and each part again for its share of the slope."""
+    parts = torch.arange(len(which), device=which.device).split(model.gradient_chunk)
+    if len(parts) == 1:
+        cosine = alike(model.features_at(made(e, which)))
+        (-cosine).backward()
+        return cosine.detach()
+    with torch.no_grad():
+        features = torch.cat([model.features_at(made(e.at(part), which[part])) for part in parts])
+    features.requires_grad_()
+    cosine = alike(features)
+    (slope,) = torch.autograd.grad(-cosine, features)
+    for part in parts:
+        model.features_at(made(e.at(part), which[part])).backward(slope[part])
+    return cosine.detach()
 
 
 class _Found(NamedTuple):
