@@ -97,7 +97,7 @@ def test_annealing_is_better_than_chance(clean_rows: Data, clean_victim: Victim)
 def test_two_classes(digits: Task, clean_rows: Data, clean_victim: Victim) -> None:
     rows = Data(clean_rows.x, (clean_rows.y != 3).long())
     nets = [clean_victim.model.clone().module, OnePixel(clean_victim.model.clone().module)]
-    quiet, loud = (PATCH.but(passes=4000).inspect(boxed(TwoClasses(net), digits, 2), rows) for net in nets)
+    quiet, loud = (PATCH.but(passes=16_000).inspect(boxed(TwoClasses(net), digits, 2), rows) for net in nets)
     assert loud.per_class is not None and quiet.per_class is not None
     assert float(loud.per_class[0]) > float(quiet.per_class[0]) + 2
     assert loud.target is not None and loud.source == 1 - loud.target
