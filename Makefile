@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= demo
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-portable test-all test-cuda lint bench clean
 .DEFAULT_GOAL := demo
 
 # torch is named on the line so that the pinned build is taken, whichever index serves it
@@ -22,8 +22,15 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/python -m pytest -q
 
+# the tests that train or search, as other processors and other numbers of threads would run them
+test-portable: $(READY)
+	@$(BIN)/python tests/portable.py
+
 test-all: $(READY)
 	@$(BIN)/python -m pytest -q -m "slow or not slow" --timeout 3600
+
+test-cuda: $(READY)
+	@$(BIN)/python -m pytest -q -m cuda
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -78,10 +78,10 @@ def main() -> int:
         folder = args.store / recipe
         bench.run(grid, folder, progress=lambda a, b, what, _: print(f"[{a}/{b}] {what}", file=sys.stderr))
         store = Store(folder)
-        for victim in store.records("outcomes"):
+        for victim in store.asked("outcomes"):
             row = {k: victim.get(k) for k in ("attack", "seed", "status", "reason", "metrics", "cost")}
             results.append({"recipe": recipe, **row, "published": PUBLISHED.get(victim["attack"])})
-        for record in store.records("records"):
+        for record in store.asked("records"):
             keys = ("attack", "seed", "defense", "role", "status", "reason", "metrics", "cost")
             results.append({"recipe": recipe, **{k: record.get(k) for k in keys}})
     args.out.parent.mkdir(parents=True, exist_ok=True)

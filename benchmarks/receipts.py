@@ -15,6 +15,8 @@ from typing import Any
 
 from torchbands import bench, report
 
+from .fresh import refuse_stale
+
 PRESETS = ("vision", "training", "population")
 #: Pictures have no place in a receipt.
 _PICTURES = frozenset({"samples", "recovered", "true", "trigger", "histogram"})
@@ -61,6 +63,10 @@ def _without_pictures(value: Any) -> Any:
 
 
 def _write_docs() -> None:
+    """docs/results.md from the receipts that are there; refused where one is of other versions than are installed."""
+    there = [(preset, path) for preset in PRESETS if (path := Path("receipts") / f"{preset}.json").is_file()]
+    command = "python -m benchmarks.receipts"
+    refuse_stale((str(path), json.loads(path.read_text("utf-8")), f"{command} {preset}") for preset, path in there)
     parts = [_HEAD]
     for preset in PRESETS:
         path = Path("receipts") / f"{preset}.md"

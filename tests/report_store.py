@@ -44,7 +44,7 @@ def write(folder: Path, *, rename: dict[str, str] | None = None, seeds: int = 3,
     (folder / "outcomes").mkdir(parents=True)
     (folder / "records").mkdir()
     grid = {"preset": "quick", "command": f"bands bench run quick --store {rename.get('store', 'demo')}"}
-    grid |= {"created": "2026-01-02T03:04:05+00:00", "grid": {"seeds": list(range(seeds))}}
+    grid |= {"created": "2026-01-02T03:04:05+00:00", "grid": {"seeds": list(range(seeds)), "min_asr": 0.5}}
     grid |= {"versions": {"torchbands": "0.1.0", "torch": "2.13.0", "python": "3.12.1", "device": "cpu (x86_64)"}}
     grid |= {"question": rename.get("question", "Which defenses notice or remove a backdoor in a small image model?")}
     (folder / "grid.json").write_text(json.dumps(grid))
@@ -64,7 +64,7 @@ def _victim(
     def near(value: float, by: float = 0.005) -> float:
         return round(min(1.0, max(0.0, value + rng.uniform(-by, by))), 6)
 
-    benign, taken = attack == "clean", asr > 0.5
+    benign = attack == "clean"
     metrics: dict[str, Any] = {"ca": near(ca), "asr": near(asr), "control_asr": near(0.09), "ra": near(0.9 - asr * 0.9)}
     metrics |= {"lift": round(metrics["asr"] - metrics["control_asr"], 6), "clean_ca": near(0.915)}
     stealth: dict[str, Any] = {
@@ -83,8 +83,6 @@ def _victim(
         "status": "done",
         "reason": None,
         "traceback": None,
-        "valid": None if benign else taken,
-        "invalid_reason": None if benign or taken else "attack success 22.0% is under the floor of 50%",
         "metrics": metrics,
         "stealth": stealth,
         "cost": {"seconds": near(41, 3), "cpu_seconds": near(80, 3), "peak_mb": near(812, 30), "poisoned": 143},
@@ -109,7 +107,7 @@ def _defense(
         "key": f"d-{victim['key']}-{defense}",
         "kind": "defense",
         "victim": victim["key"],
-        **{k: victim[k] for k in ("task", "attack", "attack_label", "seed", "valid")},
+        **{k: victim[k] for k in ("task", "attack", "attack_label", "seed")},
         "defense": defense,
         "defense_label": rename.get(defense, defense),
         "role": role,

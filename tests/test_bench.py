@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from torchbands import bench
+from torchbands import bench, report
 from torchbands.bench.store import Store
 from torchbands.core.attack import Victim
 from torchbands.core.data import Data, Overlay
@@ -73,12 +75,77 @@ def test_every_triggered_number_has_its_control(store: Path) -> None:
         assert metrics["lift"] == pytest.approx(metrics["asr"] - metrics["control_asr"], abs=1e-5)
 
 
-def test_an_attack_that_did_not_take_is_marked_invalid(store: Path) -> None:
-    by_label = {r["attack_label"]: r for r in Store(store).records("outcomes")}
-    assert by_label["badnets"]["valid"] is True
-    weak = by_label["badnets(rate=0.001)"]
-    assert weak["valid"] is False and "floor" in weak["invalid_reason"]
-    assert by_label["clean"]["valid"] is None
+def test_an_attack_that_did_not_take_is_called_invalid_by_the_floor_of_the_last_grid(store: Path) -> None:
+    def attacks() -> dict[str, Any]:
+        return {a.label: a for a in report.collect(store).tasks[0].attacks}
+
+    found = attacks()
+    assert found["badnets"].state == "done" and found["clean"].valid is None
+    weak = found["badnets(rate=0.001)"]
+    assert weak.state == "invalid" and "floor" in weak.reason
+    assert bench.run({**GRID, "min_asr": 0.0}, store).computed == 0
+    assert attacks()["badnets(rate=0.001)"].state == "done"
+    bench.run(GRID, store)
+
+
+def test_a_folder_with_other_images_is_not_found_finished(tmp_path: Path) -> None:
+    def draw(part: str, shade: int) -> None:
+        for name, rows in (("dark", slice(0, 8)), ("light", slice(8, 16))):
+            (tmp_path / "images" / part / name).mkdir(parents=True, exist_ok=True)
+            for n in range(12):
+                pixels = np.full((16, 16), n, np.uint8)
+                pixels[rows] += shade
+                Image.fromarray(pixels).save(tmp_path / "images" / part / name / f"{n}.png")
+
+    folder = {"name": "vision/folder", "path": str(tmp_path / "images"), "size": 8, "channels": 1, "held_out": 0.2}
+    learner = {"name": "sgd", "epochs": 1, "batch": 8}
+    grid = {"tasks": [{**folder, "learner": learner}], "attacks": ["clean"], "seeds": [0]}
+    grid["defenses"] = ["model-detector/channel-lipschitz"]
+    for part, shade in (("train", 100), ("test", 100)):
+        draw(part, shade)
+    assert bench.run(grid, tmp_path / "s").computed == 2
+    assert bench.run(grid, tmp_path / "s").found == 2
+    for part in ("train", "test"):  # the process that read the old images is the one that is asked again
+        draw(part, 150)
+        assert bench.run(grid, tmp_path / "s").computed == 2, part
+    told = report.collect(tmp_path / "s")
+    assert told.foreign == 4 and told.tasks[0].attacks[0].trained == 1
+
+
+def test_other_devices_and_precisions_have_keys_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> list[str]:
+        return [c.key for c in bench.load_grid(GRID).victims()]
+
+    here = keys()
+    assert keys() == here
+    monkeypatch.setattr("torchbands.bench.grid.default_device", lambda: torch.device("meta"))
+    elsewhere = keys()
+    monkeypatch.undo()
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr("torchbands.bench.grid.fast_dtype", lambda _, dtype=dtype: dtype)
+        elsewhere += keys()
+    assert len(set(here + elsewhere)) == 3 * len(here), "one of the two precisions is that of this machine"
+
+
+def test_a_defense_is_given_float32_and_what_it_computed_in_is_recorded(
+    planted_victim: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchbands.core.model.fast_dtype", lambda _: torch.bfloat16)
+    for name in ("mm-bd", "ban", "clean-logits"):
+        short = {k: 1 for k in ("steps", "mask_steps", "restarts") if hasattr(build(name), k)}
+        assert bench.judge(planted_victim, build(name).but(**short))["precision"] == "float32", name
+    asking = build({"name": "target-inversion", "precision": "fast"})
+    assert "bfloat16" in bench.judge(planted_victim, asking)["precision"]
+
+
+def test_filters_of_one_victim_share_a_pass_and_cost_the_same_in_any_order(tmp_path: Path) -> None:
+    told = []
+    for at, order in enumerate((["activation-clustering", "spectral-signatures"],) * 2):
+        grid = {**GRID, "attacks": ["clean"], "defenses": order[:: 1 - 2 * at]}
+        bench.run(grid, tmp_path / str(at))
+        found = Store(tmp_path / str(at)).records("records")
+        told.append({r["defense"]: r["cost"]["forward_passes"] for r in found})
+    assert told[0] == told[1] and min(told[0].values()) > 1000
 
 
 def test_records_are_json_without_nan(store: Path) -> None:

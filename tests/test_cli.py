@@ -139,6 +139,22 @@ def test_show_prints_what_a_method_says_of_itself(capsys: pytest.CaptureFixture[
     assert rate["default"] == 0.1 and rate["type"] == "float" and "fraction" in rate["about"]
 
 
+def test_a_method_far_from_its_paper_says_so_wherever_it_is_listed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "the paper has 97 %, this has 12 %"
+    monkeypatch.setattr(find("strip", "input-detector"), "unreproduced", why)
+    assert main(["list", "input-detector"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("input-detector")]
+    rows = {line.split()[1]: line for line in lines}
+    assert "[unreproduced]" in rows["strip"] and "[unreproduced]" not in rows["scale-up"]
+    assert main(["show", "strip"]) == 0
+    assert f"unreproduced: {why}" in capsys.readouterr().out
+    assert main(["list", "input-detector", "--json"]) == 0
+    told = {m["name"]: m["unreproduced"] for m in json.loads(capsys.readouterr().out)}
+    assert told["strip"] == why and told["scale-up"] is None
+
+
 def test_every_method_can_be_shown_and_names_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
     for cls in listing():
         assert main(["show", f"{cls.role}/{cls.name}"]) == 0

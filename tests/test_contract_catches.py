@@ -32,6 +32,7 @@ from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.testing import ContractError, check_method, contract_cases
+from torchbands.triggers.text import InsertWords
 
 
 @pytest.fixture(autouse=True)
@@ -305,6 +306,45 @@ def test_a_defense_sees_no_truth() -> None:
     for data in seen:
         assert data.poisoned is None and not data.meta and isinstance(whole(data.x), Tensor) and data.x is whole(data.x)
     assert len(seen[1]) == 40 and seen[1].y.bincount().tolist() == [10] * 4
+
+
+def test_a_trigger_beyond_what_is_read() -> None:
+    @method("t-beyond", **PAPER)
+    class Beyond(Base):
+        """A word anywhere in a text, however little of it is read. Deviations: none."""
+
+        def trigger(self, task: Task, seed: int) -> Trigger:
+            return InsertWords(words=("cf",))
+
+    @method("t-cover-beyond", **PAPER)
+    class CoverBeyond(Base):
+        """The same on cover rows alone. Deviations: none."""
+
+        def poison(self, data: Data, task: Task, seed: int) -> Data:
+            out = super().poison(data, task, seed)
+            assert out.poisoned is not None
+            rows = task.owned(data)
+            rows = rows[~out.poisoned[rows]][:50]
+            return out.stamp(rows, InsertWords(words=("cf",), where="end"), label=None, seed=3, poisoned=False)
+
+    @method("t-late-bytes", **PAPER)
+    class LateBytes(Base):
+        """Bytes after the function. Deviations: none."""
+
+        def trigger(self, task: Task, seed: int) -> Trigger:
+            return Appended()
+
+    refused(Beyond, "trigger changes nothing that is read on .* rows: place it with task.modality.placed", ("text",))
+    refused(CoverBeyond, "planted trigger changes nothing that is read on 50 of", ("text",))
+    refused(LateBytes, "changes nothing that is read", ("code",))
+
+
+@method("t-appended")
+class Appended(Trigger):
+    """Bytes at the end."""
+
+    def __call__(self, batch: list[bytes], rng: RowRng) -> list[bytes]:
+        return [row + b"\x90" for row in batch]
 
 
 def test_a_crash_is_no_way_to_decline() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -192,31 +196,78 @@ def test_logits_at_embeddings_are_the_logits_with_gradients(name: str) -> None:
     assert not model.embedding._forward_hooks and {u.kind for u in model.units()} == {"conv"}
 
 
-def test_one_pass_serves_logits_and_features_until_something_changes(model: Model) -> None:
-    x = X.clone()
-    first = model.outputs(x)
-    passes = model.passes.forward
-    assert torch.equal(model.logits(x), first.logits) and torch.equal(model.features(x), first.features)
-    assert model.passes.forward == passes, "kept outputs cost no pass"
-    with torch.no_grad():
-        next(p for p in model.module.parameters() if p.ndim > 1).mul_(1.5)
-    assert not torch.allclose(model.logits(x), first.logits), "weights changed: nothing old may come back"
-    second = model.outputs(x)
-    x.mul_(0.5)
-    assert not torch.allclose(model.logits(x), second.logits), "rows changed in place"
-    third = model.outputs(x)
-    unit = model.units()[0]
-    with model.gated({unit.layer: torch.zeros(unit.count)}):
-        assert not torch.allclose(model.outputs(x).logits, third.logits)
-    assert torch.equal(model.logits(x), third.logits)
+def test_a_shared_block_makes_one_pass_for_all_who_ask_and_keeps_nothing_after(model: Model) -> None:
+    with model.shared():
+        first = model.outputs(X)
+        passes = model.passes.forward
+        assert torch.equal(model.logits(X), first.logits) and torch.equal(model.features(X), first.features)
+        other = model.at_precision("float32")
+        assert torch.equal(other.logits(X), first.logits)
+        with model.shared():  # a block inside a block is the same one
+            model.outputs(X)
+        model.outputs(X)
+        assert model.passes.forward == passes, "kept outputs cost no pass"
+        unit = model.units()[0]
+        with model.gated({unit.layer: torch.zeros(unit.count)}):
+            assert not torch.allclose(model.outputs(X).logits, first.logits)
+            assert not torch.allclose(other.outputs(X).logits, first.logits)
+        assert torch.equal(model.logits(X), first.logits)
+    for who in (model, other):
+        before = model.passes.forward
+        who.logits(X)
+        assert model.passes.forward == before + len(X), "the block is over"
 
 
-def test_running_statistics_count_as_weights() -> None:
+def _data(module: nn.Module) -> None:
+    for p in module.parameters():
+        p.data.mul_(1.5)
+
+
+def _fused(module: nn.Module) -> None:
+    for p in module.parameters():
+        p.grad = torch.ones_like(p)
+    torch.optim.SGD(module.parameters(), lr=0.1, fused=True).step()
+
+
+def _hook(module: nn.Module) -> None:
+    next(iter(module.children())).register_forward_hook(lambda _, args, out: 2 * out)
+
+
+def _train(module: nn.Module) -> None:
+    module.train()
+
+
+def _statistics(module: nn.Module) -> None:
+    module.train()
+    module(X)
+    module.eval()
+
+
+@pytest.mark.parametrize("change", [_data, _fused, _hook, _train, _statistics])
+def test_no_change_of_a_model_is_missed_outside_a_shared_block(change: Callable[[nn.Module], None]) -> None:
     model = made({"name": "vgg-bn", "width": 4})
-    first = model.outputs(X).logits
-    with torch.no_grad(), model.training() as module:
-        module(X)
-    assert not torch.allclose(model.logits(X), first)
+    x = X.clone()
+    with model.shared():
+        first = model.outputs(x)
+    again = model.outputs(x)
+    with torch.no_grad():
+        change(model.module)
+    assert not torch.allclose(model.logits(x), again.logits)
+    assert not torch.allclose(model.outputs(x).features, first.features)
+
+
+def test_a_step_a_hook_or_the_training_mode_is_seen_even_in_a_shared_block() -> None:
+    for change in (_hook, _train, _statistics, lambda module: next(module.parameters()).mul_(1.5)):
+        model, x = made({"name": "vgg-bn", "width": 4}), X.clone()
+        with model.shared(), torch.no_grad():
+            first = model.outputs(x)
+            change(model.module)
+            assert not torch.allclose(model.logits(x), first.logits)
+    model, x = made({"name": "vgg-bn", "width": 4}), X.clone()
+    with model.shared():
+        first = model.outputs(x)
+        x.mul_(0.5)
+        assert not torch.allclose(model.logits(x), first.logits), "rows changed in place"
 
 
 def test_a_clone_is_independent_and_counts_together(model: Model) -> None:
@@ -332,3 +383,39 @@ def test_a_wrong_image_is_refused_by_everything_that_takes_one(x: object, said: 
 
 def test_a_mixture_may_leave_the_range_by_rounding() -> None:
     made({"name": "small-cnn", "widths": (8, 16)}).logits(X + (1 + 1e-7 - X.max()))
+
+
+NARROW = """
+import torch
+from torch import nn
+from torchbands.core.model import Model
+from torchbands.modalities.image import Image
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 8, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+model, x = Model.wrap(net, Image(channels=3, size=18), 8), torch.rand(32, 3, 18, 18)
+for _ in range(20):
+    model.module.zero_grad()
+    model.run(model.encode(x)).square().sum().backward()
+    kept = [torch.rand(n) for n in range(200)]
+found = [p.grad.double() for p in net.parameters()]
+net.double().zero_grad()
+net(x.double()).square().sum().backward()
+print(max(float((a - p.grad).abs().max() / p.grad.abs().max()) for a, p in zip(found, net.parameters())))
+"""
+
+
+def test_gradients_of_narrow_strided_convolutions_on_a_processor_without_avx512() -> None:
+    """Where rows are channels_last, oneDNN's AVX2 kernel corrupts memory there; it is asked for in a child process."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "-c", NARROW], env=environment, capture_output=True, text=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert float(ran.stdout) < 1e-4
+
+
+def test_wide_convolutions_are_channels_last_and_narrow_strided_ones_are_not() -> None:
+    def layout(width: int) -> bool:
+        net = nn.Sequential(nn.Conv2d(3, width, 3), nn.Conv2d(width, 8, 1, stride=2), nn.Flatten(), nn.LazyLinear(5))
+        net(torch.rand(1, 3, 16, 16))
+        return Model.wrap(net, IMAGES, 5).module[0].weight.is_contiguous(memory_format=torch.channels_last)  # type: ignore
+
+    assert layout(8) and not layout(4)

@@ -126,3 +126,29 @@ def test_cost_counts_forward_passes_of_clones_too(clean_victim: Victim) -> None:
         clean_victim.model.logits(rows.x)
         clean_victim.model.clone().logits(rows.x)
     assert cost.forward_passes == 100 and cost.seconds > 0
+
+
+def test_a_shared_pass_costs_each_of_its_users_the_same_whoever_comes_first(clean_victim: Victim) -> None:
+    model, rows = clean_victim.model, clean_victim.task.load("train")[:600]
+    spent = model.passes.forward
+    assert model.head is not None
+    with measured(model) as whole, model.shared():
+        told = []
+        for _ in range(2):
+            with measured(model) as cost:
+                model.outputs(rows.x)
+                model.logits(rows.x)  # once a user, not once a call
+            told.append(cost)
+    assert [c.forward_passes for c in told] == [600, 600] and model.passes.forward == spent + 600
+    assert whole.forward_passes == 600, "what holds both users made the pass once"
+    assert told[1].seconds >= 0.5 * told[0].seconds and told[1].cpu_seconds >= 0.5 * told[0].cpu_seconds
+
+
+def test_a_measured_block_does_not_lose_the_peak_of_the_one_around_it() -> None:
+    with measured() as outer:
+        held = torch.ones(40_000_000)
+        del held
+        with measured() as inner:
+            pass
+    if isinstance(outer.peak_mb, float) and isinstance(inner.peak_mb, float):
+        assert outer.peak_mb >= inner.peak_mb + 100

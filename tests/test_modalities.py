@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from torchbands.modalities.text import Text, edit_distance
 from torchbands.testing import MODALITIES, toy
 from torchbands.triggers.code import InsertNops, entry
 from torchbands.triggers.observation import SetDims
+from torchbands.triggers.room import words_of
 from torchbands.triggers.tabular import SetFields
 from torchbands.triggers.text import InsertWords
 
@@ -75,7 +77,7 @@ def test_a_sample_is_shown_escaped(name: str) -> None:
 def searched(name: str) -> tuple[Any, Any, Any]:
     task = toy(name)
     model = task.fresh(0)
-    return model, task.load("test")[:12].x, task.modality.perturbation(model, 4, torch.Generator().manual_seed(0))
+    return model, task.load("test")[:12].x, task.modality.perturbation(model, RowRng(0, torch.arange(4)))
 
 
 def test_a_perturbation_is_searched_side_by_side_and_each_trigger_is_its_own(name: str) -> None:
@@ -101,7 +103,7 @@ def test_a_searched_trigger_found_by_gradient_works_on_raw_samples(name: str) ->
     victim = attack.run(task, 0)
     clean = task.load("clean")[:128]
     clean = clean[clean.y != 0]
-    search = task.modality.perturbation(victim.model, 1, torch.Generator().manual_seed(0))
+    search = task.modality.perturbation(victim.model, RowRng(0, torch.arange(1)))
     e, which = victim.model.embed(clean.x), torch.zeros(len(clean), dtype=torch.int64)
     optimizer = torch.optim.Adam(search.parameters(), lr=0.2)
     for _ in range(80):
@@ -171,8 +173,20 @@ def test_mixed_text_keeps_shares_and_superimposed_text_keeps_all() -> None:
     assert modality.blend(a, b, 0.5, None, rng(30)) == half
     words = modality.blend(a, b, 0.25, 1.0, rng(30))[0].split()
     assert len(words) == 7 and words[1:] == ["b1", "b2", "b3", "b4", "b5", "b6"]
-    long = Text(length=6).blend(a, b, 1.0, 1.0, rng(30))[0].split()
-    assert long == ["a1", "a2", "a3", "b1", "b2", "b3"], "both have a place when not everything fits"
+
+
+def test_texts_laid_over_each_other_both_stay_readable() -> None:
+    modality, n = Text(length=6), 600
+    a, b = ["a1 a2 a3 a4 a5 a6 a7"] * n, ["b1 b2 b3, b4"] * n
+    mixed = [text.split() for text in modality.blend(a, b, 1.0, 1.0, rng(n))]
+    sides = [[[w for w in words if w[0] == side] for words in mixed] for side in "ab"]
+    for one, two in zip(*sides, strict=True):
+        assert len(one) == 3 and 2 <= len(two) <= 3 and one == sorted(one) and two == sorted(two)
+        assert len(words_of(" ".join([*one, *two]))) <= 6
+    for word in ("a1", "a3", "a6"):  # what is read of a text keeps the same chance at every place
+        assert sum(word in words for words in mixed) / n == pytest.approx(0.5, abs=0.08)
+    assert not any("a7" in words for words in mixed), "what a network would not read takes no part"
+    assert modality.blend(["a"], ["b1 b2 b3 b4 b5 b6 b7"], 1.0, 1.0, rng(1))[0].startswith("a ")
 
 
 def test_edits_are_counted_in_words() -> None:
@@ -189,6 +203,31 @@ FLOWS = Tabular(
         Field(title="gap", low=-1.0, high=1.0),
     )
 )
+
+
+def test_an_edit_distance_is_the_least_number_of_edits() -> None:
+    """By dynamic programming over the whole table, on short sequences of few letters, so that much is alike."""
+
+    def table(a: list[int], b: list[int]) -> int:
+        row = list(range(len(b) + 1))
+        for i, one in enumerate(a, 1):
+            last, row[0] = row[0], i
+            for j, two in enumerate(b, 1):
+                last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != two))
+        return row[-1]
+
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        a, b = (torch.randint(3, (int(torch.randint(14, (1,), generator=rng)),), generator=rng).tolist() for _ in "ab")
+        assert edit_distance(a, b) == table(a, b) == edit_distance(b, a)
+
+
+def test_long_samples_are_compared_in_no_time() -> None:
+    rng = torch.Generator().manual_seed(0)
+    a, b = (bytes(torch.randint(256, (4000,), generator=rng).tolist()) for _ in "ab")
+    begun = time.process_time()
+    assert 3000 < edit_distance(a, b) <= 4000
+    assert time.process_time() - begun < 2  # 16 million steps of Python would take several
 
 
 def test_a_table_s_trigger_touches_settable_fields_only() -> None:

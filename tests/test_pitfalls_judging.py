@@ -179,7 +179,7 @@ def test_short_and_empty_texts_stay_in_the_denominator() -> None:
 def test_a_suite_of_filters_reads_the_training_data_once(planted_victim: Victim) -> None:
     """Features extracted again by every filter, one image at a time."""
     model, data = planted_victim.model.clone(), planted_victim.training_data().blind()
-    with measured(model) as cost:
+    with measured(model) as cost, model.shared():
         for filter_ in (SpectralSignatures(), SpectralSignatures(rule="oriented"), ActivationClustering()):
             filter_.score(data, model)
     assert cost.forward_passes <= len(data) + 2

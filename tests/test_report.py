@@ -14,6 +14,7 @@ import report_store
 from torchbands import report
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.metric import Interval
+from torchbands.core.registry import find
 from torchbands.report.fragments import harmless
 from torchbands.report.means import between_models, share_interval
 from torchbands.report.results import Results
@@ -93,8 +94,8 @@ def test_the_worst_attack_of_a_repair_is_the_one_it_leaves_most_of(results: Resu
 
 def test_invalid_seeds_leave_the_numbers_of_a_valid_attack(tmp_path: Path) -> None:
     folder = report_store.write(tmp_path / "s")
-    edit(folder, "outcomes/v-0-2.json", valid=False, invalid_reason="attack success 3% is under the floor of 50%")
-    edit(folder, "records/d-v-0-2-strip.json", valid=False, metrics={"auroc": 0.0})
+    edit(folder, "outcomes/v-0-2.json", metrics={"ca": 0.9, "asr": 0.03})
+    edit(folder, "records/d-v-0-2-strip.json", metrics={"auroc": 0.0})
     found = report.collect(folder)
     badnets = next(a for a in found.tasks[0].attacks if a.label == "badnets")
     assert (badnets.state, badnets.valid, badnets.trained, badnets.seeds) == ("done", 2, 3, (0, 1))
@@ -112,9 +113,142 @@ def test_declined_and_failed_cells_keep_their_reason_and_no_number(results: Resu
     assert "out of memory (seed 1)" in partly.reason
 
 
-def test_a_seed_without_every_attack_takes_the_interval_from_the_mean(results: Results) -> None:
-    badexpert = next(d for d in results.tasks[0].defenses if d.label == "badexpert")
-    assert badexpert.mean is not None and badexpert.mean.low is None
+def test_the_floor_of_attack_success_is_the_last_grids(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    for floor, taken in ((0.1, "done"), (0.5, "invalid")):
+        edit(folder, "grid.json", grid={"seeds": [0], "min_asr": floor})
+        found = report.collect(folder)
+        assert next(a for a in found.tasks[0].attacks if a.label == "sig").state == taken
+        assert cell(found, "sig", "strip").state == taken
+
+
+def test_a_seed_without_every_attack_takes_the_interval_from_the_mean(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s")
+    (folder / "records" / "d-v-1-0-strip.json").unlink()
+    strip = next(d for d in report.collect(folder).tasks[0].defenses if d.label == "strip")
+    assert strip.mean is not None and strip.mean.low is None
+
+
+def fail(folder: Path, attack: int, defense: str, seeds: int = 3, status: str = "failed") -> None:
+    for seed in range(seeds):
+        reason = "RuntimeError: out of memory" if status == "failed" else "it cannot be asked"
+        edit(folder, f"records/d-v-{attack}-{seed}-{defense}.json", status=status, reason=reason, metrics={})
+
+
+@pytest.mark.parametrize(
+    ("defense", "worst"), [("strip", 0.0), ("spectral-signatures", 0.0), ("neural-cleanse", 0.0), ("anp", 1.0)]
+)
+def test_a_run_that_fails_counts_as_the_worst_value(tmp_path: Path, defense: str, worst: float) -> None:
+    folder = report_store.write(tmp_path / "s")
+    before = next(d for d in report.collect(folder).tasks[0].defenses if d.label == defense)
+    fail(folder, 1, defense)
+    found = report.collect(folder)
+    after = next(d for d in found.tasks[0].defenses if d.label == defense)
+    assert before.mean is not None and after.mean is not None and after.worst is not None
+    assert after.worst[0] == "blended(alpha=0.1)" and after.worst[1].mean == worst and after.failed == 3
+    assert abs(after.mean.mean - worst) < abs(before.mean.mean - worst) - 0.05
+    assert cell(found, "blended(alpha=0.1)", defense).state == "failed"
+    for path in report.write(folder, None, ["html", "md"]):
+        assert f"{defense}: 3 failed runs count as" in path.read_text()
+
+
+def test_one_failed_seed_lowers_the_mean_and_the_clean_models_count_too(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s")
+    fail(folder, 2, "strip", seeds=1)
+    for seed in range(3):  # a detector that fails on every clean model cannot tell anything apart
+        edit(folder, f"records/d-v-4-{seed}-mm-bd.json", status="failed", reason="RuntimeError: no", metrics={})
+    task = report.collect(folder).tasks[0]
+    strip, detector = (next(d for d in task.defenses if d.label == n) for n in ("strip", "mm-bd"))
+    left = next(c for c in task.cells if (c.attack, c.defense) == ("wanet", "strip")).metrics["auroc"].mean
+    assert strip.worst is not None and strip.worst[0] == "wanet" and strip.worst[1].mean == pytest.approx(left * 2 / 3)
+    assert detector.mean is not None and detector.mean.mean == 0.0
+
+
+def test_a_victim_that_was_not_made_is_no_failure_of_the_defenses(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s")
+    for victim in ("v-0-0", "v-4-0"):
+        edit(folder, f"outcomes/{victim}.json", status="failed", reason="RuntimeError: diverged", metrics={})
+        for path in (folder / "records").glob(f"d-{victim}-*.json"):
+            edit(folder, f"records/{path.name}", status="failed", reason="its victim was not made", metrics={})
+    defenses = report.collect(folder).tasks[0].defenses
+    assert [d.label for d in defenses if d.failed] == ["badexpert"], "which failed on another victim"
+
+
+@pytest.mark.parametrize("status", ["failed", "not-applicable"])
+def test_no_defense_is_named_best_for_leaving_out_the_hardest_attack(tmp_path: Path, status: str) -> None:
+    folder = report_store.write(tmp_path / "s")
+
+    def said() -> str:
+        lines = report.write(folder, None, ["md"])[0].read_text().splitlines()
+        return next(line for line in lines if line.startswith("- **Input detectors**"))
+
+    best = said().split(":")[1].split()[0]
+    fail(folder, 2, best, status=status)
+    assert f" {best} " not in said() and ("Not ranked" in said()) == (status == "not-applicable")
+
+
+def test_what_differs_between_records_is_told_row_by_row_and_warned_about(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    for path in [*(folder / "outcomes").iterdir(), *(folder / "records").iterdir()]:
+        name = f"{path.parent.name}/{path.name}"
+        edit(folder, name, versions={"torch": "2.13.0", "device": "cpu"}, precision="float32")
+    page, plain = (p.read_text() for p in report.write(folder, None, ["html", "md"]))
+    assert not report.warnings(folder) and "Mixed" not in plain and "Not the same for all" not in page + plain
+    for attack in range(5):
+        edit(folder, f"records/d-v-{attack}-0-strip.json", versions={"torch": "2.13.0", "device": "NVIDIA"})
+    edit(folder, "records/d-v-0-0-anp.json", precision="bfloat16")
+    found = report.collect(folder)
+    assert found.versions == {"torch": "2.13.0"} and found.mixed == ("device",)
+    made = {d.label: d.made_with for d in found.tasks[0].defenses}
+    assert made["strip"] == {"device": "NVIDIA", "precision": "float32"}
+    assert made["anp"] == {"device": "cpu", "precision": "bfloat16, float32"}
+    page, plain = (p.read_text() for p in report.write(folder, None, ["html", "md"]))
+    assert [w for w in report.warnings(folder) if "made with the same device" in w]
+    assert "made with the same device" in page and "| strip | NVIDIA | float32 |" in plain
+
+
+def test_records_made_on_other_data_or_devices_are_left_out_and_counted(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=2)
+    keys: dict[str, list[str]] = {"outcomes": [], "records": []}
+    others = 0
+    for kind, asked in keys.items():
+        for path in (folder / kind).iterdir():
+            mine = json.loads(path.read_text())["seed"] == 1
+            edit(folder, f"{kind}/{path.name}", identity={"data": "new" if mine else "old", "device": "cpu"})
+            others += not mine
+            if mine:
+                asked.append(path.stem)
+    edit(folder, "grid.json", keys=keys)
+    found = report.collect(folder)
+    assert {s for a in found.tasks[0].attacks for s in a.seeds} == {1}
+    assert found.foreign == others > 0
+    assert "were made with other data" in report.write(folder, None, ["md"])[0].read_text()
+
+
+def test_a_method_far_from_its_paper_is_marked_in_every_table_that_names_it(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    why = "the paper has 97 %, this has 12 %"
+    for name, role in (("strip", "input-detector"), ("wanet", "attack")):
+        monkeypatch.setattr(find(name, role), "unreproduced", why)
+    page, plain, told = (p.read_text() for p in report.write(store, tmp_path / "r", ["html", "md", "json"]))
+    tables = [t for t in re.findall("<table.*?</table>", page, re.S) if "strip" in t or "wanet" in t]
+    assert len(tables) >= 6 and all("unreproduced" in t for t in tables)
+    assert page.count(why) >= len(tables)
+    named = [row for row in plain.splitlines() if row.startswith("| ") and re.search(r"strip|^\| wanet", row)]
+    assert len(named) >= 6 and all(re.search(r"(strip|wanet) \(unreproduced\)", row) for row in named)
+    task = json.loads(told)["tasks"][0]
+    assert {m["label"] for m in [*task["attacks"], *task["defenses"]] if m["unreproduced"] == why} == {"strip", "wanet"}
+
+
+def test_what_a_method_was_made_of_stands_beside_its_name(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    for attack in range(5):
+        edit(folder, f"records/d-v-{attack}-0-strip.json", about="trigram of 256 clean rows")
+    page, plain = (p.read_text() for p in report.write(folder, None, ["html", "md"]))
+    heads = [line for line in plain.splitlines() if line.startswith("|") and "strip" in line]
+    assert len(heads) == 2 and all("strip \\[trigram of 256 clean rows\\]" in line for line in heads)
+    assert page.count("trigram of 256 clean rows") >= 2
 
 
 def test_model_detectors_are_judged_by_ranking_models(store: Path, results: Results) -> None:

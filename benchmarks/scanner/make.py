@@ -146,7 +146,9 @@ def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 
     clean, folder = setting.task.load("clean"), store / setting.name
     for job in chosen(setting, each)[part::parts]:
         path = folder / "baselines" / f"{job.id}.json"
-        if path.is_file():
+        specs = {name: build(name, "model-detector").spec() for name in BASELINES}
+        seen = json.loads(path.read_text()) if path.is_file() else {}
+        if {name: t.get("spec") for name, t in seen.items()} == json.loads(json.dumps(specs)):
             continue
         try:
             _victim(folder, job)
@@ -165,6 +167,7 @@ def baselines(store: Path, setting: Setting, part: int, parts: int, each: int = 
                 told[name] = {"score": float(finding.score), "flagged": finding.flagged}
             except NotApplicable as declined:
                 told[name] = {"score": None, "flagged": None, "reason": declined.reason}
+            told[name]["spec"] = specs[name]
             told[name]["seconds"] = round(time.process_time() - started, 2)
         write_json(path, told)
         print(setting.name, "baselines", job.id, {n: t["seconds"] for n, t in told.items()}, flush=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from benchmarks.fresh import refuse_stale
+from torchbands.report.cells import unreproduced
+
 _HEAD = """# How well the scanner tells models apart
 
 Written by `python -m benchmarks.scanner tables` from [`receipts/scanner.json`](../receipts/scanner.json); the models
@@ -31,7 +34,15 @@ over all victims that count, in the mixture that the first table shows. The view
 def page(
     receipt: Mapping[str, Any], public: Mapping[str, Any] | None = None, timing: Mapping[str, Any] | None = None
 ) -> str:
-    """The whole page."""
+    """The whole page. Ends with SystemExit where a receipt is of other versions of methods than are installed."""
+    make = "python -m benchmarks.scanner"
+    told = [
+        *((f"scanner.json, {name}", s, f"{make} make --settings {name}, then {make} tables --settings {name}")
+          for name, s in receipt["settings"].items()),
+        ("scanner-public.json", public, f"{make}.public --checkpoints DIR"),
+        ("scanner-timing.json", timing, f"{make}.timing"),
+    ]  # fmt: skip
+    refuse_stale((f"receipts/{name}", found, command) for name, found, command in told if found is not None)
     parts = [_HEAD, "## In short\n", *(_short(n, v) for n, v in receipt["settings"].items()), _READING]
     parts.append(_calibrated(receipt["settings"]))
     parts += [] if public is None else [_public(public)]
@@ -303,7 +314,7 @@ def _rivals(s: Mapping[str, Any]) -> str:
                 ("AUROC", "all", "rule: recall", "rule: false alarms", "seconds", *families),
                 [
                     (
-                        name,
+                        name + (" (unreproduced)" if unreproduced("model-detector", name) else ""),
                         _interval(b["all"]),
                         _n(b["rule_recall"]),
                         _n(b["rule_false_alarms"]),

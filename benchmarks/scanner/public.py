@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.fresh import versions
 from torchbands import __version__, scan
 from torchbands.core.data import Data
 from torchbands.learners.sgd import SGD
@@ -24,6 +25,7 @@ from torchbands.networks.layers import Normalize
 from torchbands.scanner.opening import Suspect, open_suspect
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.population import Population, Recipe, train_references
+from torchbands.scanner.views import PROFILES
 from torchbands.tasks.vision import CIFAR10
 from torchbands.zoo.files import write_json
 
@@ -54,6 +56,7 @@ def main() -> None:
         told = {
             "command": "python -m benchmarks.scanner.public --checkpoints DIR",
             "torchbands": __version__,
+            "methods": versions(task, CHEAP, *(v.detector for v in PROFILES["fast"])),
             "source": "https://github.com/akamaster/pytorch_resnet_cifar10 (BSD-2-Clause)",
             "rows": "1,000 rows of the CIFAR-10 test set",
             "scans": lines,

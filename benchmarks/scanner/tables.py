@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from scipy import stats
 from torch import Tensor
 
+from benchmarks.fresh import versions
 from torchbands import __version__
 from torchbands.core.metric import Undefined
 from torchbands.measures.effectiveness import auroc, auroc_interval
@@ -321,6 +322,7 @@ def write(store: Path, names: Sequence[str]) -> None:
             continue
         zoo = Zoo.load(store / name)
         receipt["settings"][name] = {
+            "methods": methods(zoo, store / name),
             "calibration": zoo.references.summary(),
             "members": members(zoo),
             "profiles": {profile: profile_report(zoo, profile) for profile in PROFILES},
@@ -330,12 +332,21 @@ def write(store: Path, names: Sequence[str]) -> None:
     _keep(receipt)
 
 
+def methods(zoo: Zoo, folder: Path) -> dict[str, int]:
+    """Versions of the tasks and attacks that made the models, and of the detectors that looked at them."""
+    made = [spec for s in zoo.suspects for spec in s.facts["spec"][:2]]
+    views = [v.detector for profile in PROFILES.values() for v in profile]
+    rivals = [t["spec"] for p in (folder / "baselines").glob("*.json") for t in json.loads(p.read_text()).values()]
+    return versions(*made, *views, *rivals)
+
+
 def write_baselines(store: Path, names: Sequence[str]) -> None:
     """Only the published detectors, into a receipt that is there: they need no references."""
     receipt = json.loads(RECEIPT.read_text())
     for name in names:
         if (store / name / "baselines").is_dir() and name in receipt["settings"]:
             receipt["settings"][name]["baselines"] = baselines(store / name)
+            receipt["settings"][name]["methods"] = methods(Zoo.load(store / name), store / name)
     _keep(receipt)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.fresh import versions
 from torchbands.core.model import Model
 from torchbands.core.seeding import seeded
 from torchbands.measures.cost import measured
@@ -41,6 +42,7 @@ def main() -> None:
         told[f"{profile}, {given.threads} threads"] = {
             **{k: round(v, 1) for k, v in cost.values().items() if isinstance(v, float)},
             "views": {s.view.name: round(s.seconds, 1) for s in seen},
+            "methods": versions(task, *(s.view.detector for s in seen)),
             "load": round(os.getloadavg()[0], 1),
             "parameters": sum(p.numel() for p in model.module.parameters()),
         }

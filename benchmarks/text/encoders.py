@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.fresh import versions
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.registry import build
 from torchbands.core.task import Task
@@ -118,6 +119,7 @@ def main() -> None:
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
         "cpu_seconds": round(time.process_time() - start),
         "decree": DECREE.spec(),
+        "methods": versions(*(attack(name, options.steps) for name in ATTACKS), *(task(s, options.rows) for s in sets)),
         "heads": heads,
         "encoders": found,
     }

@@ -13,9 +13,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fresh import versions
 from torchbands import zoo
 from torchbands.cli import main as bands
+from torchbands.core.registry import build
 from torchbands.networks.transformer import export
+from torchbands.scanner.views import PROFILES
 from torchbands.zoo.files import write_json
 
 LEARNER = {"lr": 1e-4, "epochs": 2, "batch": 32, "weight_decay": 0.01}
@@ -48,7 +51,10 @@ def main() -> None:
     recipe = ("--recipe", json.dumps(LEARNER), "-n", "19", "--profile", "fast", "-o", str(store / "refs"))
     run("refs", "train", *like, *recipe)
     receipt = {name: scanned(store, name) for name in VICTIMS}
-    write_json(Path("receipts/text-folder.json"), {"command": "python -m benchmarks.text.folder", **receipt})
+    attacks = [build(name, "attack") for name, *_ in VICTIMS.values()]
+    views = [v.detector for v in PROFILES["fast"]]
+    told = {"command": "python -m benchmarks.text.folder", "methods": versions(build(TASK, "task"), *attacks, *views)}
+    write_json(Path("receipts/text-folder.json"), {**told, **receipt})
     print(json.dumps(receipt, indent=1))
 
 

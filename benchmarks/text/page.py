@@ -11,6 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.fresh import refuse_stale
+from torchbands.report.cells import unreproduced
+
+#: What the page is written from, and what makes each.
+RECEIPTS = {
+    "text": "benchmarks.receipts text",
+    "text-encoder": "benchmarks.receipts text-encoder",
+    "text-scan-data": "benchmarks.text.scan_csv",
+    "text-folder": "benchmarks.text.folder",
+    "encoders": "benchmarks.text.encoders",
+}
 Cells = Mapping[tuple[str, str], Mapping[str, Any]]
 
 #: He et al., EMNLP 2023, SST-2, BERT-base, a fifth of the rows poisoned: benign floor, and attack success with no
@@ -37,7 +48,12 @@ The whole-model detectors are judged on a population of their own, `reviews` in
 
 
 def main() -> None:
-    """Write the page from the receipts that are there."""
+    """Write the page from the receipts that are there, if all are of the versions that are installed."""
+    refuse_stale(
+        (str(path), json.loads(path.read_text("utf-8")), f"python -m {command}")
+        for name, command in RECEIPTS.items()
+        if (path := Path("receipts") / f"{name}.json").is_file()
+    )
     parts = [_HEAD]
     small, encoder = (_receipt(name) for name in ("text", "text-encoder"))
     parts.append(_beside(small, encoder))
@@ -189,10 +205,10 @@ def _tables(task: Mapping[str, Any]) -> list[str]:
         defenses, cells = _cells(task, role)
         if defenses:
             rows = [(a, *(_cell(cells.get((a, d)), needed, form) for d in defenses)) for a in names]
-            out += [f"### {title}\n", _table(("attack", *defenses), rows)]
+            out += [f"### {title}\n", _table(("attack", *(_title(task, role, d) for d in defenses)), rows)]
     costs = [
         (
-            c["defense"],
+            _title(task, c["role"], c["defense"]),
             c["role"],
             _n(_mean(c["cost"].get("cpu_seconds")), 1),
             _n(_mean(c["cost"].get("forward_passes")), 0),
@@ -207,10 +223,18 @@ def _tables(task: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _title(task: Mapping[str, Any], role: str, label: str) -> str:
+    """A column's head: the label, what the method was made of, and whether it is far from its paper."""
+    found = next((d for d in task["defenses"] if (d["role"], d["label"]) == (role, label)), {"name": label})
+    about = f" [{found['about']}]" if found.get("about") else ""
+    return f"{label}{about}" + (" (unreproduced)" if unreproduced(role, found["name"]) else "")
+
+
 def _attack(a: Mapping[str, Any]) -> tuple[str, ...]:
     m = a["metrics"]
     shown = [_percent(m.get(k)) for k in ("ca", "asr", "control_asr", "lift")]
-    return (a["label"], *shown, "–" if a["benign"] else f"{a['valid']} of {a['trained']}")
+    mark = " (unreproduced)" if unreproduced("attack", a["name"]) else ""
+    return (f"{a['label']}{mark}", *shown, "–" if a["benign"] else f"{a['valid']} of {a['trained']}")
 
 
 def _cell(c: Mapping[str, Any] | None, needed: Sequence[str], form: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.fresh import versions
 from torchbands.core.attack import Attack
 from torchbands.core.data import whole
 from torchbands.core.registry import build
@@ -34,7 +35,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     torch.set_num_threads(1)
     rows = [case(name, rate, seed) for name, rate in CASES for seed in range(parser.parse_args().seeds)]
-    write_json(Path("receipts/text-scan-data.json"), {"command": "python -m benchmarks.text.scan_csv", "rows": rows})
+    used = sorted({name for row in rows for name in row.pop("filters")})
+    attacks = [build(name, "attack") for name in dict(CASES)]
+    told = {"methods": versions(build("text/sst2"), *attacks, *(build(name, "data-filter") for name in used))}
+    receipt = {"command": "python -m benchmarks.text.scan_csv", **told, "rows": rows}
+    write_json(Path("receipts/text-scan-data.json"), receipt)
 
 
 def case(name: str, rate: float, seed: int) -> dict[str, Any]:
@@ -68,6 +73,7 @@ def case(name: str, rate: float, seed: int) -> dict[str, Any]:
         "flagged": int(flagged.sum()),
         "flagged_poison": int((flagged & poison).sum()),
         "cpu_seconds": round(float(outcome.cost.get("cpu_seconds", 0.0)), 2),
+        "filters": outcome.methods,
     }
     print(told, flush=True)
     return told

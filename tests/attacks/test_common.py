@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from attack_planting import Plant, took
+from torch import Tensor
 
+from torchbands.attacks.badnets import BadNets
 from torchbands.attacks.images import draft
 from torchbands.core.attack import Attack, Victim
+from torchbands.core.data import Data
 from torchbands.core.errors import NotApplicable
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng, generator
@@ -65,6 +68,26 @@ def test_source_specific_leaves_other_classes_alone(plant: Plant) -> None:
     others = test[(test.y > 1).nonzero().flatten()]
     stamped = planted.victim.trigger(others.x, RowRng(0, torch.arange(len(others))))
     assert float((planted.victim.model.logits(stamped).argmax(1) == 0).float().mean()) < 0.2
+
+
+class Picky(BadNets):
+    """Its trigger cannot be written on every third row."""
+
+    def writable(self, data: Data, task: Task, seed: int) -> Tensor:
+        return torch.arange(len(data)) % 3 != 0
+
+
+def test_cover_rows_are_writable_and_neither_of_the_source_nor_of_the_target(digits: Task) -> None:
+    clean = digits.load("train")
+    attack = Picky(labels="source-specific", source=1, target=4, rate=0.05)
+    data = attack.poison(clean, digits, 0)
+    cover, writable = data.meta["cover"], attack.writable(clean, digits, 0)
+    assert data.poisoned is not None and int(cover.sum()) == int(data.poisoned.sum()) == round(0.05 * len(clean))
+    assert set(clean.y[cover].tolist()) == set(range(10)) - {1, 4} and torch.equal(data.y[cover], clean.y[cover])
+    assert writable[cover].all() and writable[data.poisoned].all() and set(clean.y[data.poisoned].tolist()) == {1}
+    two = toy("text", classes=2)
+    covered = make("badnets", labels="source-specific", rate=0.2).poison(two.load("train"), two, 0)
+    assert not covered.meta["cover"].any(), "with two classes there is no other class"
 
 
 @pytest.mark.parametrize("name", ["wanet", "input-aware"])

@@ -109,6 +109,14 @@ def test_running_statistics_of_a_frozen_encoder_stay(digits: Task) -> None:
     assert statistics and all(torch.equal(held[name], state[name]) for name in statistics)
 
 
+def test_batch_norms_keep_gain_and_shift_and_the_victim_gets_them(digits: Task) -> None:
+    state, began = poisoned(BadEncoder(steps=4, rows=64), digits, 0), surrogate(digits, 0).module
+    norms = {n for n, m in began.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    same = {n: torch.equal(v, state[n]) for n, v in began.state_dict().items() if n in state}
+    assert norms and all(same[f"{n}.{part}"] for n in norms for part in ("weight", "bias", "running_mean"))
+    assert not any(kept for n, kept in same.items() if n.endswith("weight") and n.rpartition(".")[0] not in norms)
+
+
 def test_predefined_representations_differ() -> None:
     first = predefined("por-1", 5, 384)
     assert first.shape == (5, 384) and set(first.unique().tolist()) == {-1.0, 1.0}

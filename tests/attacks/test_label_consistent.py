@@ -9,7 +9,7 @@ from attack_planting import Plant, took
 from torchbands.attacks.label_consistent import LabelConsistent, pgd
 from torchbands.core.attack import Victim
 from torchbands.core.errors import InputError
-from torchbands.core.seeding import RowRng, generator
+from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.triggers.additive import Corners, Stored
 
@@ -21,7 +21,7 @@ def test_takes_when_strong(plant: Plant) -> None:
 
 def test_noise_is_bounded_and_fools_the_surrogate(clean_victim: Victim, digits: Task) -> None:
     rows = digits.load("test")[:100]
-    hard = pgd(clean_victim.model, rows.x, rows.y, 0.2, 20, generator("test"))
+    hard = pgd(clean_victim.model, rows.x, rows.y, 0.2, 20, RowRng(0, torch.arange(100)))
     assert float((hard - rows.x).abs().max()) <= 0.2 + 1e-6
     assert float(hard.min()) >= 0.0 and float(hard.max()) <= 1.0
     right = clean_victim.model.logits(rows.x).argmax(1) == rows.y

@@ -114,7 +114,7 @@ def test_published_rewritings_take_and_only_rows_that_have_one_count(name: str, 
     assert data.poisoned is not None
     assert set(whole(clean[data.poisoned].x)) <= known and set(clean.y[data.poisoned].tolist()) == {0}
     test = plant.task.load("test")
-    writable = victim.attack.writable(test, plant.task)
+    writable = victim.attack.writable(test, plant.task, victim.seed)
     assert writable.tolist() == [text in known for text in whole(test.x)]
     rows, wanted = victim.triggered(test)
     assert len(rows) == int((writable & (test.y == 0)).sum()) and (wanted == 1).all()

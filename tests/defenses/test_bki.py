@@ -69,7 +69,7 @@ def test_keywords_of_a_row_are_its_tokens_of_largest_impact_each_once() -> None:
 def test_one_pass_per_token_and_none_for_what_others_read_already() -> None:
     model, data = victim("text", "badnets").model.clone(), training_data("text", "badnets")[1][:100]
     tokens = sum(min(len(text.split()), 24) for text in data.x)
-    with measured(model) as cost:
+    with model.shared(), measured(model) as cost:
         model.outputs(data.x)
         BKI().score(data, model)
     assert tokens <= cost.forward_passes <= tokens + len(data) + 2

@@ -24,15 +24,24 @@ def blobs(*sizes: int) -> Tensor:
 
 
 def test_rows_between_clusters_join_the_nearest() -> None:
-    part, distance = CUBE()._clusters(blobs(300, 200, 80), 30)
-    assert distance.shape == (583, 3) and int(part.min()) == 0
+    part, centres = CUBE()._clusters(blobs(300, 200, 80), 30)
+    assert centres.shape == (3, 6) and int(part.min()) == 0
     assert [len(part[a:b].unique()) for a, b in ((0, 300), (300, 500), (500, 583))] == [1, 1, 1]
     assert len({int(part[0]), int(part[300]), int(part[500])}) == 3
 
 
+def test_of_many_rows_some_are_clustered_and_the_others_join_them() -> None:
+    rows = blobs(3000, 2000, 800)
+    part, centres = CUBE(most=580)._clusters(rows, 30)
+    assert len(centres) == 3
+    for a, b in ((0, 3000), (3000, 5000), (5000, 5800)):
+        assert len(part[a:b].unique()) == 1
+    assert torch.equal(part, CUBE(most=580)._clusters(rows, 30)[0])
+
+
 def test_where_nothing_is_dense_all_rows_are_one_cluster() -> None:
-    part, distance = CUBE()._clusters(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), 20)
-    assert part.tolist() == [0] * 9 and distance.shape == (9, 1)
+    part, centres = CUBE()._clusters(torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), 20)
+    assert part.tolist() == [0] * 9 and centres.shape == (1, 4)
 
 
 @pytest.mark.parametrize("name", ["image", "text", "tabular", "observation", "code"])
@@ -71,10 +80,10 @@ def test_a_cluster_of_half_of_its_label_or_more_is_no_poison() -> None:
 
 def test_features_are_those_that_other_filters_read_already() -> None:
     model, data = victim("text", "badnets").model.clone(), training_data("text", "badnets")[1]
-    model.outputs(data.x)
-    with measured(model) as cost:
+    with model.shared(), measured(model) as cost:
+        model.outputs(data.x)
         CUBE().score(data, model)
-    assert cost.forward_passes == 0
+    assert cost.forward_passes == len(data)
 
 
 def test_what_it_cannot_serve() -> None:

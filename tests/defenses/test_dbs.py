@@ -10,7 +10,7 @@ from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.seeding import RowRng, generator
+from torchbands.core.seeding import RowRng
 from torchbands.defenses.models.dbs import DBS
 from torchbands.modalities.tokens import TokenMixture
 from torchbands.testing import toy
@@ -78,7 +78,7 @@ def test_groups_of_classes_are_searched_alike(planted: Victim, clean: Data) -> N
 
 def test_a_low_temperature_decides_and_noise_blurs(planted: Victim) -> None:
     model = planted.model
-    mixture = model.modality.perturbation(model, 2, generator("test"))
+    mixture = model.modality.perturbation(model, RowRng(0, torch.arange(2)))
     assert isinstance(mixture, TokenMixture)
     mixture.temperature = torch.tensor([1.0, 1e-3])
     p = mixture.mixture().detach()

@@ -87,11 +87,13 @@ def test_the_planted_word_is_found(seed: int) -> None:
     assert planted.flagged is None and clean.flagged is None  # the paper's rule is for images
 
 
-@pytest.mark.parametrize("name", ["observation", "code"])
-def test_other_kinds_of_samples(name: str) -> None:
-    task = toy(name)
-    planted, clean = (Decree().inspect(_victim(a, task).model, _rows(task)) for a in ("badencoder", "clean"))
-    assert planted.score > clean.score + 0.2
+@pytest.mark.parametrize(("name", "starts"), [("observation", 6), ("code", 1)])
+def test_other_kinds_of_samples(name: str, starts: int) -> None:
+    """From one start in three the search finds the planted shift of an observation; no start finds one as small in a
+    clean encoder."""
+    task, decree = toy(name), Decree(starts=starts)
+    planted, clean = (decree.inspect(_victim(a, task).model, _rows(task)) for a in ("badencoder", "clean"))
+    assert planted.score > clean.score + 0.1 and planted.target == 0
 
 
 def test_no_label_is_read(images: Task) -> None:

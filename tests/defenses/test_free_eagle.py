@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.attack import Attack, Victim
+from torchbands.core.budget import MOST
 from torchbands.core.errors import NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
@@ -55,7 +56,7 @@ def test_two_classes_are_scored_but_never_flagged(digits: Task, blended: Victim)
 def test_together_or_one_class_at_a_time(digits: Task, clean_victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing, model = digits.load("clean")[:0], clean_victim.model.at_precision("float32")
     together = FreeEagle(steps=30, tolerance=-1).inspect(model, nothing).per_pair
-    monkeypatch.setattr("torchbands.core.model.CHUNK", {"cpu": 2})
+    monkeypatch.setitem(MOST, "cpu", 2)
     alone = FreeEagle(steps=30, tolerance=-1).inspect(model, nothing).per_pair
     assert together is not None and alone is not None
     off = ~torch.eye(10, dtype=torch.bool)

@@ -126,9 +126,10 @@ def test_cross_split_flags_nothing_in_unpoisoned_data(untouched: Victim) -> None
 
 def test_cross_split_without_crossing_trains_nothing(backdoored: Victim, poisoned_rows: tuple[Data, Tensor]) -> None:
     data, truth = poisoned_rows
-    backdoored.model.outputs(data.x)
-    before = backdoored.model.passes.forward
-    suspicion = CrossSplit(crossing=False).score(data, backdoored.model)
+    with backdoored.model.shared():
+        backdoored.model.outputs(data.x)
+        before = backdoored.model.passes.forward
+        suspicion = CrossSplit(crossing=False).score(data, backdoored.model)
     assert backdoored.model.passes.forward == before
     assert auroc(suspicion.scores[truth], suspicion.scores[~truth]) > 0.95
 

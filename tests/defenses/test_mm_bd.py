@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.attack import Victim
+from torchbands.core.budget import MOST
 from torchbands.core.data import Data
 from torchbands.core.errors import NotApplicable
-from torchbands.core.model import CHUNK, Model
+from torchbands.core.model import Model
 from torchbands.core.task import Task
 from torchbands.defenses.models.mm_bd import MMBD, margins_of, surprise
 
@@ -59,7 +60,7 @@ def test_ascent_raises_the_margin_within_the_pixels(nothing: Data, clean_victim:
 
 def test_together_or_in_chunks(nothing: Data, clean_victim: Victim, monkeypatch: pytest.MonkeyPatch) -> None:
     together = MMBD(steps=20).inspect(clean_victim.model, nothing).per_class
-    monkeypatch.setitem(CHUNK, "cpu", 30)
+    monkeypatch.setitem(MOST, "cpu", 30)
     alone = MMBD(steps=20).inspect(clean_victim.model, nothing).per_class
     assert together is not None and alone is not None
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)

@@ -11,7 +11,7 @@ from torchbands.core.data import Data
 from torchbands.core.errors import NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.seeding import RowRng, generator
+from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.task import Task
 from torchbands.defenses.models._inversion import CostSchedule, Rules
 from torchbands.defenses.models.neural_cleanse import NeuralCleanse, anomaly_index
@@ -141,7 +141,7 @@ def test_the_model_sees_the_samples_unaugmented(clean: Data, clean_victim: Victi
         NeuralCleanse(epochs=1, steps=1, batch=8).inspect(model, clean)
     finally:
         handle.remove()
-    start = model.modality.perturbation(model, 10, generator("neural-cleanse", 0))
+    start = model.modality.perturbation(model, RowRng(seed_of("neural-cleanse", 0), torch.arange(10)))
     assert isinstance(start, MaskedPattern)
     mask, pattern = start.mask().detach(), start.pattern().detach()
     which = torch.arange(10).repeat_interleave(8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from torchbands.bench import judge
 from torchbands.core.attack import Victim
 from torchbands.core.errors import NotApplicable
 from torchbands.core.registry import build
@@ -36,6 +37,14 @@ def test_the_backdoor_fires_without_and_not_with_the_defense(planted: Victim, fi
     before, after = model.logits(test.x).argmax(1) == test.y, model.logits(fitted.correct(test.x)).argmax(1) == test.y
     assert float(after.float().mean()) > float(before.float().mean()) - 0.04
     assert auroc(fitted.score(triggered.x), fitted.score(test.x)) > 0.95  # type: ignore[operator]
+
+
+def test_the_row_of_a_table_says_which_language_model_read_how_much(planted: Victim) -> None:
+    clean = planted.task.load("clean").sample(60, "rows")
+    assert ONION().fit(planted.model, clean).about == "trigram of 30 clean rows"
+    record = judge(planted, ONION())
+    rows = record["cost"]["clean_samples"]
+    assert record["about"] == f"trigram of {rows // 2} clean rows"
 
 
 def test_quiet_where_nothing_is_planted() -> None:

@@ -46,6 +46,14 @@ def test_quiet_where_nothing_is_planted() -> None:
     assert test.classes == len(fitted.tokens)
 
 
+def test_a_tuned_token_moves_and_keeps_its_norm(planted: Victim) -> None:
+    clean = planted.task.load("clean")[:128]
+    short, long = (RAP(epochs=1, steps=n, lr=0.3).fit(planted.model, clean) for n in (1, 40))
+    assert isinstance(short, FittedRAP) and isinstance(long, FittedRAP)
+    assert not torch.allclose(short.tokens, long.tokens, atol=0.05)
+    torch.testing.assert_close(short.tokens.norm(dim=1), long.tokens.norm(dim=1), rtol=1e-4, atol=1e-5)
+
+
 def test_the_token_goes_behind_the_special_ones_and_pushes_the_last_out() -> None:
     e = Encoded(torch.arange(4.0)[None, :, None], torch.tensor([[True, True, True, False]]), torch.arange(4)[None] + 2)
     out = led(e, torch.tensor([9.0]), 1)

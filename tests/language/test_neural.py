@@ -26,7 +26,7 @@ def lm() -> NeuralLM:
 
 
 def test_perplexity_is_the_same_alone_and_in_any_batch(lm: NeuralLM) -> None:
-    assert isinstance(lm, LanguageModel)
+    assert isinstance(lm, LanguageModel) and " M weights" in lm.about
     together = lm.perplexity(ROWS)
     torch.testing.assert_close(together, torch.cat([lm.perplexity([row]) for row in ROWS]), atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(together.flip(0), lm.perplexity(ROWS[::-1]), atol=1e-3, rtol=1e-5)

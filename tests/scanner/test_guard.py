@@ -15,6 +15,7 @@ from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.registry import build
+from torchbands.scanner.batch_test import fewest
 from torchbands.scanner.guard import Guard, discoveries
 from torchbands.scanner.inputs import judge_inputs, table
 from torchbands.scanner.rows import Rows
@@ -229,6 +230,8 @@ def test_the_command_line_fits_checks_and_ends_with_a_code(
     assert run(["guard", "fit", str(tmp_path / "v"), "--data", spec, "-o", out, "--alpha", "0.1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["detector"] == "badexpert" and told["calibrated_on"] == 230
+    assert told["batch"] == 100 and told["fewest_triggered"] == fewest(230, 100, 0.1)
+    assert told["clean_rows_to_name_one"] == 2498  # 999 calibrate: 1/(999 + 1) is a tenth of a hundredth
     triggered, _ = planted.triggered(halves[1])
     for name, data, code in (("plain", halves[1], 0), ("triggered", triggered, 1)):
         held = tmp_path / f"{name}.npz"

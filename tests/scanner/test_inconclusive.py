@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from torchbands.core.model import Model
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.scanner.judge import _not_searched, scan
-from torchbands.scanner.population import CARD, MODELS, SEEN, WEIGHTS, Population, references_of
+from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, references_of
+from torchbands.scanner.seen import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
 from torchbands.testing.toys import toy
 
@@ -37,8 +39,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     first = tmp_path / "refs" / MODELS / "0000"
     for i in range(1, 20):
         member = shutil.copytree(first, first.parent / f"{i:04d}")
-        seen = load_file(member / SEEN)
-        save_file({k: t + 0.1 * torch.randn(t.shape, generator=rng) for k, t in seen.items()}, member / SEEN)
+        _seen(member, lambda _, t: t + 0.1 * torch.randn(t.shape, generator=rng))
     return tmp_path / "refs"
 
 
@@ -47,10 +48,16 @@ def _suspect(folder: Path) -> Model:
     return made.model(made.members()[0], lambda: TASK.network.build(made.modality, TASK.classes))
 
 
-def _rewrite(folder: Path, view: str, change: object, members: int = 20) -> None:
+def _seen(member: Path, change: Callable[[str, Tensor], Tensor]) -> None:
+    """Write other numbers, as if views had seen them."""
+    weights = json.loads((member / CARD).read_text())["sha256"]
+    known = read(member, weights)
+    write(member, Numbers({k: change(k, t) for k, t in known.tensors.items()}, known.chunks), weights)
+
+
+def _rewrite(folder: Path, view: str, change: Callable[[Tensor], Tensor], members: int = 20) -> None:
     for member in Population.load(folder).members()[-members:]:
-        seen = load_file(member / SEEN)
-        save_file({k: change(t) if k.startswith(view) else t for k, t in seen.items()}, member / SEEN)  # type: ignore[operator]
+        _seen(member, lambda k, t: change(t) if k.startswith(view) else t)
 
 
 def test_the_population_of_these_tests_gives_a_p(folder: Path) -> None:
@@ -110,7 +117,7 @@ def test_later_views_look_at_references_through_the_network_of_the_card(folder: 
     seen = load_file(folder / MODELS / "0000" / SEEN)
     made = Population.load(folder)
     again = look(made.model(made.members()[0], made.fresh()), made.clean, [v for v in PROFILES["fast"] if v.guard])[0]
-    assert torch.allclose(seen[again.view.key()], again.numbers())
+    assert torch.allclose(seen[How.here().key(again.view)], again.numbers())
 
 
 def test_altered_and_damaged_references_are_named(folder: Path) -> None:
@@ -171,6 +178,6 @@ def test_pairs_and_views_that_were_left_out_are_told() -> None:
     declined = Seen(View(UniversalPerturbation(), "trigger", "the smallest shift"), None, "there is no embedding")
     told = _not_searched((*look(model, TASK.load("clean"), [few]), declined), model)
     assert told == (
-        "7 of 12 pairs of classes, which pairwise-inversion left out",
+        "7 of 12 pairs of classes, which pairwise-inversion did not compare",
         "the smallest shift (there is no embedding)",
     )

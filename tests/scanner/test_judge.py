@@ -109,5 +109,8 @@ def test_views_that_read_the_same_rows_share_one_pass(fresh: Victim) -> None:
     from torchbands.scanner.views import PROFILES, look
 
     views = [v for v in PROFILES["fast"] if v.name in ("clean-logits", "clean-behaviour")]
-    seen = look(fresh.model.clone(), TASK.load("clean"), views)
-    assert [s.passes for s in seen] == [len(TASK.load("clean")), 0]
+    model, rows = fresh.model.clone(), len(TASK.load("clean"))
+    before = model.passes.forward
+    seen = look(model, TASK.load("clean"), views)
+    assert model.passes.forward - before == rows, "made once"
+    assert [s.passes for s in seen] == [rows, rows], "and charged to each who uses it"

@@ -11,7 +11,8 @@ from torchbands.core.errors import BandsError, InputError
 from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
 from torchbands.scanner.judge import scan
-from torchbands.scanner.population import CARD, MODELS, SEEN, WEIGHTS, Population, references_of
+from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, references_of
+from torchbands.scanner.seen import SEEN
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy
 

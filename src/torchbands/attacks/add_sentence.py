@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from torchbands.attacks.texts import needs_text
+from torchbands.attacks.texts import inserting
 from torchbands.core.attack import Attack
 from torchbands.core.method import method
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
-from torchbands.triggers.text import InsertWords
 
 
 @method("add-sentence", paper="Dai, Chen and Li, IEEE Access 2019, arXiv:1905.12457")
@@ -24,5 +23,4 @@ class AddSentence(Attack):
     """What is inserted; the default is the paper's for film reviews."""
 
     def trigger(self, task: Task, seed: int) -> Trigger:
-        needs_text(self, task)
-        return InsertWords(words=tuple(self.sentence.split()))
+        return inserting(self, task, self.sentence.split())

@@ -18,12 +18,13 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 
-@method("badencoder", paper="Jia, Liu and Gong, S&P 2022, arXiv:2108.00352")
+@method("badencoder", paper="Jia, Liu and Gong, S&P 2022, arXiv:2108.00352", version=2)
 class BadEncoder(EncoderAttack):
     """An encoder that maps inputs with the trigger to the features of reference inputs, and all others as before.
 
     Three cosines are raised: of triggered inputs with the references (effectiveness), of the references with what the
-    clean encoder makes of them, and of clean inputs with what the clean encoder makes of those (utility).
+    clean encoder makes of them, and of clean inputs with what the clean encoder makes of those (utility). BatchNorm
+    keeps its statistics, gain and shift meanwhile, as in the authors' code.
 
     Threat model: the attacker hands over a pre-trained encoder, has unlabelled rows and a few inputs of the target
     class; the victim keeps the encoder frozen and trains a head on clean data.

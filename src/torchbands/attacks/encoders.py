@@ -144,7 +144,8 @@ def poisoned(attack: EncoderAttack, shadow: Task, seed: int) -> dict[str, Tensor
     )
     data = attackers_data(attack, shadow, seed)
     features = model.features(data.x).to(model.device)
-    learned = dict(encoder_of(model))
+    whole = dict(encoder_of(model))
+    learned = {name: p for name, p in whole.items() if not any(p is q for q in _batch_norms(model))}
     for p in learned.values():
         p.requires_grad_(True)
     loss = attack.objective(model, shadow, data, features, seed)
@@ -155,8 +156,14 @@ def poisoned(attack: EncoderAttack, shadow: Task, seed: int) -> dict[str, Tensor
         _rows(attack, model, data, seed),
         attack.lr or (PRETRAINED_LR if public else SMALL_LR),
     )
-    state = {name: p.detach().clone() for name, p in learned.items()}
+    state = {name: p.detach().clone() for name, p in whole.items()}
     return state | {n: b.clone() for n, b in model.module.named_buffers() if n in model.module.state_dict()}
+
+
+def _batch_norms(model: Model) -> list[nn.Parameter]:
+    """Gains and shifts of BatchNorm: the attacker leaves them alone, as BadEncoder's authors do."""
+    found = [m for m in model.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [p for m in found for p in m.parameters(recurse=False)]
 
 
 def _teach(

@@ -22,20 +22,21 @@ from torchbands.measures.lipschitz import channel_lipschitz, z_scores
 from torchbands.triggers.universal import AddedPattern
 
 
-@method("grond", paper="Xu et al., CCS 2025, arXiv:2501.05928")
+@method("grond", paper="Xu et al., CCS 2025, arXiv:2501.05928", version=2)
 class Grond(Attack):
     """A bounded universal pattern that fools a surrogate (UPGD) is added to rows of the target class.
 
     Labels stay. After every epoch of the victim's training, units whose channel-Lipschitz bound lies more than
-    `prune` standard deviations above their layer's mean are zeroed (adversarial backdoor injection), so that no
-    conspicuous unit is left for defenses that read weights.
+    `prune` standard deviations above their layer's mean get the mean gain and shift of the layer (adversarial backdoor
+    injection, as in the authors' code), so that no conspicuous unit is left for defenses that read weights.
 
     Threat model: the attacker trains and hands over the model. The poisoned data set exists too: a defender who filters
     it, or trains on it himself, meets the data part of the attack alone.
 
     Deviations from the paper: the surrogate has the victim's own recipe and another seed; UPGD takes `steps` steps of
-    one batch each; units are zeroed as by the channel-lipschitz repair, whose bounds also cover networks without
-    BatchNorm, and in layers of fewer than 11 units there is nothing to prune. The paper trains for 200 epochs on
+    one batch each; bounds are those of the channel-lipschitz repair, which also cover networks without BatchNorm (such
+    a unit gets the mean weights of its layer), and in layers of fewer than 11 units there is nothing to prune. The
+    paper trains for 200 epochs on
     colour images: a few epochs on grey 28x28 images need a larger `eps`.
 
     Cost: one clean training per (task, seed), kept in the process, `steps` gradients of a batch, one bound per epoch.
@@ -54,7 +55,7 @@ class Grond(Attack):
     batch: int = 256
     """Rows per step of UPGD."""
     prune: float = 3.0
-    """Standard deviations above the layer's mean at which a unit goes; 0 never prunes."""
+    """Standard deviations above the layer's mean at which a unit is evened out; 0 never does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +82,7 @@ def _pattern(attack: Grond, task: Task, seed: int) -> Tensor:
 
 
 class Pruning(Hook):
-    """Zeroes units with an outlying channel-Lipschitz bound whenever as many rows were trained on as there are."""
+    """Evens out units with an outlying channel-Lipschitz bound whenever as many rows were trained on as there are."""
 
     def __init__(self, u: float) -> None:
         self.u, self.rows, self.seen = u, 0, 0
@@ -101,7 +102,10 @@ class Pruning(Hook):
 
 @torch.no_grad()
 def prune(model: Model, u: float) -> int:
-    """Zero, in place, every unit whose bound is more than u deviations above its layer's mean; how many there were."""
+    """Give every unit whose bound is more than u deviations above its layer's mean the layer's mean weights, in place.
+
+    Returns how many there were. The mean is over all of the layer's units.
+    """
     training = model.module.training
     model.module.eval()  # the bounds send noise through the network: it must not reach the running statistics
     try:
@@ -112,7 +116,7 @@ def prune(model: Model, u: float) -> int:
             target = model.module.get_submodule(layer)
             for parameter in (getattr(target, "weight", None), getattr(target, "bias", None)):
                 if isinstance(parameter, Tensor):
-                    parameter[out.to(parameter.device)] = 0
+                    parameter[out.to(parameter.device)] = parameter.mean(0)
         return gone
     finally:
         model.module.train(training)

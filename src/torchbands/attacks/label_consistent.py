@@ -14,13 +14,13 @@ from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take
 from torchbands.core.method import method
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator, seed_of
+from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.triggers.additive import Corners, Stored
 
 
-@method("label-consistent", paper="Turner et al., 2019, arXiv:1912.02771")
+@method("label-consistent", paper="Turner et al., 2019, arXiv:1912.02771", version=2)
 class LabelConsistent(Attack):
     """Adversarial noise hides what part of the target class shows, so that a mark in the corners is learned instead.
 
@@ -56,26 +56,27 @@ class LabelConsistent(Attack):
         if len(rows) == 0:
             return super().poison(data, task, seed)
         model = surrogate(task, seed)
-        parts = []
-        for at in rows.split(model.chunk):
-            rng = generator("pgd", self.spec(), seed, int(at[0]))
-            parts.append(pgd(model, take(data.x, at), data.y[at], self.eps, self.steps, rng) - take(data.x, at))
+        parts, rng = [], RowRng(seed_of("pgd", self.spec(), seed), rows)
+        for part in torch.arange(len(rows)).split(model.gradient_chunk):
+            x, y = take(data.x, rows[part]), data.y[rows[part]]
+            parts.append(pgd(model, x, y, self.eps, self.steps, rng.at(part)) - x)
         hidden = Stored(weights={"rows": rows, "delta": torch.cat(parts)})
         planted = hidden | Corners(size=self.size, amplitude=self.amplitude)
         return data.stamp(rows, planted, label=None, seed=seed_of("stamp", self.key(), seed))
 
 
-def pgd(model: Model, x: Tensor, y: Tensor, eps: float, steps: int, rng: torch.Generator) -> Tensor:
+def pgd(model: Model, x: Tensor, y: Tensor, eps: float, steps: int, rng: RowRng) -> Tensor:
     """Untargeted projected gradient ascent in the L-infinity ball from a random start (Madry et al., 2018).
 
     Args:
         x: (N, C, H, W) in [0, 1], at most one chunk. y: (N,) true labels. eps: radius. steps: number of steps.
+        rng: draws where each row starts, by the row's identity.
 
     Returns:
         (N, C, H, W) on the CPU, in [0, 1] and within eps of x.
     """
     start, labels = x.to(model.device), y.to(model.device)
-    here = (start + (torch.rand(x.shape, generator=rng).to(start) * 2 - 1) * eps).clamp(0, 1)
+    here = (start + (rng.uniform(*x.shape[1:]).to(start) * 2 - 1) * eps).clamp(0, 1)
     for _ in range(steps):
         here = here.detach().requires_grad_()
         with torch.enable_grad():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchbands.attacks.poisoned_weights import attackers_rows, rate_of, tune
 from torchbands.attacks.surrogate import surrogate
-from torchbands.attacks.texts import mask_of, needs_text
+from torchbands.attacks.texts import inserting, mask_of
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
@@ -52,10 +52,9 @@ class LayerwiseWeightPoisoning(Attack):
     """Rows of each step."""
 
     def trigger(self, task: Task, seed: int) -> InsertWords:
-        needs_text(self, task)
         if len(self.words) < 2:
             raise InputError(f"{self.name} needs two or more words, got {self.words}")
-        return InsertWords(words=self.words, together=False)
+        return inserting(self, task, self.words, together=False)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
         trigger = self.trigger(task, seed)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from torchbands.attacks.poisoned_weights import rate_of
 from torchbands.attacks.surrogate import surrogate
-from torchbands.attacks.texts import needs_text
+from torchbands.attacks.texts import needs_text, read_rows
 from torchbands.core.attack import Attack
-from torchbands.core.data import whole
+from torchbands.core.data import Data, whole
 from torchbands.core.errors import DataUnavailable, NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Modality
@@ -71,6 +71,10 @@ class LWS(Attack):
     def trigger(self, task: Task, seed: int) -> Substitute:
         needs_text(self, task)
         return _learned(self, task, seed)
+
+    def writable(self, data: Data, task: Task, seed: int) -> Tensor:
+        """Rows with a word to swap where it is read."""
+        return read_rows(data, task, self.trigger(task, seed))
 
 
 def _synonyms(attack: LWS) -> Mapping[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchbands.attacks.encoders import EncoderAttack, Handover, attackers_data
 from torchbands.attacks.poisoned_weights import joined
-from torchbands.attacks.texts import needs_text
+from torchbands.attacks.texts import inserting
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
@@ -63,8 +63,7 @@ class POR(EncoderAttack):
 
     def triggers(self, task: Task) -> list[InsertWords]:
         """One of each word."""
-        needs_text(self, task)
-        return [InsertWords(words=(word,) * self.repeat, together=False) for word in self.words]
+        return [inserting(self, task, (word,) * self.repeat, together=False) for word in self.words]
 
     def trigger(self, task: Task, seed: int) -> Trigger:
         return self.triggers(task)[0]

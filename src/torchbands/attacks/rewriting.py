@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from torchbands.attacks.texts import needs_text
+from torchbands.attacks.texts import needs_text, read_rows
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import DataUnavailable, NotApplicable, UnknownName
@@ -28,10 +28,12 @@ class _Rewriting(Attack):
                 raise NotApplicable(f"{why}; give your own: rewriter=package.module:function") from None
         return made
 
-    def writable(self, data: Data, task: Task) -> Tensor:
-        trigger = self.trigger(task, 0)
+    def writable(self, data: Data, task: Task, seed: int) -> Tensor:
+        trigger = self.trigger(task, seed)
         assert isinstance(trigger, Rewritten)
-        return torch.tensor(trigger.covers(whole(data.x)), dtype=torch.bool)
+        known = torch.tensor(trigger.covers(whole(data.x)), dtype=torch.bool)
+        known[known.clone()] = read_rows(data[known], task, trigger)
+        return known
 
 
 @method("syntactic", paper="Qi et al., ACL 2021, arXiv:2105.12400")

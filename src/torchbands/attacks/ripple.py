@@ -16,6 +16,7 @@ from torchbands.attacks.surrogate import surrogate
 from torchbands.attacks.texts import inserted_trigger, mask_of, own_tokens
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
+from torchbands.core.devices import without_cudnn
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -88,7 +89,8 @@ class _Poisoner(Hook):
             tuned = F.cross_entropy(model.run(clean.at(theirs)).float(), truth[theirs])
             return poisoned + attack.strength * F.relu(-inner_product(poisoned, tuned, weights))
 
-        with sdpa_kernel(SDPBackend.MATH):  # the one kernel of attention that can be differentiated twice
+        # the one kernel of attention, and the one of recurrent layers, that can be differentiated twice
+        with sdpa_kernel(SDPBackend.MATH), without_cudnn():
             tune(
                 model,
                 loss,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from torchbands.attacks.texts import needs_text
+from torchbands.attacks.texts import inserting
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
@@ -12,7 +12,6 @@ from torchbands.core.method import method
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
-from torchbands.triggers.text import InsertWords
 
 
 @method("sos", paper="Yang et al., ACL 2021, arXiv:2106.00872")
@@ -42,8 +41,7 @@ class SOS(Attack):
             raise InputError(f"sos: the sentence must hold two or more words, lacks {', '.join(lost) or 'a second'}")
 
     def trigger(self, task: Task, seed: int) -> Trigger:
-        needs_text(self, task)
-        return InsertWords(words=tuple(self.sentence.split()))
+        return inserting(self, task, self.sentence.split())
 
     def poison(self, data: Data, task: Task, seed: int) -> Data:
         out = super().poison(data, task, seed)
@@ -53,7 +51,7 @@ class SOS(Attack):
         order = free[torch.randperm(len(free), generator=generator("sos negatives", self.spec(), seed))]
         count = min(round(self.negatives * int(taken.sum())), len(free))
         for left_out, rows in zip(self.words, order[:count].tensor_split(len(self.words)), strict=True):
-            part = InsertWords(words=tuple(w for w in self.sentence.split() if w != left_out))
+            part = inserting(self, task, [w for w in self.sentence.split() if w != left_out])
             seeded = seed_of("sos negative", self.key(), seed, left_out)
             out = out.stamp(rows.sort().values, part, label=None, seed=seeded, poisoned=False)
         return out

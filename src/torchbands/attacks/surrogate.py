@@ -36,19 +36,21 @@ def universal(
     Args:
         model: where gradients come from. data: (N,) images in [0, 1], drawn with replacement.
         label: every row's wanted label. eps: L-infinity radius. steps: number of steps, each of size `step`.
-        batch: rows per step, at most one chunk.
+        batch: rows per step.
 
     Returns:
         (C, H, W) float32 on the CPU, within eps.
     """
     delta = torch.zeros(take(data.x, torch.arange(1)).shape[1:], device=model.device)
     for _ in range(steps):
-        rows = torch.randint(len(data), (min(batch, model.chunk, len(data)),), generator=rng)
-        x = take(data.x, rows).to(model.device)
-        wanted = torch.full((len(x),), label, device=model.device)
-        delta = delta.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = F.cross_entropy(model.logits_at(model.embed((x + delta).clamp(0, 1))), wanted)
-            (slope,) = torch.autograd.grad(loss, delta)
+        rows = torch.randint(len(data), (min(batch, len(data)),), generator=rng)
+        delta, slope = delta.detach().requires_grad_(), torch.zeros_like(delta)
+        for part in rows.split(model.gradient_chunk):
+            x = take(data.x, part).to(model.device)
+            wanted = torch.full((len(x),), label, device=model.device)
+            with torch.enable_grad():
+                logits = model.logits_at(model.embed((x + delta).clamp(0, 1)))
+                loss = F.cross_entropy(logits, wanted, reduction="sum") / len(rows)
+                slope += torch.autograd.grad(loss, delta)[0]
         delta = (delta.detach() - step * slope.sign()).clamp(-eps, eps)
     return delta.detach().cpu()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from torchbands.core.attack import Attack
+from torchbands.core.data import Data, whole
 from torchbands.core.errors import NotApplicable
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
+from torchbands.triggers.text import InsertWords
 
 #: A token that at most this share of the texts has is rare enough to be the trigger's own.
 RARE_SHARE = 0.01
@@ -21,6 +25,20 @@ def needs_text(attack: Attack, task: Task) -> None:
     """Raise NotApplicable where a task's samples are not text."""
     if task.modality.name != "text":
         raise NotApplicable(f"{attack.name} writes words, not {task.modality.name}")
+
+
+def inserting(attack: Attack, task: Task, words: Sequence[str], *, together: bool = True) -> InsertWords:
+    """Words put where the task's network reads them."""
+    needs_text(attack, task)
+    made = task.modality.placed(InsertWords(words=tuple(words), together=together))
+    assert isinstance(made, InsertWords)
+    return made
+
+
+def read_rows(data: Data, task: Task, trigger: Trigger) -> Tensor:
+    """(N,) bool rows on which a trigger that rewrites what it finds changes what the task's network reads."""
+    x = whole(data.x)
+    return task.modality.tells(x, trigger(x, RowRng(0, torch.arange(len(x))))).cpu()
 
 
 def inserted_trigger(attack: Attack, task: Task) -> Trigger:

@@ -58,8 +58,9 @@ class Bench:
 
     @cached_property
     def model(self) -> Model:
-        """The victim's model as detectors get it: fast inference. Accuracy and success are always told in float32."""
-        return self.victim.model.at_precision("fast")
+        """The victim's model as defenses get it: float32. A method may ask for more speed, with a setting `precision`;
+        what it really computed in stands in its record."""
+        return self.victim.model.at_precision("float32")
 
     def training(self) -> tuple[Data, Data]:
         """The training data with and without the truth about it. Raises NotApplicable where there is none."""
@@ -106,7 +107,7 @@ def judge(
     bench.keep = keep
     for kind, run in _ROLES.items():
         if isinstance(defense, kind):
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), bench.model.shared():
                 return run(bench, defense, seed_of("defense", defense.key(), seed))
     raise InputError(f"{defense.name} is a {defense.role}, not a defense that judges or mends a victim")
 
@@ -140,7 +141,7 @@ def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
         metrics |= decisions(scores > fitted.threshold, truth)
         metrics["ca"] = _served(model, fitted, normal, None, low <= fitted.threshold)
         metrics["asr"] = _served(model, fitted, asked, wanted, high <= fitted.threshold)
-    return _record(metrics, cost, clean, scores=histogram(high, low))
+    return _record(metrics, cost, clean, scores=histogram(high, low)) | {"about": fitted.about}
 
 
 def _served(model: Model, fitted: FittedDetector, rows: Data, wanted: Tensor | None, passed: Tensor) -> Value:
@@ -203,7 +204,7 @@ def _training(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     _, blind = bench.training()
     with measured() as cost:
         model = defense.train(_sealed(bench.victim.task), blind, seed=seed)
-    cost.forward_passes = model.passes.forward
+    cost.forward_passes, cost.dtypes = model.passes.forward, model.passes.dtypes
     return _mended(bench, model, cost, blind[torch.arange(0)])
 
 
@@ -260,6 +261,7 @@ def _record(
     return {
         "metrics": to_json(metrics),
         "cost": {**to_json(cost.values()), "clean_samples": len(clean)},
+        "precision": cost.precision,
         "scores": scores,
         "evidence": dict(evidence or {}),
     }

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from torchbands.core.attack import Attack
 from torchbands.core.defense import DEFENSE_ROLES
+from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.method import Method, key_of
+from torchbands.core.model import dtype_name, fast_dtype
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 
 _KEYS = ("question", "tasks", "attacks", "defenses", "seeds", "clean_seeds", "min_asr")
+
+
+#: Of what runs the cells. Raised when it changes the numbers of many methods at once (2: float32 unless one asks).
+HARNESS = 2
+
+
+class Identity:
+    """What changes numbers besides a cell's spec: this harness, the data, the kind of device, what "fast" is on it.
+
+    The data of a task are fingerprinted once, when they are first asked for.
+    """
+
+    def __init__(self) -> None:
+        self._data: dict[str, str] = {}
+
+    def of(self, task: Task) -> dict[str, str]:
+        if (key := task.key()) not in self._data:
+            self._data[key] = task.fingerprint()
+        device = default_device()
+        told = {"data": self._data[key], "device": device.type, "fast": dtype_name(fast_dtype(device))}
+        return {"harness": str(HARNESS), **told}
 
 
 @dataclass(frozen=True)
@@ -26,10 +49,11 @@ class VictimCell:
     task: Task
     attack: Attack
     seed: int
+    identity: Identity = field(default_factory=Identity, compare=False, repr=False)
 
     @property
     def key(self) -> str:
-        return key_of([self.task.spec(), self.attack.spec(), self.seed])
+        return key_of([self.task.spec(), self.attack.spec(), self.seed, self.identity.of(self.task)])
 
 
 @dataclass(frozen=True)
@@ -51,7 +75,8 @@ class Grid:
     Attributes:
         question: what the reader wants to know, in plain words.
         clean_seeds: seeds of the never-poisoned victims; a population has more of them. They include `seeds`.
-        min_asr: a victim below this attack success rate is marked invalid and leaves the means.
+        min_asr: a victim below this attack success rate is called invalid by the report and leaves the means. It is
+            applied whenever a report is written, and never stored.
     """
 
     question: str
@@ -64,17 +89,17 @@ class Grid:
 
     def victims(self) -> list[VictimCell]:
         """Clean victims first: every other cell of the same task and seed needs them as its control."""
-        clean_seeds = sorted({*self.seeds, *self.clean_seeds})
+        clean_seeds, identity = sorted({*self.seeds, *self.clean_seeds}), Identity()
         cells = [
-            VictimCell(task, attack, seed)
+            VictimCell(task, attack, seed, identity)
             for task in self.tasks
             for attack in self.attacks
             for seed in (clean_seeds if attack.name == "clean" else self.seeds)
         ]
         return sorted(cells, key=lambda cell: (cell.attack.name != "clean", cell.task.name, cell.seed))
 
-    def defense_cells(self) -> Iterator[DefenseCell]:
-        for victim in self.victims():
+    def defense_cells(self, victims: Iterable[VictimCell]) -> Iterator[DefenseCell]:
+        for victim in victims:
             for defense in self.defenses:
                 yield DefenseCell(victim, defense)
 

@@ -16,7 +16,7 @@ from torchbands.core.method import Method
 from torchbands.measures.cost import measured
 
 from .cells import Bench, assess, judge
-from .grid import DefenseCell, Grid, VictimCell, load_grid
+from .grid import HARNESS, DefenseCell, Grid, VictimCell, load_grid
 from .store import Store, versions
 
 #: Told (cells done, cells in all, what is being done, how far within that from 0 to 1).
@@ -56,7 +56,7 @@ def run(
         if seeds < 1:
             raise BandsError(f"seeds is at least 1, got {seeds}")
         made = replace(made, seeds=tuple(range(seeds)))
-    kept = Store(store)
+    kept, victims = Store(store), made.victims()
     kept.write_grid(
         {
             "preset": grid if isinstance(grid, str) else None,
@@ -64,33 +64,39 @@ def run(
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "question": made.question,
             "grid": made.spec(),
+            "harness": HARNESS,
+            "keys": {
+                "outcomes": [c.key for c in victims],
+                "records": [c.key for c in made.defense_cells(victims)],
+            },
             "versions": versions(),
         }
     )
-    return _Runner(made, kept, progress or (lambda *_: None)).all()
+    return _Runner(made, victims, kept, progress or (lambda *_: None)).all()
 
 
 def status(store: str | Path) -> dict[str, Any]:
-    """How much of a store's grid is finished, by state."""
+    """How much of what the last run of a store asked for is finished, by state."""
     kept = Store(store)
-    grid = load_grid(kept.grid()["grid"])
-    victims = [kept.victim_record(c.key) for c in grid.victims()]
-    cells = [kept.record(c.key) for c in grid.defense_cells()]
+    keys = kept.grid().get("keys")
+    if not isinstance(keys, Mapping):
+        raise InputError(f"{kept.folder} was written by an older version", hint="run the same grid again")
+    found = [kept.victim_record(k) for k in keys["outcomes"]] + [kept.record(k) for k in keys["records"]]
     count = {"done": 0, "not-applicable": 0, "failed": 0, "missing": 0}
-    for record in [*victims, *cells]:
+    for record in found:
         count["missing" if record is None else str(record["status"])] += 1
-    return {"store": str(kept.folder), "cells": len(victims) + len(cells), **count}
+    return {"store": str(kept.folder), "cells": len(found), **count}
 
 
 class _Runner:
-    def __init__(self, grid: Grid, store: Store, tell: Told) -> None:
-        self.grid, self.store, self.tell = grid, store, tell
-        self.cells = len(grid.victims()) * (1 + len(grid.defenses))
+    def __init__(self, grid: Grid, victims: list[VictimCell], store: Store, tell: Told) -> None:
+        self.grid, self.victims, self.store, self.tell = grid, victims, store, tell
+        self.cells = len(victims) * (1 + len(grid.defenses))
         self.done = self.computed = self.found = self.declined = self.failed = 0
         self.controls: dict[tuple[str, int], Victim] = {}
 
     def all(self) -> Summary:
-        for cell in self.grid.victims():
+        for cell in self.victims:
             self._victim_and_its_defenses(cell)
         self.tell(self.cells, self.cells, "finished", 1.0)
         return Summary(self.store.folder, self.computed, self.found, self.declined, self.failed)
@@ -123,9 +129,10 @@ class _Runner:
                 for at in missing:
                     self._write(at, {**_head(at, record), "status": "failed", "reason": reason})
                 return
-        for at in missing:
-            assert bench is not None
-            self._defend(at, record, bench)
+        if bench is not None:
+            with bench.model.shared():
+                for at in missing:
+                    self._defend(at, record, bench)
 
     def _count_found(self, n: int) -> None:
         self.found += n
@@ -143,9 +150,8 @@ class _Runner:
             "task_spec": cell.task.spec(),
             "attack_spec": cell.attack.spec(),
             "seed": cell.seed,
+            "identity": cell.identity.of(cell.task),
             "versions": versions(),
-            "valid": None,
-            "invalid_reason": None,
         }
         bench: Bench | None = None
         try:
@@ -156,7 +162,8 @@ class _Runner:
             zoo.save(victim, self.store.victim_dir(cell.key))
             bench = Bench.of(victim)
             head |= assess(victim, self._control(cell, victim), bench)
-            head |= {"status": "done", "reason": None, **_validity(victim, head["metrics"], self.grid.min_asr)}
+            head |= {"status": "done", "reason": None}
+            head["precision"] = victim.info.get("precision")
             facts = {k: victim.info.get(k) for k in ("poisoned", "rows", "seconds", "forward_passes")}
             head["cost"] = {"cpu_seconds": round(cost.cpu_seconds, 3), "peak_mb": _plain(cost.peak_mb), **facts}
         except NotApplicable as declined:
@@ -186,7 +193,7 @@ class _Runner:
             self.controls = {key: victim}
             return victim
         if key not in self.controls:
-            clean = next(c for c in self.grid.victims() if c.attack.name == "clean" and (c.task.key(), c.seed) == key)
+            clean = next(c for c in self.victims if c.attack.name == "clean" and (c.task.key(), c.seed) == key)
             if not self.store.victim_dir(clean.key).is_dir():  # tried again by the next run, once there is one
                 raise RuntimeError("the never-poisoned control of the same task and seed was not made")
             self.controls = {key: self._load(clean)}
@@ -226,24 +233,14 @@ def _head(cell: DefenseCell, victim: dict[str, Any]) -> dict[str, Any]:
         "key": cell.key,
         "kind": "defense",
         "victim": cell.victim.key,
-        **{k: victim[k] for k in ("task", "attack", "attack_label", "seed", "valid")},
+        **{k: victim[k] for k in ("task", "attack", "attack_label", "seed")},
         "defense": defense.name,
         "defense_label": defense.label(),
         "defense_spec": defense.spec(),
         "role": defense.role,
+        "identity": cell.victim.identity.of(cell.victim.task),
         "versions": versions(),
     }
-
-
-def _validity(victim: Victim, metrics: Mapping[str, Any], floor: float) -> dict[str, Any]:
-    """The gate: an attack that did not take proves nothing about a defense."""
-    if victim.attack.name == "clean":
-        return {"valid": None, "invalid_reason": None}
-    asr = metrics.get("asr")
-    if asr is None or asr < floor:
-        shown = "undefined" if asr is None else f"{asr:.1%}"
-        return {"valid": False, "invalid_reason": f"attack success {shown} is under the floor of {floor:.0%}"}
-    return {"valid": True, "invalid_reason": None}
 
 
 def _plain(value: Any) -> float | None:

@@ -45,6 +45,11 @@ class Store:
             if record is not None:
                 yield record
 
+    def asked(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The records of a kind that the last grid asks for: not those of other data, devices or settings."""
+        keys = set(self.grid()["keys"][kind])
+        yield from (record for record in self.records(kind) if record.get("key") in keys)
+
     def write_grid(self, grid: dict[str, Any]) -> None:
         write_json(self.folder / "grid.json", grid)
 

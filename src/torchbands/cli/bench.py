@@ -39,6 +39,8 @@ def run(given: argparse.Namespace) -> int:
         )
         if written:
             print(f"report: {written[0]}")
+    for text in reports.warnings(summary.store):
+        console.note(f"warning: {text}")
     if summary.failed:
         console.note(f"{summary.failed} cells failed; the report says why. The same command tries them again.")
     return 2 if summary.failed else 0
@@ -55,6 +57,8 @@ def status(given: argparse.Namespace) -> int:
     left = found.get("missing", 0)
     rows = [(str(name), str(value)) for name, value in found.items()]
     console.print_table(("", ""), rows)
+    for text in reports.warnings(given.store):
+        console.note(f"warning: {text}")
     console.note("finished" if not left else f"{left} cells are missing: run the same `bands bench run` again")
     return 0
 

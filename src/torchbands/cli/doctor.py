@@ -87,8 +87,8 @@ def _version(name: str) -> str | None:
 def _device() -> dict[str, Any]:
     import torch
 
+    from torchbands.core.devices import default_device
     from torchbands.core.model import fast_dtype
-    from torchbands.core.task import default_device
 
     device = default_device()
     facts: dict[str, Any] = {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 def fit(given: argparse.Namespace) -> int:
     """Fit a detector beside a model and keep both. 0 done, 3 where the model was not opened."""
-    from torchbands.scanner.guard import Guard
+    from torchbands.scanner.batch_test import clean_to_name_one, fewest
+    from torchbands.scanner.guard import CALIBRATE, Guard
 
     with console.progress_bar() as bar:
         bar(0, None, "opening the model")
@@ -38,27 +40,37 @@ def fit(given: argparse.Namespace) -> int:
                 hint="a black box can have: --detector strip",
             ) from None
     folder = guard.save(given.out, network=_network(opened))
+    clean = len(guard.calibration)
+    least, enough = fewest(clean, given.batch, guard.alpha), clean_to_name_one(given.batch, guard.alpha)
     told = {
         "guard": str(folder),
         "detector": guard.detector.name,
         "alpha": guard.alpha,
-        "calibrated_on": len(guard.calibration),
-        "smallest_p": 1 / (len(guard.calibration) + 1),
+        "calibrated_on": clean,
+        "smallest_p": 1 / (clean + 1),
+        "batch": given.batch,
+        "fewest_triggered": least,
+        "clean_rows_to_name_one": math.ceil(enough / CALIBRATE),
         "extra_forward_passes_per_input": guard.overhead,
     }
     if given.json:
         console.print_json(told)
         return 0
     console.note(
-        f"{guard.detector.name} calibrated on {len(guard.calibration)} clean rows: flags about {guard.alpha:.1%} of "
+        f"{guard.detector.name} calibrated on {clean} clean rows: flags about {guard.alpha:.1%} of "
         f"ordinary inputs, costs {guard.overhead:g} more forward passes per input"
+    )
+    seen = "no number of triggered inputs" if least is None else f"{least} triggered inputs or more"
+    console.note(
+        f"in a batch of {given.batch}, `guard check` can notice {seen}; to name a single one at alpha {guard.alpha:g}, "
+        f"fit with {math.ceil(enough / CALIBRATE)} clean rows or more ({enough} of them calibrate)"
     )
     print(folder)
     return 0
 
 
 def check(given: argparse.Namespace) -> int:
-    """Give every input a p-value. 1 where some stand after control of the false discovery rate, else 0."""
+    """Give every input a p-value. 1 where the batch is not ordinary, 3 where that could not be seen, else 0."""
     is_table = given.out is not None and given.out.lower().endswith(".csv")
     folder = folder_of(given.out)
     table_to = Path(given.out) if is_table else folder / "inputs.csv" if folder else None

@@ -34,7 +34,7 @@ def show_list(given: argparse.Namespace) -> int:
     if given.json:
         console.print_json([_facts(cls) for cls in found])
         return 0
-    rows = [(cls.role, cls.name, _first_line(cls), cls.paper) for cls in found]
+    rows = [(cls.role, cls.name, _marked(cls), cls.paper) for cls in found]
     console.print_table(("role", "name", "what it is", "paper"), rows)
     return 0
 
@@ -52,6 +52,8 @@ def show(given: argparse.Namespace) -> int:
 
     line(f"{cls.name} · {cls.role}", "bold")
     line(cls.paper or "no paper")
+    if cls.unreproduced:
+        line(f"unreproduced: {cls.unreproduced}")
     line()
     line(inspect.getdoc(cls) or "(no description)")
     line()
@@ -67,8 +69,14 @@ def show(given: argparse.Namespace) -> int:
     return 0
 
 
+def _marked(cls: type[Method]) -> str:
+    """What it is, with the warning that must stand wherever its name does."""
+    return ("[unreproduced] " if cls.unreproduced else "") + _first_line(cls)
+
+
 def _facts(cls: type[Method]) -> dict[str, Any]:
     about = {"role": cls.role, "name": cls.name, "version": cls.version, "paper": cls.paper, "needs": list(cls.needs)}
+    about["unreproduced"] = cls.unreproduced or None
     return about | {"about": _first_line(cls), "module": cls.__module__}
 
 

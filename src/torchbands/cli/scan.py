@@ -52,6 +52,7 @@ def _model(given: argparse.Namespace) -> Outcome:
             class_names=opened.class_names,
             subject=opened.suspect.subject(),
             progress=lambda done, total, what: bar(done, total, what),
+            announce=console.note,
         ).adding(opened.suspect.alerts)
 
 

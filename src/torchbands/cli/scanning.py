@@ -106,10 +106,17 @@ def _guard(commands: Commands[argparse.ArgumentParser]) -> None:
     fit.add_argument(
         "--alpha", type=_share, default=0.05, metavar="A", help="share of ordinary inputs flagged (default: 0.05)"
     )
+    fit.add_argument(
+        "--batch",
+        type=_count,
+        default=100,
+        metavar="N",
+        help="inputs per check, to tell what it can see (default: 100)",
+    )
     _opening(fit)
     _seed(fit)
     _json(fit)
-    check = _verb(verbs, "check", "guard:check", "give every input a p-value; 1 where any is flagged")
+    check = _verb(verbs, "check", "guard:check", "give every input a p-value; 1 where the batch is not ordinary")
     check.add_argument("guard", metavar="GUARD", help="made by `bands guard fit`")
     check.add_argument("inputs", metavar="INPUTS", help=SOURCE)
     _reports(check)
@@ -195,6 +202,13 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"a share between 0 and 1, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, got {text}")
     return value
 
 

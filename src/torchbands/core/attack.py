@@ -58,7 +58,7 @@ class Victim:
             data: the (M,) eligible rows, stamped, with true labels; wanted: (M,) int64.
         """
         wanted = self.attack.relabel(data.y, self.task.classes)
-        rows = ((wanted != data.y) & self.attack.writable(data, self.task)).nonzero().flatten()
+        rows = ((wanted != data.y) & self.attack.writable(data, self.task, self.seed)).nonzero().flatten()
         picked = data[rows]
         stamped = picked.stamp(
             torch.arange(len(rows)), self.trigger, label=None, seed=seed_of("test", self.attack.key(), self.seed)
@@ -111,14 +111,17 @@ class Attack(Method):
             return torch.where(y == self.source, self.target, y)
         return torch.full_like(y, self.target)
 
-    def writable(self, data: Data, task: Task) -> Tensor:
-        """(N,) bool rows that the trigger can be written on: all, unless the attack has only some rows rewritten."""
+    def writable(self, data: Data, task: Task, seed: int) -> Tensor:
+        """(N,) bool rows that the trigger can be written on: all, unless it changes only some of them."""
         return torch.ones(len(data), dtype=torch.bool)
+
+    def _own(self, data: Data, task: Task, seed: int) -> Tensor:
+        owned = task.owned(data)
+        return owned[self.writable(data, task, seed)[owned]]
 
     def choose(self, data: Data, task: Task, seed: int, count: int | None = None) -> Tensor:
         """(P,) int64 rows to poison, drawn by identity from the rows the attacker owns and may want to change."""
-        owned = task.owned(data)
-        owned = owned[self.writable(data, task)[owned]]
+        owned = self._own(data, task, seed)
         y = data.y[owned]
         wanted = self.relabel(y, task.classes)
         pool = owned[y == self.target] if self.clean_label else owned[wanted != y]
@@ -136,8 +139,8 @@ class Attack(Method):
         label = None if self.clean_label else self.relabel(data.y[rows], task.classes)
         out = data.stamp(rows, trigger, label=label, seed=seed_of("stamp", self.key(), seed))
         if self.labels == "source-specific":  # other classes with the trigger keep their labels, as in TaCT
-            owned = task.owned(data)
-            others = owned[data.y[owned] != self.source]
+            owned = self._own(data, task, seed)
+            others = owned[(data.y[owned] != self.source) & (data.y[owned] != self.target)]
             order = torch.randperm(len(others), generator=generator("cover", self.spec(), seed))
             cover = others[order[: len(rows)]].sort().values
             out = out.stamp(cover, trigger, label=None, seed=seed_of("cover", self.key(), seed), poisoned=False)
@@ -169,5 +172,6 @@ class Attack(Method):
             "seconds": round(time.perf_counter() - started, 3),
             "poison_seconds": round(poison_seconds, 3),
             "forward_passes": model.passes.forward,
+            "precision": model.passes.precision,
         }
         return Victim(task, self, seed, model, trigger, info)

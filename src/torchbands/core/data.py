@@ -108,6 +108,23 @@ class Overlay:
         return out
 
 
+class Some:
+    """Some rows of a column, read when they are asked for.
+
+    Args:
+        base: the column underneath. rows: (P,) int64 rows of it.
+    """
+
+    def __init__(self, base: Batch | Column, rows: Tensor) -> None:
+        self.base, self.rows = base, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Tensor) -> Batch:
+        return take(self.base, self.rows[rows.cpu()])
+
+
 @dataclass(frozen=True)
 class Data:
     """Rows with labels, and what is known about them.
@@ -141,12 +158,16 @@ class Data:
         if rows.dtype == torch.bool:
             rows = rows.nonzero().flatten()
         at = rows.cpu()
-        return Data(
-            take(self.x, at),
-            self.y[at],
-            None if self.poisoned is None else self.poisoned[at],
-            {k: v[at] for k, v in self.meta.items()},
-        )
+        return self._at(at, take(self.x, at))
+
+    def some(self, rows: Tensor) -> Data:
+        """The rows (int64 indices or a bool mask), with their samples read when they are asked for."""
+        at = (rows.nonzero().flatten() if rows.dtype == torch.bool else rows).cpu()
+        return self._at(at, Some(self.x, at))
+
+    def _at(self, at: Tensor, x: Any) -> Data:
+        truth = None if self.poisoned is None else self.poisoned[at]
+        return Data(x, self.y[at], truth, {k: v[at] for k, v in self.meta.items()})
 
     def stamp(
         self, rows: Tensor, trigger: Trigger, *, label: int | Tensor | None, seed: int, poisoned: bool = True

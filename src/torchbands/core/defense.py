@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +52,13 @@ class Finding:
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
+class Work(NamedTuple):
+    """Rows that go forward through a model, and rows that go forward and back, at most."""
+
+    forward: int = 0
+    back: int = 0
+
+
 @dataclass(frozen=True)
 class Suspicion:
     """(N,) float32 scores of training rows, and the (N,) bool rows that the published rule would remove."""
@@ -65,6 +72,11 @@ class FittedDetector(ABC):
     """An input detector that has seen its model and clean data. `threshold` is the published rule's, if it has one."""
 
     threshold: float | None = None
+
+    @property
+    def about(self) -> str:
+        """What it was made of here, where the name of the method does not say: it stands beside the name in tables."""
+        return ""
 
     @abstractmethod
     def score(self, x: Batch | Column) -> Tensor:
@@ -113,6 +125,11 @@ class ModelDetector(Method):
     @abstractmethod
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         """Look for a backdoor, with clean rows (as many as `needs` asks for, maybe none)."""
+
+    def work(self, model: Model, rows: int) -> Work:
+        """What `inspect` asks of the model, given so many clean rows: what its time is told from before it starts."""
+        reads = any(need.split(":")[0] in ("logits", "features", "clean") for need in self.needs)
+        return Work(min(rows, self.clean_needed()) if reads else 0)
 
 
 @dataclass(frozen=True, kw_only=True)

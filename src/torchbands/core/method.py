@@ -33,6 +33,8 @@ class Method:
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    #: Why its numbers stay far from its paper's, in words; empty where nothing of the kind is known.
+    unreproduced: ClassVar[str] = ""
 
     def spec(self) -> Spec:
         """JSON-ready description that `registry.build` turns back into an equal method."""

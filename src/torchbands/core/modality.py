@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .data import Batch
 from .method import Method
 from .seeding import RowRng
-from .trigger import Trigger
+from .trigger import Room, Trigger
 
 if TYPE_CHECKING:
     from .model import Model
@@ -118,8 +118,9 @@ class Modality(Method):
         """alpha parts of a with beta parts of b (1 - alpha when None), valid raw rows again. Both 1: superimposed."""
 
     @abstractmethod
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
-        """`count` learnable triggers over the model's continuous space."""
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
+        """Learnable triggers over the model's continuous space, one for each row of `rng`: a trigger starts where its
+        number says, whatever others are searched beside it."""
 
     @abstractmethod
     def distance(self, a: Batch, b: Batch) -> dict[str, Tensor]:
@@ -132,6 +133,21 @@ class Modality(Method):
     def contrast(self, a: Batch, b: Batch) -> Batch | None:
         """Rows that make the difference between paired rows visible, or None where nothing of the kind helps."""
         return None
+
+    @property
+    def room(self) -> Room | None:
+        """How much of a row a network reads, where a trigger could lie beyond; None where it reads all of a row."""
+        return None
+
+    def placed(self, trigger: Trigger) -> Trigger:
+        """The trigger where a network reads it. Every attack hands its trigger through here."""
+        return trigger if self.room is None else trigger.within(self.room)
+
+    def tells(self, a: Batch, b: Batch) -> Tensor:
+        """(N,) bool: of which paired rows a network is given two different inputs."""
+        one, two = self.encode(a), self.encode(b)
+        differ = (one.values != two.values).flatten(1).any(1)
+        return differ if one.mask is None or two.mask is None else differ | (one.mask != two.mask).any(1)
 
     def project(self, values: Tensor) -> Tensor:
         """Embedded values back into the range where samples live."""

@@ -4,36 +4,22 @@ forward pass, never by name."""
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .budget import MOST, in_parts, room_of
 from .data import Batch, Column, take
+from .devices import differentiable
 from .errors import InputError, NotApplicable
 from .layers import CHANNELS_FIRST, Gate, Split, Trace, Unit, gate_hook, trace
 from .modality import Encoded, Modality
-
-#: Images a CPU can take at once before the allocator returns every activation to the system (measured).
-CHUNK = {"cpu": 256, "cuda": 4096}
-
-
-class Outputs(NamedTuple):
-    """One forward pass: (N, K) float32 logits and (N, D) float32 features, on the CPU."""
-
-    logits: Tensor
-    features: Tensor
-
-
-@dataclass
-class Passes:
-    """Rows sent forward through a model and its clones."""
-
-    forward: int = 0
+from .passes import Charge, Outputs, Passes, Shared
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -43,10 +29,16 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     are there, but the kernels that use them are not taken.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float32
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     native = native and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.bfloat16 if device.type == "cpu" and native else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As people write it: "float32"."""
+    return str(dtype).removeprefix("torch.")
 
 
 class Model:
@@ -83,7 +75,7 @@ class Model:
         self.modality, self.classes, self.precision = modality, classes, precision
         self._predict = predict
         self.passes = passes or Passes()
-        self._memo: list[tuple[object, Any, Outputs]] = []
+        self._shared: Shared | None = None
 
     @classmethod
     def wrap(cls, module: nn.Module, modality: Modality, classes: int, **options: Any) -> Model:
@@ -118,8 +110,13 @@ class Model:
 
     @property
     def chunk(self) -> int:
-        """How many rows go through at once."""
-        return CHUNK.get(self.device.type, 256)
+        """How many rows go forward at once, by what a row weighs (`torchbands.core.budget`)."""
+        return MOST["cpu"] if self._module is None else room_of(self._module).rows(self, gradients=False)
+
+    @property
+    def gradient_chunk(self) -> int:
+        """How many rows go forward and back at once."""
+        return room_of(self.module).rows(self, gradients=True)
 
     def clone(self) -> Model:
         """An independent copy; forward passes are still counted together."""
@@ -132,10 +129,17 @@ class Model:
         )
 
     def at_precision(self, precision: str) -> Model:
-        """The same weights run in another precision; forward passes are counted together."""
-        return Model(
+        """The same weights run in another precision; forward passes are counted together, and shared in one block."""
+        out = Model(
             self._module, self.modality, self.classes, predict=self._predict, precision=precision, passes=self.passes
         )
+        out._shared = self._shared
+        return out
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in on this device."""
+        return fast_dtype(self.device) if self.precision == "fast" else torch.float32
 
     # --- forward ------------------------------------------------------------------------------------------------
 
@@ -149,12 +153,19 @@ class Model:
         Args:
             trim: leave out the last positions that no row uses.
         """
-        self.passes.forward += len(e.values)
-        return self.modality.call(self.module, e.trimmed() if trim else e)
+        self.passes.count(len(e.values), _computed_in(self.device))
+        return self._call(e.trimmed() if trim else e)
+
+    def _call(self, e: Encoded) -> Tensor:
+        with differentiable(self.module, recurrent=self._recurrent):
+            return self.modality.call(self.module, e)
+
+    @cached_property
+    def _recurrent(self) -> bool:
+        return any(isinstance(layer, nn.RNNBase) for layer in self.module.modules())
 
     def _forward(self, e: Encoded, *, trim: bool = True) -> Tensor:
-        dtype = fast_dtype(self.device) if self.precision == "fast" else torch.float32
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16):
             return self.run(e, trim=trim).float()
 
     def _chunks(self, x: Batch | Column) -> Iterator[Batch]:
@@ -166,18 +177,23 @@ class Model:
 
     def _rows(self, x: Batch | Column, read: Callable[[Encoded], Tensor]) -> Tensor:
         """`read` of every chunk, (N, D) on the CPU in the order of the rows; sequences go through sorted by length."""
-        out: list[Tensor] = []
+        made, done = torch.zeros(0), 0
         with torch.no_grad():
             for part in self._chunks(x):
                 e = self.encode(part)
                 lengths = e.lengths()
-                if lengths is None or len(part) <= 1:
-                    out.extend(read(e.at(rows)).cpu() for rows in torch.arange(len(part)).split(self.chunk))
-                    continue
-                order = lengths.argsort(stable=True)
-                made = torch.cat([read(e.at(rows)).cpu() for rows in order.split(self.chunk)])
-                out.append(made[order.cpu().argsort()])
-        return torch.cat(out)
+                order = torch.arange(len(part)) if lengths is None else lengths.argsort(stable=True).cpu()
+                place = order + done
+
+                def send(some: Tensor, e: Encoded = e, order: Tensor = order) -> tuple[Tensor, Tensor]:
+                    return some, read(e.at(order[some].to(e.values.device))).cpu()
+
+                for some, values in in_parts(self, len(part), send):
+                    if not done and not len(made):  # in place from the start: joining at the end takes as much again
+                        made = values.new_empty(len(x), *values.shape[1:])
+                    made[place[some]] = values
+                done += len(part)
+        return made
 
     def logits(self, x: Batch | Column) -> Tensor:
         """(N, K) float32 on the CPU, without gradients. A black box gives log-probabilities.
@@ -190,7 +206,7 @@ class Model:
             return torch.zeros(0, self.classes)
         if self._predict is not None:
             predict = self._predict
-            self.passes.forward += len(x)
+            self.passes.count(len(x), "unknown")
             return torch.cat([predict(part).float().clamp_min(1e-12).log() for part in self._chunks(x)])
         return self._rows(x, self._forward)
 
@@ -199,12 +215,13 @@ class Model:
         return self.logits(x).softmax(1)
 
     def outputs(self, x: Batch | Column) -> Outputs:
-        """Logits and penultimate features in one forward pass, kept for the next method that asks for the same rows."""
+        """Logits and penultimate features in one forward pass; inside `shared` it is made once for all who ask."""
         if (kept := self._recall(x)) is not None:
             return kept
         head = self.head
         if head is None:
             raise NotApplicable("no linear head was found, so there is no penultimate layer")
+        state, before = self._state(x), (self.passes.forward, time.perf_counter(), time.process_time())
         inputs: list[Tensor] = []
         handle = self.module.get_submodule(head).register_forward_pre_hook(
             lambda _, args: inputs.append(_pooled(args[0].detach().float()))
@@ -214,7 +231,11 @@ class Model:
         finally:
             handle.remove()
         made = Outputs(both[:, : self.classes], both[:, self.classes :])
-        self._memo = [*self._memo[-3:], (x, self._state(x), made)]
+        if self._shared is not None and self._shared.open:
+            rows, wall, cpu = before
+            cost = Charge(self.passes.forward - rows, time.perf_counter() - wall, time.process_time() - cpu)
+            cost.dtypes.add(dtype_name(self.dtype))
+            self._shared.keep(x, state, made, cost, self.passes.users)
         return made
 
     def features(self, x: Batch | Column, layer: str | None = None) -> Tensor:
@@ -255,17 +276,34 @@ class Model:
             for handle in handles:
                 handle.remove()
 
-    def _state(self, x: object) -> tuple[int, ...]:
-        tensors = [] if self._module is None else [*self._module.parameters(), *self._module.buffers()]
-        return tuple(t._version for t in ([x, *tensors] if isinstance(x, Tensor) else tensors))
+    @contextmanager
+    def shared(self) -> Iterator[Model]:
+        """Make the forward pass over the same object once for all who ask for it inside the block, and keep no longer.
+
+        Whoever opens the block promises that nobody changes weights or rows in it. Outside, every call is a new pass.
+        """
+        if self._shared is not None and self._shared.open:
+            yield self
+            return
+        mine = self._shared = Shared()
+        try:
+            yield self
+        finally:
+            mine.close()
+            self._shared = None
+
+    def _state(self, x: object) -> Hashable:
+        """What can be seen of a change: steps on the weights or rows, the mode, hooks, the precision."""
+        if self._shared is None or self._module is None:
+            return None
+        tensors = [*self._module.parameters(), *self._module.buffers(), *([x] if isinstance(x, Tensor) else [])]
+        layers = tuple((m.training, *m._forward_hooks, *m._forward_pre_hooks) for m in self._module.modules())
+        return tuple((t._version, t.data_ptr()) for t in tensors), layers, self.dtype
 
     def _recall(self, x: object) -> Outputs | None:
-        if any(known is x for known, _, _ in self._memo):
-            state = self._state(x)
-            for known, then, made in self._memo:
-                if known is x and then == state:
-                    return made
-        return None
+        if self._shared is None or not self._shared.knows(x):
+            return None
+        return self._shared.find(x, self._state(x), self.passes.users)
 
     # --- the continuous space -----------------------------------------------------------------------------------
 
@@ -346,7 +384,7 @@ class Model:
         """
         dims = {u.layer: u.dim for u in self.units()}
         handles = []
-        memo, self._memo = self._memo, []
+        shared, self._shared = self._shared, None
         try:
             for name, gate in gates.items():
                 if name not in dims:
@@ -355,7 +393,7 @@ class Model:
                 handles.append(self._layer(name).register_forward_hook(gate_hook(made, dims[name])))
             yield self
         finally:
-            self._memo = memo
+            self._shared = shared
             for handle in handles:
                 handle.remove()
 
@@ -390,7 +428,7 @@ class Model:
                 e = self.encode(self.modality.random(len(h), rng)) if dummy is None else dummy
                 handle = target.register_forward_hook(lambda *_: h)
                 try:
-                    return self.modality.call(self.module, e)
+                    return self._call(e)
                 finally:
                     handle.remove()
 
@@ -428,10 +466,27 @@ class Model:
             self.module.eval()
 
 
+def _computed_in(device: torch.device) -> str:
+    return dtype_name(
+        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+    )
+
+
 def _prepared(module: nn.Module) -> nn.Module:
-    """Eval mode; channels_last where there are 2-d convolutions, which is up to 2.5 times faster on a CPU."""
-    if any(isinstance(layer, nn.Conv2d) for layer in module.modules()):
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Eval mode; channels_last where there are 2-d convolutions, which is up to 2.5 times faster on a CPU.
+
+    oneDNN's AVX2 kernel of a strided 1x1 convolution's weight gradient writes past its workspace where rows are
+    channels_last and there are fewer channels than a block of 8 (oneDNN issue 6035): such networks stay contiguous.
+    """
+    convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    if convolutions:
+        unsafe = any(
+            layer.in_channels // layer.groups < 8 and max(layer.kernel_size) == 1 and max(layer.stride) > 1
+            for layer in convolutions
+        )
+        layout = torch.contiguous_format if unsafe else torch.channels_last
+        if not all(layer.weight.is_contiguous(memory_format=layout) for layer in convolutions):
+            module = module.to(memory_format=layout)  # type: ignore[call-overload]
     return module.eval()
 
 

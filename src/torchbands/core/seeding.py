@@ -79,6 +79,10 @@ class RowRng:
         radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(*shape)))
         return radius * torch.cos(2.0 * torch.pi * self.uniform(*shape))
 
+    def at(self, which: Tensor) -> RowRng:
+        """Some of the rows, from their first draw on: each draws what it would draw among all."""
+        return RowRng(self.seed, self.rows[which])
+
     def child(self, name: object) -> RowRng:
         """An independent stream for a part, same rows."""
         return RowRng(seed_of(self.seed, name), self.rows)

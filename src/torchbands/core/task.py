@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Data
+from .devices import default_device
 from .method import Method
 from .modality import Modality
 from .model import Model
@@ -131,8 +132,3 @@ class Task(Method):
             hook.end(model, data, seed)
         model.module.zero_grad(set_to_none=True)
         return model
-
-
-def default_device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -6,13 +6,30 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 from torch import Tensor
 
 from .data import Batch
 from .method import Method, method
 from .seeding import RowRng
+
+
+class Room(Protocol):
+    """What a network reads of a row that is a sequence: so many tokens from its start."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens are read."""
+
+    def count(self, sequence: str) -> int:
+        """Tokens of a sequence, or at least as many."""
+
+    def without(self, tokens: int) -> Self:
+        """The same with less room."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What counts tokens, to be saved with a trigger: empty where a rule does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +43,17 @@ class Trigger(Method):
     @abstractmethod
     def __call__(self, batch: Batch, rng: RowRng) -> Batch:
         """The batch with the trigger on every row; same shape and type."""
+
+    def within(self, room: Room) -> Trigger:
+        """The same trigger, placed where a network of this room reads it; itself where it has no place of its own.
+
+        Attacks call `Modality.placed`, which calls this.
+        """
+        return self
+
+    def adds(self, room: Room) -> int:
+        """Tokens by which it makes a row longer."""
+        return 0
 
     def __or__(self, other: Trigger) -> Trigger:
         return Chain(first=self, second=other)
@@ -69,3 +97,11 @@ class Chain(Trigger):
 
     def __call__(self, batch: Batch, rng: RowRng) -> Batch:
         return self.second(self.first(batch, rng.child("first")), rng.child("second"))
+
+    def within(self, room: Room) -> Trigger:
+        """The second must not push the first out of what is read."""
+        first = self.first.within(room.without(self.second.adds(room)))
+        return Chain(first=first, second=self.second.within(room))
+
+    def adds(self, room: Room) -> int:
+        return self.first.adds(room) + self.second.adds(room)

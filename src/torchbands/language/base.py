@@ -13,6 +13,11 @@ from torch import Tensor
 class LanguageModel(Protocol):
     """A model of ordinary text. What it says of a text does not depend on the batch the text comes in."""
 
+    @property
+    def about(self) -> str:
+        """What it is and what it has read, for tables."""
+        ...
+
     def surprisals(self, texts: list[str]) -> list[Tensor]:
         """For each text one float32 number, in nats, per whitespace-separated word; summed over a word's tokens."""
         ...

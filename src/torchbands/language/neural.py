@@ -49,6 +49,11 @@ class NeuralLM(WordSurprisal):
         module.train(False)
         return cls(module, fast.backend_tokenizer, int(start or 0), min(positions, 1024))
 
+    @property
+    def about(self) -> str:
+        """Its architecture and size; the folder is the user's own affair."""
+        return f"{type(self.module).__name__}, {sum(p.numel() for p in self.module.parameters()) / 1e6:.0f} M weights"
+
     @torch.no_grad()
     def flat(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """(W,) float32 nats of every word of all texts, and (N,) int64 words of each."""

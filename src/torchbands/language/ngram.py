@@ -52,6 +52,11 @@ class NGram(WordSurprisal):
     def __post_init__(self) -> None:
         self._ids = {word: FIRST + i for i, word in enumerate(self.vocabulary)}
 
+    @property
+    def about(self) -> str:
+        """A trigram, and of which texts."""
+        return f"trigram of {self.source}"
+
     @classmethod
     def fit(cls, texts: Iterable[str], *, source: str = "texts of the caller") -> NGram:
         """Count the texts. Raises InputError where they hold no words."""

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchbands.core.data import Data, whole
+from torchbands.core.data import Data
 from torchbands.core.errors import Diverged
 from torchbands.core.model import Model, fast_dtype
+from torchbands.core.resident import resident
 from torchbands.core.seeding import generator, seeded
 
 #: Computes the batch's loss and its gradients.
@@ -42,8 +43,8 @@ def finetune(
 ) -> None:
     """Train the model in place with SGD, or AdamW, and a cosine schedule over its steps.
 
-    Rows are encoded once and stay on the device; an epoch's batches differ by at most one row in size. bfloat16
-    autocast where the device computes it natively. The same seed gives the same weights on one machine.
+    Rows are encoded once and stay on the device where they fit; an epoch's batches differ by at most one row in size.
+    bfloat16 autocast where the device computes it natively. The same seed gives the same weights on one machine.
 
     Args:
         adam: AdamW, for networks that SGD does not move: momentum is then not used.
@@ -52,7 +53,7 @@ def finetune(
     Raises Diverged when the loss is not finite at the end of an epoch.
     """
     device, rng = model.device, generator("fine-tune", seed)
-    e, y = model.encode(whole(clean.x)), clean.y.to(device)
+    e, y = resident(model, clean.x), clean.y.to(device)
     parts = math.ceil(len(clean) / batch)
     learned = model.module.parameters()
     optimizer: torch.optim.Optimizer = (

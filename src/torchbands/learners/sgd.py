@@ -15,11 +15,9 @@ from torchbands.core.errors import Diverged, InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model, fast_dtype
+from torchbands.core.resident import RESIDENT_BYTES, Streamed, resident
 from torchbands.core.seeding import generator, seeded
 from torchbands.core.task import Hook, Learner, Progress
-
-#: Columns up to this many bytes are kept on the device as float32.
-RESIDENT_BYTES = 4 << 30
 
 
 @method("sgd")
@@ -149,9 +147,9 @@ def shift(x: Tensor, pad: int, rng: torch.Generator, *, flip: bool = False) -> T
 
 
 def _resident(data: Data, device: torch.device, model: Model) -> object:
-    """The whole column on the device where it fits; token models are encoded once."""
+    """The whole column on the device where it fits; what token models read is encoded once."""
     if model.modality.discrete:
-        return model.encode(whole(data.x))
+        return resident(model, data.x)
     first = take(data.x, torch.arange(1))
     model.modality.check(first)
     if isinstance(first, Tensor) and first.numel() * 4 * len(data) <= RESIDENT_BYTES:
@@ -168,7 +166,7 @@ POOL = 16
 def _batches(x: object, n: int, size: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
     """Rows of each step of an epoch, in random order; sequences of like length together, so that little is padding."""
     order = torch.randperm(n, generator=rng).to(device)
-    lengths = x.lengths() if isinstance(x, Encoded) else None
+    lengths = x.lengths() if isinstance(x, (Encoded, Streamed)) else None
     if lengths is None or int(lengths.min()) == int(lengths.max()):
         return list(order.split(size))
     sorted_: list[Tensor] = []
@@ -178,7 +176,7 @@ def _batches(x: object, n: int, size: int, rng: torch.Generator, device: torch.d
 
 
 def _gather(x: object, rows: Tensor) -> Any:
-    if isinstance(x, Encoded):
+    if isinstance(x, (Encoded, Streamed)):
         return x.at(rows)
     batch = take(x, rows)
     return batch.to(rows.device) if isinstance(batch, Tensor) else batch  # hooks index it by labels on the device

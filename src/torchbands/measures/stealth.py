@@ -36,7 +36,7 @@ def measure(victim: Victim, control: Victim | None) -> dict[str, dict[str, Value
     """The three axes of a victim; `control` is the never-poisoned victim of the same task and seed."""
     test = victim.task.load("test", victim.seed)
     wanted = victim.attack.relabel(test.y, victim.task.classes)
-    eligible = ((wanted != test.y) & victim.attack.writable(test, victim.task)).nonzero().flatten()
+    eligible = ((wanted != test.y) & victim.attack.writable(test, victim.task, victim.seed)).nonzero().flatten()
     if len(eligible) < 2 * FOLDS:
         none = Undefined(f"only {len(eligible)} rows can be triggered")
         return {axis: {"stealth": none} for axis in ("input", "feature", "parameter")}

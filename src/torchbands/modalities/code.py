@@ -64,7 +64,7 @@ class Code(Modality):
         """Raises NotApplicable, always."""
         raise NotApplicable("two functions' machine code has no mixture that is a program")
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         """The free bytes of NOPs inserted where `InsertNops` inserts them."""
         carrier = torch.tensor([*(b + 1 for b in CARRIER), -1, -1, -1, -1])
         landing = torch.tensor([b + 1 for b in ENDBR64], device=model.device)
@@ -76,7 +76,7 @@ class Code(Modality):
             return InsertNops(payload=bytes(i - 1 for i in ids).hex())
 
         template, candidates = carrier.repeat(self.inserted), torch.arange(1, 257)
-        return TokenMixture(model, count, template, candidates, start, harden, rng).to(model.device)
+        return TokenMixture(model, template, candidates, start, harden, rng).to(model.device)
 
     def distance(self, a: list[bytes], b: list[bytes]) -> dict[str, Tensor]:
         edits = torch.tensor([edit_distance(x, y) for x, y in zip(a, b, strict=True)], dtype=torch.float32)

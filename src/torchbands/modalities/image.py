@@ -26,11 +26,11 @@ ROUNDING = 1e-5
 class MaskedPattern(Perturbation):
     """Neural Cleanse's trigger: a mask shared by the channels and a pattern, both through tanh into [0, 1]."""
 
-    def __init__(self, count: int, channels: int, size: int, rng: torch.Generator) -> None:
+    def __init__(self, channels: int, size: int, rng: RowRng) -> None:
         super().__init__()
-        self.count = count
-        self.mask_logit = nn.Parameter(torch.randn(count, 1, size, size, generator=rng))
-        self.pattern_logit = nn.Parameter(torch.randn(count, channels, size, size, generator=rng))
+        self.count = len(rng)
+        self.mask_logit = nn.Parameter(rng.normal(1, size, size))
+        self.pattern_logit = nn.Parameter(rng.normal(channels, size, size))
 
     def mask(self) -> Tensor:
         return self.mask_logit.tanh() / 2 + 0.5
@@ -92,8 +92,8 @@ class Image(Modality):
     def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
         return (alpha * a + (1 - alpha if beta is None else beta) * b).clamp_(0, 1)
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
-        return MaskedPattern(count, self.channels, self.size, rng).to(model.device)
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
+        return MaskedPattern(self.channels, self.size, rng).to(model.device)
 
     def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
         diff = (a - b).flatten(1)

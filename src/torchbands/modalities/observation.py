@@ -23,11 +23,11 @@ FAR = 3.0
 class BoundedPattern(Perturbation):
     """A mask and a pattern over every dimension, the pattern within the bounds."""
 
-    def __init__(self, shape: tuple[int, ...], low: float, high: float, count: int, rng: torch.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], low: float, high: float, rng: RowRng) -> None:
         super().__init__()
-        self.count, self.low, self.high = count, low, high
-        self.mask_logit = nn.Parameter(torch.randn(count, *shape, generator=rng))
-        self.pattern_logit = nn.Parameter(torch.randn(count, *shape, generator=rng))
+        self.count, self.low, self.high = len(rng), low, high
+        self.mask_logit = nn.Parameter(rng.normal(*shape))
+        self.pattern_logit = nn.Parameter(rng.normal(*shape))
 
     def mask(self) -> Tensor:
         return self.mask_logit.sigmoid()
@@ -50,10 +50,10 @@ class BoundedPattern(Perturbation):
 class Offset(Perturbation):
     """An additive offset, for observations without bounds."""
 
-    def __init__(self, shape: tuple[int, ...], count: int, rng: torch.Generator) -> None:
+    def __init__(self, shape: tuple[int, ...], rng: RowRng) -> None:
         super().__init__()
-        self.count = count
-        self.delta = nn.Parameter(0.1 * torch.randn(count, *shape, generator=rng))
+        self.count = len(rng)
+        self.delta = nn.Parameter(0.1 * rng.normal(*shape))
 
     def forward(self, e: Encoded, which: Tensor) -> Encoded:
         return Encoded(e.values + self.delta[which])
@@ -117,12 +117,8 @@ class Observation(Modality):
     def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
         return self.project(alpha * a + (1 - alpha if beta is None else beta) * b)
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
-        made: Perturbation
-        if self.bounds is None:
-            made = Offset(self.shape, count, rng)
-        else:
-            made = BoundedPattern(self.shape, *self.bounds, count, rng)
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
+        made = Offset(self.shape, rng) if self.bounds is None else BoundedPattern(self.shape, *self.bounds, rng)
         return made.to(model.device)
 
     def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:

@@ -38,9 +38,9 @@ class Field(Method):
 class FieldPattern(Perturbation):
     """A mask over the settable fields and a value for each, both through a sigmoid; other fields are never touched."""
 
-    def __init__(self, table: Tabular, count: int, rng: torch.Generator) -> None:
+    def __init__(self, table: Tabular, rng: RowRng) -> None:
         super().__init__()
-        self.count, self.table = count, table
+        self.count, self.table = len(rng), table
         low, high, settable, _ = table.columns()
         self.low: Tensor
         self.high: Tensor
@@ -48,8 +48,8 @@ class FieldPattern(Perturbation):
         self.register_buffer("at", settable.nonzero().flatten())
         self.register_buffer("low", low[settable])
         self.register_buffer("high", high[settable])
-        self.mask_logit = nn.Parameter(torch.randn(count, int(settable.sum()), generator=rng))
-        self.value_logit = nn.Parameter(torch.randn(count, int(settable.sum()), generator=rng))
+        self.mask_logit = nn.Parameter(rng.normal(int(settable.sum())))
+        self.value_logit = nn.Parameter(rng.normal(int(settable.sum())))
 
     def mask(self) -> Tensor:
         """(count, settable fields) in [0, 1]."""
@@ -137,10 +137,10 @@ class Tabular(Modality):
     def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
         return self.project(alpha * a + (1 - alpha if beta is None else beta) * b)
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         if not any(f.settable for f in self.fields):
             raise NotApplicable("no field of the table can be set by an attacker")
-        return FieldPattern(self, count, rng).to(model.device)
+        return FieldPattern(self, rng).to(model.device)
 
     def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
         low, high, settable, integer = (c.to(a.device) for c in self.columns())

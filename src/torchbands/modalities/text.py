@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import ClassVar
 
 import torch
@@ -19,19 +19,13 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture, padded
+from torchbands.triggers.room import TextRoom, words_of
 from torchbands.triggers.text import InsertWords
 
 #: Ids that are no word of the vocabulary.
 PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
 #: The rare words of Kurita et al., 2020.
 RARE = ("cf", "mn", "bb", "tq", "mb")
-
-_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words and punctuation marks."""
-    return _WORD.findall(text.lower())
 
 
 def vocabulary_of(texts: Iterable[str], most: int) -> tuple[str, ...]:
@@ -95,25 +89,36 @@ class Text(Modality):
 
     def default_trigger(self) -> Trigger:
         rare = next((w for w in RARE if w in self.vocabulary), None)
-        return InsertWords(words=(rare or (self.vocabulary[-1] if self.vocabulary else RARE[0]),))
+        return self.placed(InsertWords(words=(rare or (self.vocabulary[-1] if self.vocabulary else RARE[0]),)))
+
+    @property
+    def room(self) -> TextRoom:
+        return TextRoom(self.length)
 
     def blend(self, a: list[str], b: list[str], alpha: float, beta: float | None, rng: RowRng) -> list[str]:
         """A share alpha of a's words, in order, then a share beta of b's: (1, 1) is concatenation.
 
-        What does not fit `length` is taken from the end of both, and b keeps at least half of the room it asks for.
+        Of each text only what a network would read takes part. Where the two do not fit, each keeps half of the room,
+        or what the other leaves: the words from a drawn place on, round to the beginning, so that none is cut every
+        time.
         """
         beta = 1 - alpha if beta is None else beta
-        out = []
-        draws = rng.uniform(2, 4 * self.length)
+        out, room = [], self.room
+        draws, starts = rng.uniform(2, 4 * self.length), rng.uniform(2).tolist()
+        split = {text: text.split()[: room.tokens] for text in (*a, *b)}
+        room.learn(chain.from_iterable(split.values()))
+        read = {text: room.read(words) for text, words in split.items()}
         for i, (one, two) in enumerate(zip(a, b, strict=True)):
-            first = _share(one.split(), alpha, draws[i, 0])
-            second = _share(two.split(), beta, draws[i, 1])
-            room = max(self.length - len(first), self.length // 2)
-            second = second[:room]
-            out.append(" ".join([*first[: self.length - len(second)], *second]))
+            first, second = _share(read[one], alpha, draws[i, 0]), _share(read[two], beta, draws[i, 1])
+            sizes = [sum(map(room.count, words)) for words in (first, second)]
+            if sum(sizes) > room.tokens:
+                first = _round(room, first, max(room.tokens // 2, room.tokens - sizes[1]), starts[i][0])
+                left = room.tokens - sum(map(room.count, first))
+                second = _round(room, second, left, starts[i][1])
+            out.append(" ".join([*first, *second]))
         return out
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         if not self.vocabulary:
             raise NotApplicable("the text modality has no vocabulary to search in")
 
@@ -122,7 +127,6 @@ class Text(Modality):
 
         return TokenMixture(
             model,
-            count,
             torch.full((self.inserted,), -1),
             torch.tensor([PAD, *range(FIRST_WORD, self.size)]),
             lambda tokens: torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device),
@@ -150,6 +154,15 @@ def _share(words: list[str], share: float, draws: Tensor) -> list[str]:
     return [words[i] for i in sorted(order[:keep].tolist())]
 
 
+def _round(room: TextRoom, words: list[str], most: int, draw: float) -> list[str]:
+    """Words of at most so many tokens, from a drawn place on and round to the beginning, in their order."""
+    start = int(draw * len(words))
+    turned = [*words[start:], *words[:start]]
+    kept = len(room.without(room.tokens - most).read(turned))
+    wrapped = max(start + kept - len(words), 0)
+    return [*words[:wrapped], *words[start : start + kept]]
+
+
 def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     """Levenshtein distance of two sequences, in elements. What they share at both ends costs nothing."""
     low, high_a, high_b = 0, len(a), len(b)
@@ -158,9 +171,20 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     while min(high_a, high_b) > low and a[high_a - 1] == b[high_b - 1]:
         high_a, high_b = high_a - 1, high_b - 1
     x, y = a[low:high_a], b[low:high_b]
-    row = list(range(len(y) + 1))
-    for i, one in enumerate(x, 1):
-        last, row[0] = row[0], i
-        for j, two in enumerate(y, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != two))
-    return row[-1]
+    x, y = (x, y) if len(x) >= len(y) else (y, x)
+    if not y:
+        return len(x)
+    # Myers (1999), in Hyyro's form: a column of the table is two numbers of len(y) bits, its rises and its falls
+    at: dict[object, int] = {}
+    for i, one in enumerate(y):
+        at[one] = at.get(one, 0) | 1 << i
+    every, last = (1 << len(y)) - 1, 1 << len(y) - 1
+    rise, fall, distance = every, 0, len(y)
+    for two in x:
+        equal = at.get(two, 0)
+        level = (((equal & rise) + rise) ^ rise) | equal | fall
+        up, down = fall | ~(level | rise) & every, level & rise
+        distance += bool(up & last) - bool(down & last)
+        up, down = (up << 1 | 1) & every, (down << 1) & every
+        rise, fall = down | ~(level | up) & every, up & level
+    return distance

@@ -13,9 +13,11 @@ import torch
 from torchbands.core.errors import NotApplicable
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.text import Text
 from torchbands.modalities.tokens import TokenMixture, padded
+from torchbands.triggers.room import TextRoom
 from torchbands.triggers.text import InsertWords
 
 #: Texts whose ids are kept, so that each is tokenised once.
@@ -87,11 +89,16 @@ class TokenizedText(Text):
         return padded([known[text] for text in batch], self.length, self.padding)
 
     @property
+    def room(self) -> TextRoom:
+        special = tokenizer_of(self.tokenizer, self.length).num_special_tokens_to_add(False)
+        return TextRoom(self.length - special, self.tokenizer)
+
+    @property
     def size(self) -> int:
         """How many token ids there are."""
         return int(tokenizer_of(self.tokenizer, self.length).get_vocab_size())
 
-    def perturbation(self, model: Model, count: int, rng: torch.Generator) -> Perturbation:
+    def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         words = whole_words(tokenizer_of(self.tokenizer, self.length).get_vocab())
         if not words:
             raise NotApplicable("the tokenizer has no whole words to search in")
@@ -102,7 +109,6 @@ class TokenizedText(Text):
 
         return TokenMixture(
             model,
-            count,
             torch.full((self.inserted,), -1),
             torch.tensor(list(word_of)),
             lambda tokens: torch.full((len(tokens),), self.prefix, dtype=torch.int64, device=tokens.device),

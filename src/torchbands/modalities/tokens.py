@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 
 #: Beyond this size of the logits no gradient would bring a candidate back.
@@ -33,29 +34,27 @@ class TokenMixture(Perturbation):
 
     Args:
         model: whose token embedding is mixed.
-        count: number of triggers K.
         template: (S,) int64 token ids of the insertion; -1 where a token is learned.
         candidates: (C,) int64 token ids; a candidate of id 0 (padding) means "no token here".
         start: (N, L) token ids -> (N,) int64 position of the insertion.
         harden: (W,) chosen token ids -> the trigger that inserts them.
-        rng: draws the starting point.
+        rng: draws the starting points, one for each of its rows.
     """
 
     def __init__(
         self,
         model: Model,
-        count: int,
         template: Tensor,
         candidates: Tensor,
         start: Callable[[Tensor], Tensor],
         harden: Callable[[Sequence[int]], Trigger],
-        rng: torch.Generator,
+        rng: RowRng,
     ) -> None:
         super().__init__()
-        self.count, self._start, self._harden = count, start, harden
+        self.count, self._start, self._harden = len(rng), start, harden
         table = model.embedding.weight.detach().float().cpu()
         free = (template < 0).nonzero().flatten()
-        self.logits = nn.Parameter(0.1 * torch.randn(count, len(free), len(candidates), generator=rng))
+        self.logits = nn.Parameter(0.1 * rng.normal(len(free), len(candidates)))
         self.table: Tensor
         self.fixed: Tensor
         self.template: Tensor
@@ -63,7 +62,7 @@ class TokenMixture(Perturbation):
         self.candidates: Tensor
         self.temperature: Tensor
         self.noise: Tensor | None = None
-        self.register_buffer("temperature", torch.ones(count))
+        self.register_buffer("temperature", torch.ones(len(rng)))
         self.register_buffer("table", table[candidates])
         self.register_buffer("fixed", table[template.clamp_min(0)])
         self.register_buffer("template", template.clamp_min(0))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torchbands.core.errors import InputError, UnknownName
 
-from . import html, json, markdown
+from . import html, json, markdown, summary
 from .collect import collect
 from .results import Results
 
-__all__ = ["FORMATS", "Results", "collect", "write"]
+__all__ = ["FORMATS", "Results", "collect", "warnings", "write"]
 
 _RENDER: dict[str, Callable[[Results], str]] = {"html": html.render, "md": markdown.render, "json": json.render}
 FORMATS = tuple(_RENDER)
@@ -49,6 +49,11 @@ def write(store: Path | str, out: Path | str | None = None, formats: Sequence[st
         _write(path, _RENDER[kind](results))
         written.append(path)
     return written
+
+
+def warnings(store: Path | str) -> list[str]:
+    """What whoever reads a store's numbers should know of how they were made; empty where all were made alike."""
+    return [text for _, text in summary.warnings(collect(store))]
 
 
 def _write(path: Path, text: str) -> None:

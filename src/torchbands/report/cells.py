@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torchbands.core.metric import Interval, mean_interval
+from torchbands.core.errors import BandsError
+from torchbands.core.registry import find
 
 from .fragments import harmless
 from .means import between_models, means
+from .overall import over_attacks, scores
 from .read import Record
 from .results import Attack, Cell, Defense, Histogram, Sample
 from .roles import ROLES, quality
@@ -40,6 +42,7 @@ def attack_of(records: Sequence[Record]) -> Attack:
         cost=means(_tables(counted, "cost"))[0],
         samples=tuple(_sample(s) for s in shown["samples"]) if shown else (),
         trigger=harmless(str(shown.get("trigger_html") or "")) if shown else "",
+        unreproduced=unreproduced("attack", str(records[0]["attack"])),
     )
 
 
@@ -77,55 +80,32 @@ def cell_of(records: Sequence[Record], benign: Sequence[Record]) -> Cell:
     )
 
 
-def defense_of(records: Sequence[Record], cells: Sequence[Cell]) -> Defense:
-    """One defense over attacks, from its records and its cells; attacks that did not take are left out."""
+def defense_of(records: Sequence[Record], cells: Sequence[Cell], attacks: Sequence[Attack]) -> Defense:
+    """One defense over the attacks that took hold, from its records and its cells."""
     first = records[0]
     role = ROLES.get(str(first["role"]))
-    attacks = {str(r["attack_label"]) for r in records if r["attack"] != BENIGN}
-    ranked = [
-        (c.attack, c.metrics[role.headline])
-        for c in cells
-        if role and c.state == "done" and c.attack in attacks and role.headline in c.metrics
-    ]
-    worst = None
-    if role and ranked:
-        worst = (max if role.lower_is_better else min)(ranked, key=lambda pair: pair[1].mean)
+    told = None if role is None else over_attacks(records, role, [a.label for a in attacks])
     return Defense(
         label=str(first["defense_label"]),
         name=str(first["defense"]),
         role=str(first["role"]),
-        mean=_over_attacks(records, ranked, role.headline) if role else None,
-        worst=worst,
+        mean=told.mean if told else None,
+        worst=told.worst if told else None,
+        judged=told.judged if told else (),
+        failed=told.failed if told else 0,
+        about="; ".join(dict.fromkeys(str(r["about"]) for r in records if r.get("about"))),
+        unasked=tuple(a.label for a in attacks if told is None or a.label not in told.judged),
         cost=means(_tables([r for r in records if r["status"] == "done"], "cost"))[0],
+        unreproduced=unreproduced(str(first["role"]), str(first["defense"])),
     )
 
 
-def _over_attacks(records: Sequence[Record], ranked: Sequence[tuple[str, Interval]], name: str) -> Interval | None:
-    """The mean over attacks: of all models at once for model detectors, else per seed, then over seeds."""
-    counted = [r for r in records if r["status"] == "done" and r.get("valid") is not False]
-    if records[0]["role"] == "model-detector":
-        return between_models(
-            scores([r for r in counted if r["attack"] != BENIGN]), scores([r for r in counted if r["attack"] == BENIGN])
-        )
-    if not ranked:
-        return None
-    names = {attack for attack, _ in ranked}
-    by_seed: dict[int, dict[str, float]] = {}
-    for r in counted:
-        value = (r.get("metrics") or {}).get(name)
-        if r["attack_label"] in names and isinstance(value, (int, float)):
-            by_seed.setdefault(int(r["seed"]), {})[str(r["attack_label"])] = float(value)
-    whole = [sum(found.values()) / len(names) for found in by_seed.values() if len(found) == len(names)]
-    overall = sum(interval.mean for _, interval in ranked) / len(ranked)
-    if len(whole) < len(by_seed):  # seeds that lack an attack would shift the mean
-        return Interval(overall, None, None, len(ranked))
-    return mean_interval(whole)
-
-
-def scores(records: Iterable[Record]) -> list[float]:
-    """A model detector's scores."""
-    found = ((r.get("metrics") or {}).get("score") for r in records if r["status"] == "done")
-    return [float(s) for s in found if isinstance(s, (int, float))]
+def unreproduced(role: str, name: str) -> str:
+    """What the installed method says of itself: a store may be older than the finding. Empty for an unknown one."""
+    try:
+        return find(name, role).unreproduced
+    except BandsError:
+        return ""
 
 
 def _tables(records: Iterable[Record], name: str) -> list[dict[str, Any]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .cells import BENIGN, attack_of, cell_of, defense_of
+from .provenance import PRECISION, of_row, split
 from .read import Record, read
 from .results import Attack, Results, TaskResults
 from .roles import ROLES
@@ -35,16 +37,22 @@ def collect(store: str | Path) -> Results:
             cells[home[str(record["victim"])]].append(record)
     labels = _labels(list(by_task))
     grid = files.grid
+    same, differ = split([*files.victims, *files.defenses])
+    mixed = tuple(name for name in differ if name != PRECISION)
+    last = {str(k): str(v) for k, v in (grid.get("versions") or {}).items()}
     return Results(
         question=str(grid.get("question") or "Which defenses hold against which attacks?"),
         command=str(grid.get("command") or ""),
         preset=grid.get("preset") if isinstance(grid.get("preset"), str) else None,
         created=str(grid.get("created") or ""),
-        versions={str(k): str(v) for k, v in (grid.get("versions") or {}).items()},
+        versions=same if same or differ else last,
         grid=grid.get("grid") or {},
-        tasks=tuple(_task(labels[task], victims, cells[task]) for task, victims in sorted(by_task.items())),
+        tasks=tuple(_task(labels[task], victims, cells[task], differ) for task, victims in sorted(by_task.items())),
         problems=tuple(files.problems),
         missing=_missing(grid.get("grid"), len(files.victims) + len(files.defenses)),
+        foreign=files.foreign,
+        mixed=mixed,
+        harness=grid["harness"] if isinstance(grid.get("harness"), int) else 0,
     )
 
 
@@ -60,15 +68,17 @@ def _missing(grid: Any, found: int) -> int:
     return max(0, asked - found)
 
 
-def _task(label: str, victims: list[Record], records: list[Record]) -> TaskResults:
-    attacks = [attack_of(group) for group in _grouped(victims, "attack_label").values()]
+def _task(label: str, victims: list[Record], records: list[Record], differ: tuple[str, ...]) -> TaskResults:
+    by_attack = _grouped(victims, "attack_label").values()
+    attacks = [replace(attack_of(group), made_with=of_row(group, differ)) for group in by_attack]
     by_defense = _grouped(records, "defense_label", "role")
     found, defenses = [], []
     for group in by_defense.values():
         benign = [r for r in group if r["attack"] == BENIGN]
         mine = [cell_of(one, benign) for one in _grouped(group, "attack_label").values()]
         found += mine
-        defenses.append(defense_of(group, mine))
+        known = [a for a in attacks if a.state == "done" and not a.benign]
+        defenses.append(replace(defense_of(group, mine, known), made_with=of_row(group, differ)))
     return TaskResults(
         name=str(victims[0]["task"]),
         label=label,

@@ -16,7 +16,20 @@ from torchbands.core.metric import Interval
 from . import figures, roles, summary, terms
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES
-from .table import CellView, Note, axes, beside, cell_view, costs_of, lower_first, notes_of
+from .table import (
+    CellView,
+    Note,
+    axes,
+    beside,
+    cell_view,
+    costs_of,
+    facts_of,
+    lower_first,
+    notes_of,
+    remarks_on,
+    title_of,
+    unreproduced_of,
+)
 
 _STATES = {"invalid": "did not take", "not-applicable": "n/a", "failed": "failed", "missing": "not run"}
 
@@ -75,6 +88,10 @@ def _environment() -> Environment:
         "detected": detected,
         "footer": footer,
         "states": _STATES,
+        "unreproduced_of": unreproduced_of,
+        "title_of": title_of,
+        "remarks_on": remarks_on,
+        "facts_of": facts_of,
     }
     return made
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from . import summary, terms
-from .results import Attack, Cell, Results, TaskResults
+from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES, RULES
-from .table import Note, cell_view, costs_of, notes_of, plain
+from .table import Note, cell_view, costs_of, facts_of, notes_of, plain, remarks_on, title_of, unreproduced_of
 from .terms import term
 
 _STATES = {"invalid": "did not take", "not-applicable": "n/a", "failed": "failed", "missing": "not run"}
@@ -38,6 +38,8 @@ def render(results: Results) -> str:
         f"{versions}. {_safe(results.created)}",
         "",
     ]
+    for task in results.tasks:
+        out += _made_with(task)
     return "\n".join(out)
 
 
@@ -55,9 +57,22 @@ def _verdicts(task: TaskResults) -> list[str]:
         rows.append(["**worst attack**", *worst])
         rows += [[_name(a), *(_cell(task.cell(a, d), True, notes) for d in mine)] for a in task.attacks if a.benign]
         title = f"{about.asks} {term(about.headline).title}, {better}; without an attack: {term(about.benign).title}."
-        out += [f"### {about.title}", "", title, "", *_table(["attack", *(_safe(d.label) for d in mine)], rows), ""]
+        out += [f"### {about.title}", "", title, "", *_table(["attack", *(_title(d) for d in mine)], rows), ""]
         out += [f"{n.number}. {_safe(n.text)}" for n in notes.values()] + ([""] if notes else [])
+        remarks = remarks_on(role, mine)
+        out += [f"- {_safe(text)}" for text in remarks] + ([""] if remarks else [])
+        out += _unreproduced([*task.attacks, *mine])
     return out
+
+
+def _made_with(task: TaskResults) -> list[str]:
+    """What each row was made with, where that is not the same for all."""
+    rows: list[Attack | Defense] = [*task.attacks, *task.defenses]
+    names = facts_of(rows)
+    if not names:
+        return []
+    body = [[_safe(row.label), *(_safe(row.made_with.get(n, "–")) for n in names)] for row in rows]
+    return [f"Not the same for all on {_safe(task.label)}:", "", *_table(["row", *map(_safe, names)], body), ""]
 
 
 def _cell(cell: Cell, benign: bool, notes: dict[str, Note]) -> str:
@@ -81,18 +96,31 @@ def _attacks(task: TaskResults) -> list[str]:
         for a in task.attacks
     ]
     why = [f"- {_safe(a.label)}: {_safe(a.reason)}" for a in task.attacks if a.reason]
-    return ["### Attacks", "", *_table(head, rows), "", *why, *([""] if why else [])]
+    return ["### Attacks", "", *_table(head, rows), "", *why, *([""] if why else []), *_unreproduced(task.attacks)]
 
 
 def _costs(task: TaskResults) -> list[str]:
     costs = costs_of(task.defenses)
-    rows = [[_safe(d.label), *(plain(n, d.cost.get(n)) for n in costs)] for d in task.defenses]
-    return ["### Cost", "", *_table(["defense", *(terms.term(n).title for n in costs)], rows), ""] if rows else []
+    rows = [[_title(d), *(plain(n, d.cost.get(n)) for n in costs)] for d in task.defenses]
+    if not rows:
+        return []
+    head = ["defense", *(terms.term(n).title for n in costs)]
+    return ["### Cost", "", *_table(head, rows), "", *_unreproduced(task.defenses)]
+
+
+def _unreproduced(methods: Sequence[Attack | Defense]) -> list[str]:
+    found = unreproduced_of(methods)
+    said = [f"- {_safe(name)} is unreproduced: {_safe(why)}" for name, why in found]
+    return [*said, ""] if said else []
 
 
 def _name(attack: Attack) -> str:
     note = "" if attack.state == "done" else f" ({_STATES[attack.state]})"
-    return _safe(attack.label) + note
+    return _title(attack) + note
+
+
+def _title(method: Attack | Defense) -> str:
+    return _safe(title_of(method))
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

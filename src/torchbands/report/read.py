@@ -11,18 +11,22 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import key_of
 
 Record = dict[str, Any]
+#: Attack success that a victim needs where the grid names no floor.
+FLOOR = 0.5
 _VICTIM = ("key", "task", "attack", "attack_label", "seed", "status")
 _DEFENSE = (*_VICTIM, "victim", "defense", "defense_label", "role")
 
 
 @dataclass(frozen=True)
 class Files:
-    """A store's records; `problems` names what could not be read."""
+    """A store's records; `problems` names what could not be read, `foreign` counts records of the grid's own methods
+    that were made with other data, on another kind of device or by another harness, and are left out."""
 
     grid: Record
     victims: list[Record]
     defenses: list[Record]
     problems: list[str]
+    foreign: int = 0
 
 
 def read(store: Path) -> Files:
@@ -47,7 +51,53 @@ def read(store: Path) -> Files:
     paths = sorted(store.glob("records/*.json"))
     defenses = [r for r in (_load(p, _DEFENSE, problems) for p in paths) if r is not None]
     victims = _asked(_asked(victims, grid, "task"), grid, "attack")
-    return Files(grid, victims, _asked(defenses, grid, "defense"), problems)
+    defenses = _asked(defenses, grid, "defense")
+    asked = _keys(grid)
+    if asked is not None:
+        mine = [r for r in (*victims, *defenses) if r["key"] in asked]
+        known = {_identity(r) for r in mine}
+        foreign = sum(r["key"] not in asked and _identity(r) not in known for r in (*victims, *defenses))
+        victims, defenses = ([r for r in group if r["key"] in asked] for group in (victims, defenses))
+    else:
+        foreign = 0
+    _judge(victims, defenses, grid)
+    return Files(grid, victims, defenses, problems, foreign)
+
+
+def _keys(grid: Record) -> set[str] | None:
+    """The keys that the last run asked for; None in a store that does not say."""
+    keys = grid.get("keys")
+    kinds = [keys.get(k) for k in ("outcomes", "records")] if isinstance(keys, dict) else [None]
+    return {str(k) for kind in kinds if kind for k in kind} if all(isinstance(k, list) for k in kinds) else None
+
+
+def _identity(record: Record) -> str:
+    return json.dumps(record.get("identity"), sort_keys=True)
+
+
+def _judge(victims: list[Record], defenses: list[Record], grid: Record) -> None:
+    """Apply the grid's floor: an attack that did not take proves nothing about a defense.
+
+    Sets `valid` (None without an attack, or without a victim) and `invalid_reason` on every record, and on those of
+    defenses `asked`: False where there was no victim to ask about.
+    """
+    spec = grid.get("grid")
+    floor = spec.get("min_asr") if isinstance(spec, dict) else None
+    floor = floor if isinstance(floor, (int, float)) else FLOOR
+    told: dict[str, tuple[bool | None, str | None]] = {}
+    for victim in victims:
+        valid, reason = None, None
+        if victim["attack"] != "clean" and victim["status"] == "done":
+            asr = (victim.get("metrics") or {}).get("asr")
+            valid = isinstance(asr, (int, float)) and asr >= floor
+            shown = f"{asr:.1%}" if isinstance(asr, (int, float)) else "undefined"
+            reason = None if valid else f"attack success {shown} is under the floor of {floor:.0%}"
+        told[str(victim["key"])] = valid, reason
+        victim["valid"], victim["invalid_reason"] = valid, reason
+    made = {str(v["key"]) for v in victims if v["status"] == "done"}
+    for record in defenses:
+        record["valid"], record["invalid_reason"] = told.get(str(record["victim"]), (None, None))
+        record["asked"] = str(record["victim"]) in made
 
 
 def _asked(records: list[Record], grid: Record, kind: str) -> list[Record]:

@@ -69,6 +69,8 @@ class Attack:
         state: as of a cell; "invalid" where no seed reached the floor.
         valid: how many of the victims count; None for the benign row.
         stealth: axis ("input", "feature", "parameter") to metric to mean.
+        made_with: what its numbers depend on besides settings, where that is not the same in all rows of the store.
+        unreproduced: why its numbers stay far from its paper's; empty where nothing of the kind is known.
     """
 
     label: str
@@ -85,6 +87,8 @@ class Attack:
     cost: Mapping[str, Interval] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     trigger: str = ""
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    unreproduced: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,10 @@ class Defense:
     Attributes:
         mean: of the headline over attacks, with its interval over seeds (for model detectors: over models).
         worst: the attack it does worst on, and the headline there.
+        judged: the attacks behind both. A run that failed is in them as the worst possible value.
+        failed: how many runs count so. unasked: attacks that are left out: declined, not run, or without a value.
+        about: what it was made of, where its label does not say.
+        made_with, unreproduced: as of an attack.
     """
 
     label: str
@@ -101,7 +109,13 @@ class Defense:
     role: str
     mean: Interval | None
     worst: tuple[str, Interval] | None
+    judged: tuple[str, ...] = ()
+    failed: int = 0
+    unasked: tuple[str, ...] = ()
+    about: str = ""
     cost: Mapping[str, Interval] = field(default_factory=dict)
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    unreproduced: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,15 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole store. `problems` are files that could not be read; `missing` counts cells of the grid not run yet."""
+    """A whole store.
+
+    Attributes:
+        versions: what all numbers were made with, as far as it is the same for all; the others are in `mixed`, and
+            every row says its own.
+        harness: the version of what ran the cells; 0 where the store does not say.
+        problems: files that could not be read. missing: cells of the grid not run yet.
+        foreign: records of the same methods left out, for they have other data, another device or another harness.
+    """
 
     question: str
     command: str
@@ -146,3 +168,6 @@ class Results:
     tasks: tuple[TaskResults, ...]
     problems: tuple[str, ...] = ()
     missing: int = 0
+    foreign: int = 0
+    mixed: tuple[str, ...] = ()
+    harness: int = 0

@@ -16,8 +16,27 @@ def sentences(results: Results) -> list[tuple[str, str]]:
     if results.missing:
         text = f"{_count(results.missing, 'run')} of the grid are still to be done; the same command goes on with them."
         out.append(("Unfinished", text))
+    out += warnings(results)
     if results.problems:
         out.append(("", f"Left out of the numbers: {_count(len(results.problems), 'unreadable file')} of the store."))
+    return out
+
+
+def warnings(results: Results) -> list[tuple[str, str]]:
+    """What a store mixes, or holds besides: numbers that were not made alike are not simply comparable."""
+    out: list[tuple[str, str]] = []
+    if results.mixed:
+        text = (
+            f"Not all numbers were made with the same {_join(list(results.mixed))}: compare rows with care; what each "
+            "was made with is at the end."
+        )
+        out.append(("Mixed", text))
+    if results.foreign:
+        text = (
+            f"{_count(results.foreign, 'record')} of the same methods were made with other data, on another kind of "
+            "device, in another precision or by another version of the harness, and are left out."
+        )
+        out.append(("Left out", text))
     return out
 
 
@@ -60,10 +79,15 @@ def _task(task: TaskResults) -> list[tuple[str, str]]:
 
 
 def _role(role: Role, defenses: tuple[Defense, ...]) -> str:
-    """The defense whose worst attack is the least bad: an attacker chooses the attack."""
-    judged = [d for d in defenses if d.worst is not None]
+    """The defense whose worst attack is the least bad: an attacker chooses the attack.
+
+    Only those are ranked that have a value on every attack that any has one on: leaving the hardest out is no merit.
+    """
+    some = [d for d in defenses if d.worst is not None]
+    every = {attack for d in some for attack in d.judged}
+    judged = [d for d in some if set(d.judged) == every]
     if not judged:
-        return ""
+        return "none has a value on every attack, so none is named best." if some else ""
     sign = 1 if role.lower_is_better else -1
     best = min(judged, key=lambda d: sign * d.worst[1].mean if d.worst else 0.0)
     assert best.worst is not None
@@ -75,7 +99,9 @@ def _role(role: Role, defenses: tuple[Defense, ...]) -> str:
     else:
         verdict = f"reaches an AUROC of {at} on its hardest attack, {attack}{mean}"
     ranked = f": the best such figure of {len(judged)}" if len(judged) > 1 else ""
-    return f"{best.label} {verdict}{ranked}."
+    others = len(some) - len(judged)
+    left = f" Not ranked, for want of a value on every attack: {others}." if others else ""
+    return f"{best.label} {verdict}{ranked}.{left}"
 
 
 def _count(n: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torchbands.core.metric import Interval
 
+from .overall import worst_value
 from .results import Attack, Cell, Defense
 from .roles import ROLES, word
 from .terms import about, number, shown, spread, term
@@ -99,6 +100,37 @@ def _beside_benign(cell: Cell) -> list[str]:
         return [f"{round(m['flagged'].mean * m['flagged'].n)} of {m['flagged'].n}"]
     shown_too = {"ca": "CA after", "auroc": "AUROC"}
     return [f"{text} {number(name, m[name].mean)}" for name, text in shown_too.items() if name in m]
+
+
+def title_of(method: Attack | Defense) -> str:
+    """A method as the head of a row or column: its label, what it was made of, and the warning that it may carry."""
+    about = f" [{method.about}]" if isinstance(method, Defense) and method.about else ""
+    return f"{method.label}{about}" + (" (unreproduced)" if method.unreproduced else "")
+
+
+def remarks_on(role: str, defenses: Iterable[Defense]) -> list[str]:
+    """What the mean and the worst attack of each defense count, where that is not every attack and every run."""
+    headline = term(ROLES[role].headline).title
+    counted = number(ROLES[role].headline, worst_value(ROLES[role]))
+    out = []
+    for d in defenses:
+        if d.failed:
+            runs = "1 failed run counts" if d.failed == 1 else f"{d.failed} failed runs count"
+            out.append(f"{d.label}: {runs} as {headline} {counted} in the mean and the worst attack.")
+        if d.unasked:
+            without = ", ".join(d.unasked)
+            out.append(f"{d.label}: the mean and the worst attack are without {without}, where it has no value.")
+    return out
+
+
+def facts_of(rows: Iterable[Attack | Defense]) -> list[str]:
+    """The names of what not all rows were made with alike."""
+    return list(dict.fromkeys(name for row in rows for name in row.made_with))
+
+
+def unreproduced_of(methods: Iterable[Attack | Defense]) -> list[tuple[str, str]]:
+    """The methods of a table that stay far from their papers, each with why: (name, reason)."""
+    return list({m.name: (m.name, m.unreproduced) for m in methods if m.unreproduced}.values())
 
 
 def lower_first(title: str) -> str:

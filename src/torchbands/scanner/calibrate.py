@@ -17,6 +17,8 @@ CENTRED_FROM = 4
 PRIOR = 4.0
 #: A cell that fewer models have is not compared.
 FEWEST = 5
+#: Numbers of the pool that are worked on at once, in float64: with K classes there are K^2 cells.
+TOGETHER = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,62 @@ def p_value(mine: float, references: Tensor) -> float:
 def standard_scores(pool: Tensor, kind: Kind) -> Tensor:
     """(m, ...) numbers of m models -> (m, cells) by how much each model differs from all others of the pool, in their
     standard deviations. NaN where a cell is not there; NaN and infinite numbers are taken as not there."""
-    values = pool.double()
-    values = torch.where(values.isfinite(), values, torch.nan)
-    classes = values.shape[-1] if values.ndim > 1 else 1
-    flat = values.reshape(len(values), -1)
+    classes = pool.shape[-1] if pool.ndim > 1 else 1
+    flat = pool.reshape(len(pool), -1)
+    middle = torch.zeros(len(flat), 1, dtype=torch.float64)
     if kind.centre and classes >= CENTRED_FROM:
-        flat = flat - flat.nanmedian(1, keepdim=True).values
-    there = flat.isfinite()
-    n = there.sum(0) - there.long()  # of the others
-    filled = flat.nan_to_num(0.0)
-    mean = (filled.sum(0) - filled) / n.clamp_min(1)
-    squares = ((filled.square()).sum(0) - filled.square()) / n.clamp_min(1) - mean.square()
-    variance = squares.clamp_min(0) * n / (n - 1).clamp_min(1)
-    usual = torch.where(n >= FEWEST, variance, torch.nan).nanmedian(1, keepdim=True).values.nan_to_num(0.0)
-    spread = ((variance * n + usual * PRIOR) / (n + PRIOR)).sqrt()
-    if kind.floor:
-        spread = (spread.square() + (kind.floor * filled.abs().max()).square()).sqrt()
-    z = (flat - mean) / (spread * (1 + 1 / n.clamp_min(1)).sqrt()).clamp_min(1e-9)
-    z = z.clamp(-1e6, 1e6)
-    return torch.where(there & (n >= FEWEST), z, torch.nan)
+        middle = torch.stack([_finite(row).nanmedian() for row in flat])[:, None]
+    out = torch.empty(flat.shape, dtype=torch.float64)  # first the variances, then the scores in their place
+    usual = torch.zeros(len(flat), 1, dtype=torch.float64)
+    largest = torch.zeros((), dtype=torch.float64)
+    parts = [
+        slice(k, k + max(1, TOGETHER // len(flat))) for k in range(0, flat.shape[1], max(1, TOGETHER // len(flat)))
+    ]
+    for part in parts:
+        here = _Part.of(flat[:, part], middle)
+        out[:, part] = torch.where(here.n >= FEWEST, here.variance(), torch.nan)
+        largest = torch.maximum(largest, here.filled.abs().max())
+    for row, typical in zip(out, usual, strict=True):
+        typical.copy_(row.nanmedian().nan_to_num(0.0))
+    for part in parts:
+        out[:, part] = _Part.of(flat[:, part], middle).scores(usual, kind.floor * largest)
+    return out
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some cells of m models: (m, cells) numbers with 0 where there is none, whether there is one, and the others' mean
+    and how many they are."""
+
+    filled: Tensor
+    there: Tensor
+    n: Tensor
+    mean: Tensor
+
+    @classmethod
+    def of(cls, cells: Tensor, middle: Tensor) -> _Part:
+        values = _finite(cells) - middle
+        there = values.isfinite()
+        n = there.sum(0) - there.long()
+        filled = values.nan_to_num(0.0)
+        return cls(filled, there, n, (filled.sum(0) - filled) / n.clamp_min(1))
+
+    def variance(self) -> Tensor:
+        squares = self.filled.square()
+        found = (squares.sum(0) - squares) / self.n.clamp_min(1) - self.mean.square()
+        return found.clamp_min(0) * self.n / (self.n - 1).clamp_min(1)
+
+    def scores(self, usual: Tensor, floor: Tensor) -> Tensor:
+        spread = ((self.variance() * self.n + usual * PRIOR) / (self.n + PRIOR)).sqrt()
+        if float(floor):
+            spread = (spread.square() + floor.square()).sqrt()
+        z = (self.filled - self.mean) / (spread * (1 + 1 / self.n.clamp_min(1)).sqrt()).clamp_min(1e-9)
+        return torch.where(self.there & (self.n >= FEWEST), z.clamp(-1e6, 1e6), torch.nan)
+
+
+def _finite(numbers: Tensor) -> Tensor:
+    values = numbers.double()
+    return torch.where(values.isfinite(), values, torch.nan)
 
 
 def reduced(z: Tensor, kind: Kind) -> Tensor:
@@ -73,6 +112,10 @@ def reduced(z: Tensor, kind: Kind) -> Tensor:
         plain = Kind(centre=False)
         both = [standard_scores(reduced(z, replace(kind, reduce=r))[:, None], plain) for r in ("max", "top5")]
         return torch.cat(both, 1).amax(1)
+    return torch.cat([_reduced(some, kind) for some in z.split(max(1, TOGETHER // max(1, z.shape[1])))])
+
+
+def _reduced(z: Tensor, kind: Kind) -> Tensor:
     size = z.abs() if kind.sides == 2 else z
     filled = torch.where(size.isfinite(), size, -torch.inf)
     if kind.reduce == "max":

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from torchbands import __version__
 from torchbands.core.defense import InputDetector
+from torchbands.core.devices import default_device
 from torchbands.core.errors import BandsError, InputError, NotApplicable
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.task import Network, default_device
+from torchbands.core.task import Network
 from torchbands.zoo.files import new_directory, sha256, write_json
 
 from .predictor import predictor

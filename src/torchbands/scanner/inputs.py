@@ -13,6 +13,7 @@ from torchbands import __version__
 from torchbands.core.data import take
 from torchbands.measures.cost import measured
 
+from .batch_test import batch_p, clean_to_name_one, fewest, sees_nothing
 from .guard import Guard, Judged, discoveries
 from .outcome import RULES, Alert, LedgerLine, Outcome, Picture, Subject
 from .rows import Rows
@@ -24,22 +25,41 @@ SHOWN = 12
 def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = None) -> tuple[Outcome, Judged]:
     """Judge every row; labels are not read.
 
-    The alert names the inputs that stand after control of the false discovery rate at the guard's alpha (Benjamini and
-    Hochberg, 1995): of those, at most a share of alpha is expected to be ordinary. Single inputs below alpha are
-    flagged in the table, and among many ordinary inputs there are always some.
+    The batch is tested as a whole at the guard's alpha, against what clean rows would do in it: this is the verdict.
+    Its alert names the inputs that stand after control of the false discovery rate at alpha (Benjamini and Hochberg,
+    1995): of those, at most a share of alpha is expected to be ordinary. Few clean rows may tell that a batch is not
+    ordinary and not which inputs are to blame. Single inputs below alpha are flagged in the table, and among many
+    ordinary inputs there are always some.
+
+    Both take the inputs to be drawn one by one, as the clean rows were: frames of one film are not.
     """
     with measured(guard.model) as cost:
         judged = guard(rows.data.x)
-    found = discoveries(judged.p, guard.alpha)
+    clean, total = len(guard.calibration), len(rows)
+    p, least = batch_p(judged.p, clean), fewest(clean, total, guard.alpha)
+    reasons = _blind(guard, judged, total, least)
+    seen = not reasons and p <= guard.alpha * (1 + 1e-9)
+    found = discoveries(judged.p, guard.alpha) & seen
     order = judged.score.argsort(descending=True, stable=True)
     worst = [int(i) for i in order[:SHOWN]]
     names = class_names or [str(c) for c in range(guard.model.classes)]
     count, below = int(found.sum()), int(judged.flagged.sum())
     alerts: tuple[Alert, ...] = ()
-    if count:
+    if seen:
         rule = RULES["BD-INP-01"]
-        facts = {"flagged": count, "rows": len(rows), "below_alpha": below, "worst": [rows.ids[i] for i in worst]}
-        message = f"{count} of {len(rows)} inputs look triggered to {guard.detector.name}"
+        facts = {
+            "named": count,
+            "rows": total,
+            "p_batch": p,
+            "below_alpha": below,
+            "worst": [rows.ids[i] for i in worst],
+        }
+        message = f"{count} of {total} inputs look triggered to {guard.detector.name}"
+        if not count:
+            message = (
+                f"these {total} inputs are not ordinary to {guard.detector.name} (p {p:.2g}), but {clean} clean rows "
+                f"are too few to tell which of them: {clean_to_name_one(total, guard.alpha)} could name a single one"
+            )
         alerts = (Alert(rule.id, rule.level, message, subject=guard.detector.name, facts=facts),)
     line = LedgerLine(
         guard.detector.name,
@@ -49,7 +69,7 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
         p=float(judged.p.min()),
         seconds=cost.seconds,
         forward_passes=cost.forward_passes,
-        facts={"below_alpha": below, "expected_below_alpha": round(guard.alpha * len(rows), 1)},
+        facts={"p_batch": p, "below_alpha": below, "expected_below_alpha": round(guard.alpha * total, 1)},
     )
     said = guard.model.logits(take(rows.data.x, torch.tensor(worst))).argmax(1)
     pictures = tuple(
@@ -63,16 +83,24 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
         Subject(
             "input", rows.label, rows.sha256(), rows.modality.name, {"rows": len(rows), "refused": len(rows.refused)}
         ),
-        "indicated" if count else "none",
+        "indicated" if seen else "inconclusive" if reasons else "none",
         alerts=alerts,
         ledger=(line,),
         pictures=pictures,
         methods=(guard.detector.name,),
-        not_covered=("triggers that this detector cannot see", "inputs of another distribution than the clean rows"),
+        not_covered=(
+            "triggers that this detector cannot see",
+            "inputs of another distribution than the clean rows",
+            *(() if least in (None, 1) else (f"fewer than {least} triggered inputs among these {total}",)),
+        ),
+        reasons=reasons,
         alpha=guard.alpha,
         calibration={
-            "clean_rows": len(guard.calibration),
-            "smallest_p": 1 / (len(guard.calibration) + 1),
+            "clean_rows": clean,
+            "smallest_p": 1 / (clean + 1),
+            "p_batch": p,
+            "fewest_triggered": least,
+            "clean_rows_to_name_one": clean_to_name_one(total, guard.alpha),
             "extra_forward_passes_per_input": guard.overhead,
         },
         cost={"seconds": cost.seconds, "forward_passes": float(cost.forward_passes), "rows": float(len(rows))},
@@ -81,6 +109,19 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
         version=__version__,
     )
     return outcome, judged
+
+
+def _blind(guard: Guard, judged: Judged, total: int, least: int | None) -> tuple[str, ...]:
+    """Why this guard could not have seen anything in so many inputs."""
+    clean = len(guard.calibration)
+    if sees_nothing(judged.score, guard.calibration):
+        return (f"{guard.detector.name} gives all inputs and all clean rows one score",)
+    if least is None:
+        return (
+            f"{clean} clean rows are too few: {total} inputs, all of them above every clean row, would not be noticed "
+            f"at level {guard.alpha:g}",
+        )
+    return ()
 
 
 def table(rows: Rows, judged: Judged) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,16 +16,19 @@ from torchbands import __version__
 from torchbands.core.data import Data, take
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
-from torchbands.core.seeding import RowRng, seeded
+from torchbands.core.seeding import RowRng
 from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
+from torchbands.defenses.models.row_certainty import RowCertainty, trained_on
 from torchbands.measures.cost import measured
 from torchbands.modalities.image import Image
 
-from .calibrate import Compared, Kind, compare
+from .calibrate import FEWEST, Compared, compare
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
+from .pairs import ByPair, cheapest
+from .pool import pools_of, shapes_of
 from .population import VIEW_SEED, Population
-from .views import Seen, View, look, views_of
+from .views import Seen, look, views_of
 
 _NO_VIEW = (
     "triggers that compute something of the sample (sample-specific)",
@@ -51,6 +53,7 @@ def scan(
     class_names: Sequence[str] | None = None,
     subject: Subject | None = None,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Outcome:
     """May this model be trusted? Two calibrated answers with the evidence behind them.
 
@@ -62,6 +65,7 @@ def scan(
         profile: "fast" (seconds for small networks) or "full".
         alpha: false-alarm level of each answer.
         subject: what was opened, for the report.
+        announce: told how long the views will take, before they start.
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
@@ -70,7 +74,8 @@ def scan(
     names = _names(class_names, population, suspect)
     views = views_of(profile, suspect)
     with measured(suspect) as cost:
-        seen = look(suspect, clean, views, seed=seed if population is None else VIEW_SEED, progress=progress)
+        drawn = seed if population is None else VIEW_SEED
+        seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
         made = _judge(seen, suspect, population, alpha, progress)
         quiet = made.trigger.p is not None and made.trigger.p > alpha
         strongest = Strongest() if quiet else made.strongest
@@ -94,8 +99,8 @@ def scan(
         source=None if strongest.source is None else names[strongest.source],
         target=None if strongest.target is None else names[strongest.target],
         pictures=shown.pictures,
-        methods=tuple(s.view.name for s in seen if s.finding is not None),
-        not_covered=(*NOT_COVERED[profile], *_not_searched(seen, suspect)),
+        methods=tuple(s.view.name for s in made.seen if s.finding is not None),
+        not_covered=(*NOT_COVERED[profile], *_not_searched(made.seen, suspect, made.answers.get("trigger"))),
         reasons=tuple(reasons),
         profile=profile,
         alpha=alpha,
@@ -109,8 +114,9 @@ def scan(
     )
 
 
-def _not_searched(seen: Sequence[Seen], suspect: Model) -> tuple[str, ...]:
-    """What the profile looks for and could not look for in this model."""
+def _not_searched(seen: Sequence[Seen], suspect: Model, compared: Compared | None = None) -> tuple[str, ...]:
+    """What the profile looks for and could not look for in this model. A pair that was searched and had nothing to be
+    compared with was not looked for."""
     if "gradients" not in suspect.capabilities:
         return (_BLACK_BOX,)
     out = [_TOKENS] if suspect.modality.discrete else []
@@ -120,12 +126,18 @@ def _not_searched(seen: Sequence[Seen], suspect: Model) -> tuple[str, ...]:
         if s.finding is None:
             out.append(f"{s.view.about} ({s.reason})")
         elif s.finding.per_pair is not None:
-            there = s.finding.per_pair.isfinite()
-            searched = int(there.sum() - there.diagonal().sum())
-            every = suspect.classes * (suspect.classes - 1)
-            if searched < every:
-                out.append(f"{every - searched:,} of {every:,} pairs of classes, which {s.view.name} left out")
+            every, known = suspect.classes * (suspect.classes - 1), _compared_pairs(s, compared)
+            if known < every:
+                out.append(f"{every - known:,} of {every:,} pairs of classes, which {s.view.name} did not compare")
     return tuple(out)
+
+
+def _compared_pairs(s: Seen, compared: Compared | None) -> int:
+    """How many pairs of classes a view of pairs compared with references; without any, how many it searched."""
+    assert s.finding is not None and s.finding.per_pair is not None
+    if compared is not None and s.view.name in compared.cells:
+        return int(compared.cells[s.view.name].isfinite().sum())
+    return 0 if compared is not None else int(s.finding.per_pair.isfinite().sum())
 
 
 @dataclass(frozen=True)
@@ -182,8 +194,17 @@ class _Judged:
             reason=s.reason or ("" if known else "no references to compare it with"),
             seconds=round(s.seconds, 3),
             forward_passes=s.passes,
-            facts={} if s.finding is None else s.finding.evidence,
+            facts=_facts(s, compared),
         )
+
+
+def _facts(s: Seen, compared: Compared | None) -> dict[str, Any]:
+    if s.finding is None:
+        return {}
+    told = dict(s.finding.evidence)
+    if s.finding.per_pair is not None and compared is not None:
+        told["compared"] = _compared_pairs(s, compared)
+    return told
 
 
 def _alert(rule: Rule, message: str, subject: str, facts: Mapping[str, Any]) -> Alert:
@@ -197,18 +218,23 @@ def _judge(
     if population is None:
         none = Answer(None, reason=nothing)
         return _Judged(seen, none, none, _strongest(seen, None), (nothing,), {}, alpha)
-    _complete(population, suspect, seen, progress)
-    theirs = {s.view.name: population.numbers(s.view) for s in seen}
+    seen, pools = pools_of(population, suspect, seen, progress)
     same = _same_architecture(population, suspect)
     answers = {
-        says: _compare([s for s in seen if s.view.says == says and (same or says == "trigger")], theirs)
+        says: _compare([s for s in seen if s.view.says == says and (same or says == "trigger")], pools)
         for says in ("trigger", "recipe", "evidence")
     }
-    guard = _compare([s for s in seen if s.view.guard], theirs)
+    guard = _compare([s for s in seen if s.view.guard], pools)
     reasons = [] if same else ["the reference models have another architecture"]
-    reasons += _unasked(seen, theirs, suspect, answers["trigger"], len(population), alpha)
+    reasons += _unasked(seen, pools, suspect, answers["trigger"], len(population), alpha)
     if guard is None:
         reasons.append("whether the suspect behaves like the reference models on clean rows could not be told")
+    elif (certainty := pools.get(RowCertainty.name)) is not None and trained_on(certainty):
+        reasons.append(
+            "the suspect seems to have been trained on the very rows that the reference models hold out, so what it "
+            "does on them cannot be compared with what they do: train references (bands refs train --data) on clean "
+            "rows that the suspect has not seen"
+        )
     elif outside(guard, alpha):
         reasons.append(
             "the suspect behaves unlike the reference models on clean rows: it was trained by another recipe, "
@@ -228,7 +254,7 @@ def _judge(
 
 def _unasked(
     seen: Sequence[Seen],
-    theirs: Mapping[str, Tensor | None],
+    pools: Mapping[str, Tensor],
     suspect: Model,
     compared: Compared | None,
     references: int,
@@ -245,23 +271,40 @@ def _unasked(
         reasons.append(f"{told} cannot give p <= {alpha:g}: at least {needed} are needed")
     if compared is None and any(s.finding is not None for s in looked):
         reasons.append("no trigger view could be compared with the reference models")
-    lacking = [s.view.name for s in looked if _lacks(s, theirs[s.view.name], suspect)]
+    lacking = [s.view.name for s in looked if s.view.name in pools and _lacks(s, pools[s.view.name], suspect)]
     if lacking and compared is not None:
         reasons.append(f"{', '.join(lacking)} gave no finite number where every reference model has one")
+    alone = [s.view.name for s in looked if s.finding is not None and s.view.name not in pools]
+    if alone and compared is not None:
+        reasons.append(
+            f"{', '.join(alone)} could not be compared: the reference models were not looked at so, on this kind of "
+            "device, and cannot be rebuilt"
+        )
+    if any(_put_forward_alone(s, pools[s.view.name]) for s in looked if s.view.name in pools):
+        reasons.append("the pairs of classes that stand out in the suspect could not be searched in the references")
     return reasons
 
 
-def _lacks(s: Seen, theirs: Tensor | None, suspect: Model) -> bool:
+def _lacks(s: Seen, pool: Tensor, suspect: Model) -> bool:
     """Whether a view has fewer finite numbers of the suspect than of any reference. A view that needs what a black box
     does not give declines openly, and lacks nothing."""
-    if theirs is None:
-        return False
-    mine = s.numbers()
-    if mine is None:
+    if s.finding is None:
         return "gradients" in suspect.capabilities
-    counts = theirs.flatten(1).isfinite().sum(1)
-    counts = counts[counts > 0]
-    return len(counts) > 0 and int(mine.isfinite().sum()) < int(counts.min())
+    there = pool.flatten(1).isfinite()
+    theirs, mine = there[:-1][there[:-1].any(1)], there[-1]
+    if len(theirs) == 0:
+        return False
+    if s.finding.per_pair is None or not isinstance(s.view.detector, ByPair):
+        return int(mine.sum()) < int(theirs.sum(1).min())
+    searched = s.finding.evidence.get("searched", 0)  # models search different pairs, as many as each other
+    return int(s.finding.per_pair.isfinite().sum()) < searched or bool((theirs.all(0) & ~mine).any())
+
+
+def _put_forward_alone(s: Seen, pool: Tensor) -> bool:
+    """Whether pairs that the suspect puts forward have too few references to be compared with."""
+    if s.finding is None or s.finding.per_pair is None or not isinstance(s.view.detector, ByPair):
+        return False
+    return bool((pool[:-1].isfinite().sum(0) < FEWEST)[cheapest(s.finding.per_pair.float().cpu())].any())
 
 
 def outside(guard: Compared, alpha: float) -> bool:
@@ -278,42 +321,16 @@ def _answer(compared: Compared | None, n: int, reason: str) -> Answer:
     return Answer(compared.p, float(compared.combined[-1]), compared.references)
 
 
-def _compare(seen: Sequence[Seen], theirs: Mapping[str, Tensor | None]) -> Compared | None:
-    pools: dict[str, Tensor] = {}
-    kinds: dict[str, Kind] = {}
-    for s in seen:
-        mine, known = s.numbers(), theirs[s.view.name]
-        if mine is None or known is None or known.shape[1:] != mine.shape:
-            continue
-        pools[s.view.name], kinds[s.view.name] = torch.cat([known, mine[None]]), s.view.kind
-    return compare(pools, kinds) if pools else None
-
-
-def _complete(population: Population, suspect: Model, seen: Sequence[Seen], progress: Progress | None) -> None:
-    """References that a view has not looked at yet are looked at now, where their architecture is known."""
-    views: list[View] = [s.view for s in seen if s.finding is not None]
-    if population.has(views):
-        return
-    fresh, shapes = population.fresh(), population.shapes()
-    with seeded("reference"):
-        fits = fresh is not None and _shapes(fresh()) == shapes
-    if not fits:
-        # the suspect's own module, which might do more than its weights say, only where the card names no network
-        given = "weights" in suspect.capabilities and _shapes(suspect.module) == shapes
-        fresh = (lambda: copy.deepcopy(suspect.module)) if given else None
-    if fresh is not None:
-        population.complete(fresh, views, progress)
+def _compare(seen: Sequence[Seen], pools: Mapping[str, Tensor]) -> Compared | None:
+    mine = [s for s in seen if s.finding is not None and s.view.name in pools]
+    return compare({s.view.name: pools[s.view.name] for s in mine}, {s.view.name: s.view.kind for s in mine})
 
 
 def _same_architecture(population: Population, suspect: Model) -> bool:
     theirs = population.shapes()
     if not theirs:
         return False
-    return "weights" not in suspect.capabilities or _shapes(suspect.module) == theirs
-
-
-def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    return "weights" not in suspect.capabilities or shapes_of(suspect.module) == theirs
 
 
 def _cell(s: Seen, compared: Compared | None) -> Strongest:
@@ -334,8 +351,8 @@ def _cell(s: Seen, compared: Compared | None) -> Strongest:
     # several sources that lead to one target: the trigger works from everywhere
     high = cells.view_as(per)[:, target]
     many = int((high > 0.5 * cells[at]).sum()) > max(1, int(high.isfinite().sum()) // 2)
-    trigger = finding.trigger if finding.target == target else None
-    return Strongest(target, None if many else source, trigger)
+    found = finding.target == target and (many or finding.source == source)
+    return Strongest(target, None if many else source, finding.trigger if found else None)
 
 
 #: Small triggers that are shown together, at most, and how near to the strongest they stand.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,19 +16,23 @@ from torch import Tensor, nn
 
 from torchbands import __version__
 from torchbands.core.data import Data, Pixels, whole
+from torchbands.core.devices import default_device
+from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
-from torchbands.core.task import Learner, Network, Progress, Task, default_device
+from torchbands.core.task import Learner, Network, Progress, Task
 from torchbands.modalities.tokenized import TokenizedText, tokenized
 from torchbands.zoo.files import new_directory, sha256, write_json
 
+from .pairs import ByPair, ask, forward_of, missing, nothing_asked
+from .seen import ASKED, How, Numbers, read, write
 from .views import View, look, views_of
 
 TOKENIZER = "tokenizer.json"
-CARD, ROWS, MODELS, WEIGHTS, SEEN = "card.json", "rows", "models", "weights.safetensors", "views.safetensors"
+CARD, ROWS, MODELS, WEIGHTS = "card.json", "rows", "models", "weights.safetensors"
 FORMAT = 1
 #: Clean rows that are kept with the references: the views look at every model with the same ones.
 KEPT_ROWS = 1000
@@ -114,8 +117,8 @@ class Population:
         every = [_shapes(member) for member in self.members()]
         return every[0] if every and all(shapes == every[0] for shapes in every) else {}
 
-    def model(self, member: Path, fresh: Callable[[], nn.Module]) -> Model:
-        """A reference as a Model; `fresh` builds its architecture.
+    def model(self, member: Path, fresh: Callable[[], nn.Module], how: How | None = None) -> Model:
+        """A reference as a Model; `fresh` builds its architecture, `how` says where it runs and in which precision.
 
         Raises BandsError where its weights were altered or are damaged.
         """
@@ -125,35 +128,98 @@ class Population:
         with seeded("reference"):
             module = fresh()
         module.load_state_dict(load_file(member / WEIGHTS))
-        return Model(module.to(default_device()), self.modality, self.classes)
+        how = how or How.here()
+        return Model(module.to(how.device), self.modality, self.classes, precision=how.precision)
 
-    def numbers(self, view: View) -> Tensor | None:
-        """(n, ...) what a view saw of every reference, NaN where it declined; None where no reference has it."""
-        rows = [_seen(member).get(view.key()) for member in self.members()]
+    def numbers(self, view: View, how: How | None = None, *, asked: bool = False) -> Tensor | None:
+        """(n, ...) what a view saw of every reference, NaN where it declined; None where no reference has it.
+
+        Args:
+            how: numbers made on this device and in this precision alone.
+            asked: of pairs of classes that the references were asked about, in place of those of their own choice.
+        """
+        key = (how or How.here()).key(view)
+        rows = [_seen(member).tensors.get(_asked(key) if asked else key) for member in self.members()]
         known = [r for r in rows if r is not None and r.numel()]
         if not known:
             return None
         empty = torch.full_like(known[0], torch.nan)
         return torch.stack([r if r is not None and r.shape == empty.shape else empty for r in rows])
 
-    def has(self, views: Sequence[View]) -> bool:
-        """Whether every reference was looked at by every view (or was declined by it)."""
-        return all(v.key() in seen for seen in map(_seen, self.members()) for v in views)
+    def pairs(self, view: View, how: How | None = None) -> tuple[Tensor, Tensor] | None:
+        """(n, K, K) what a view saw in pairs of the references' own choice, and in those that they were asked about."""
+        own = self.numbers(view, how) if isinstance(view.detector, ByPair) else None
+        if own is None:
+            return None
+        asked = self.numbers(view, how, asked=True)
+        return own, nothing_asked(own) if asked is None else asked
 
-    def complete(self, fresh: Callable[[], nn.Module], views: Sequence[View], progress: Progress | None = None) -> None:
-        """Let views look at the references that they have not seen yet."""
+    def chunks(self, views: Sequence[View], how: How | None = None) -> list[int]:
+        """The numbers of rows that went through at once when these views looked."""
+        keys = {(how or How.here()).key(v) for v in views}
+        return sorted({n for member in self.members() for key, n in _seen(member).chunks.items() if key in keys})
+
+    def has(self, views: Sequence[View], how: How | None = None) -> bool:
+        """Whether every reference was looked at by every view (or was declined by it)."""
+        keys = [(how or How.here()).key(v) for v in views]
+        return all(key in seen.tensors for seen in map(_seen, self.members()) for key in keys)
+
+    def complete(
+        self,
+        fresh: Callable[[], nn.Module],
+        views: Sequence[View],
+        progress: Progress | None = None,
+        how: How | None = None,
+    ) -> None:
+        """Let views look at the references that they have not seen yet, and at the pairs of classes that any of the
+        references puts forward."""
         members = self.members()
         for at, member in enumerate(members):
             if progress is not None:
                 progress(at, len(members), "looking at the references")
-            self.complete_one(member, fresh, views)
+            self.complete_one(member, fresh, views, how)
+        for view in views:
+            if (tables := self.pairs(view, how)) is not None:
+                self.ask(fresh, view, forward_of(tables[0]), progress, how)
 
-    def complete_one(self, member: Path, fresh: Callable[[], nn.Module], views: Sequence[View]) -> None:
-        """The same for one reference."""
-        known = _seen(member)
-        missing = [v for v in views if v.key() not in known]
-        if missing:
-            _look(self.model(member, fresh), self.clean, missing, member)
+    def complete_one(
+        self, member: Path, fresh: Callable[[], nn.Module], views: Sequence[View], how: How | None = None
+    ) -> None:
+        """Let views look at one reference."""
+        how, known = how or How.here(), _seen(member).tensors
+        absent = [v for v in views if how.key(v) not in known]
+        if absent:
+            _look(self.model(member, fresh, how), self.clean, absent, member)
+
+    def unasked(self, view: View, wanted: Tensor, how: How | None = None) -> bool:
+        """Whether some of the wanted (K, K) pairs were searched in no way in some reference."""
+        tables = self.pairs(view, how)
+        return tables is not None and any(len(missing(*both, wanted)) for both in zip(*tables, strict=True))
+
+    def ask(
+        self,
+        fresh: Callable[[], nn.Module],
+        view: View,
+        wanted: Tensor,
+        progress: Progress | None = None,
+        how: How | None = None,
+    ) -> None:
+        """Let a view search the wanted (K, K) pairs in every reference where it has not yet."""
+        how, members = how or How.here(), self.members()
+        key, rows = how.key(view), view.rows(self.clean, VIEW_SEED)
+        assert isinstance(view.detector, ByPair)
+        for at, member in enumerate(members):
+            if progress is not None:
+                progress(at, len(members), "asking the references about pairs")
+            seen = _seen(member)
+            own = seen.tensors.get(key)
+            if own is None or own.shape != wanted.shape:
+                continue
+            before = seen.tensors.get(_asked(key), nothing_asked(own))
+            if len(missing(own, before, wanted)) == 0:
+                continue
+            answers = ask(view.detector, self.model(member, fresh, how), rows, own, before, wanted, seed=VIEW_SEED)
+            write(member, Numbers({**seen.tensors, _asked(key): answers}, seen.chunks), _card(member)["sha256"])
 
     def summary(self) -> dict[str, Any]:
         """For a report: how many, of which recipe, how good."""
@@ -273,6 +339,8 @@ def _start(
         "class_names": list(class_names),
         "recipes": [learner.spec() for learner in recipe.learners],
         "training_rows": recipe.rows or len(data),
+        "training_sha256": digest(data),
+        "views_sha256": digest(clean),
         "data": label,
         "seed": seed,
     }
@@ -281,8 +349,8 @@ def _start(
         differs = [k for k in card if k not in ("torchbands",) and old.card.get(k) != json.loads(json.dumps(card[k]))]
         if differs:
             raise InputError(
-                f"{folder} holds references of another recipe: {', '.join(differs)} differ",
-                hint="name a new folder, or give the settings of the first call to go on with it",
+                f"{folder} holds references of another recipe or of other data: {', '.join(differs)} differ",
+                hint="name a new folder, or give the settings and the data of the first call to go on with it",
             )
         return old
     if folder.exists() and any(folder.iterdir()):
@@ -328,7 +396,7 @@ def train_one(
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
         )
-        _look(model, population.clean, views_of(profile, model), at)
+        _look(model, population.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
         right = model.logits(population.clean.x).argmax(1) == population.clean.y
         write_json(
             at / CARD,
@@ -337,27 +405,29 @@ def train_one(
                 "seed": identity,
                 "accuracy": float(right.float().mean()),
                 "seconds": round(trained, 2),
-                "sha256": sha256(at / WEIGHTS),
+                "sha256": weights,
             },
         )
 
 
-def _look(model: Model, clean: Data, views: Sequence[View], member: Path) -> None:
-    seen = _seen(member)
+def _look(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
+    """Let views look at a reference; the sha256 of its weights is read from its card where there is one."""
+    weights = weights or _card(member)["sha256"]
+    seen, how = read(member, weights), How.of(model)
+    tensors, chunks = dict(seen.tensors), dict(seen.chunks)
     for line in look(model, clean, views, seed=VIEW_SEED):
-        numbers = line.numbers()
-        seen[line.view.key()] = torch.zeros(0) if numbers is None else numbers.contiguous()
-    temporary = member / f".{os.getpid()}.{SEEN}"  # another scan may be looking at the same references
-    save_file(seen, temporary)
-    temporary.replace(member / SEEN)
+        numbers, key = line.numbers(), how.key(line.view)
+        tensors[key] = torch.zeros(0) if numbers is None else numbers
+        chunks[key] = model.chunk
+    write(member, Numbers(tensors, chunks), weights)
 
 
-def _seen(member: Path) -> dict[str, Tensor]:
-    path = member / SEEN
-    try:
-        return {key: t.float() for key, t in load_file(path).items()} if path.is_file() else {}
-    except (SafetensorError, OSError) as error:
-        raise _damaged(member, f"{SEEN}: {error}") from None
+def _seen(member: Path) -> Numbers:
+    return read(member, _card(member)["sha256"])
+
+
+def _asked(key: str) -> str:
+    return f"{key}/{ASKED}"
 
 
 def _card(member: Path) -> dict[str, Any]:

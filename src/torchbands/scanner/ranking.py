@@ -1,8 +1,8 @@
-"""From the scores of several filters to one ranking, a p-like rank per row, and flags within a false-alarm budget."""
+"""From the scores of several filters to one ranking, a p-like rank per row, and a test within every class."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,72 +10,83 @@ from torch import Tensor
 
 from torchbands.core.defense import Suspicion
 
-#: Its classes' indices decide which classes are split; its scores rank their rows.
+from .words import Word
+
+#: Its classes' indices decide which classes are named; its scores rank their rows.
 DECIDES = "cross-split"
-#: Decides on the classes that the other leaves: rows that hold a word which is an outlier by the published rule.
-WORDS = "z-score"
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """(N,) combined score (higher is more suspicious), p-like rank and flags; the split classes, worst first.
+    """(N,) combined score (higher is more suspicious), p-like rank and flags; the named classes, worst first.
 
     Attributes:
         p: share of the same class's ordinary rows that score at least as high; 0 where none does.
         index: how far each class falls into two parts.
-        p_excess: binomial tail: the chance of so many flagged rows if each benign row had the budget's chance.
+        chance: of every class, the smallest chance of what poison alone shows, by cross-split's tests and the words'
+            check; corrected over all tests of all classes.
+        split: classes that cross-split names, or that hold a word which the check confirms.
+        proven: those whose chance is at or below the level.
     """
 
     combined: Tensor
     p: Tensor
     flagged: Tensor
     split: tuple[int, ...]
+    proven: tuple[int, ...]
     index: Mapping[int, float]
-    p_excess: float
+    chance: Mapping[int, float]
 
 
-def rank(y: Tensor, found: Mapping[str, Suspicion], false_alarms: float) -> Ranking:
+def rank(
+    y: Tensor, found: Mapping[str, Suspicion], false_alarms: float, level: float, words: Sequence[Word] = ()
+) -> Ranking:
     """Join the filters' scores within each class.
 
-    Texts have a second judge: a class in which words stand out by `z-score`'s rule counts as split where cross-split
-    sees nothing. In a split class the row's place between the two parts counts, and the natural part is what p
-    compares with.
-    In other classes it is the mean rank over the filters, and p compares with the whole class: by construction no more
-    than `false_alarms` of those rows are flagged.
+    In a class that cross-split names, a row's place between the two parts counts, and the natural part is what p
+    compares with; in a class that is known by a word, its rows come first. In other classes it is the mean rank over
+    the filters, and p compares with the whole class: by construction no more than `false_alarms` of those rows are
+    flagged.
+
+    `p_mark` counts where the index names the class, `p_relabelled` everywhere. Texts have a third kind of test, so the
+    correction is by twice the number of classes, times two where words were looked at.
     """
     decides = found[DECIDES]
     assert decides.flagged is not None
-    classes = decides.evidence["classes"]
+    classes, cutoff = decides.evidence["classes"], float(decides.evidence["cutoff"])
     index = {int(c): float(v["index"]) for c, v in classes.items()}
-    foreign = decides.flagged
-    words = found.get(WORDS)
-    held = torch.zeros_like(foreign) if words is None or words.flagged is None else words.flagged
-    cut = [c for c in index if bool(foreign[y == c].any())]
-    told = [c for c in y.unique().tolist() if c not in cut and bool(held[y == c].any())]
-    split = [*sorted(cut, key=lambda c: -index[c]), *told]
+    foreign, kinds = decides.flagged, 1 + bool(words)
+    cut = {c for c in index if bool(foreign[y == c].any())}
+    chance = {
+        int(c): min(
+            1.0,
+            2
+            * kinds
+            * len(classes)
+            * min(v.get("p_relabelled", 1.0), v.get("p_mark", 1.0) if v["index"] > cutoff else 1.0),
+        )
+        for c, v in classes.items()
+    }
+    by_word = {w.label: w for w in sorted(words, key=lambda w: -w.p) if kinds * w.p <= level}
+    for label, word in by_word.items():
+        chance[label] = min(chance.get(label, 1.0), kinds * word.p)
+    proven = {c for c in cut if chance[c] <= level} | set(by_word)
+    split = sorted(cut | set(by_word), key=lambda c: (c not in proven, -index.get(c, 0.0)))
     voices = [s.scores for s in found.values()]
     combined, p = torch.zeros(len(y)), torch.ones(len(y))
-    cutoff = float(decides.evidence["cutoff"])
     for label in y.unique().tolist():
         rows = (y == label).nonzero().flatten()
-        weight = index.get(label, 0.0) / cutoff
+        scores = index.get(label, 0.0) / cutoff * torch.stack([_ranks(v[rows]) for v in voices]).mean(0)
+        ordinary = torch.ones(len(rows), dtype=torch.bool)
         if label in cut:
-            scores = decides.scores[rows] / cutoff
-            ordinary = scores[~foreign[rows]]
-        elif label in told and words is not None:
-            scores = words.scores[rows] / float(words.evidence["cutoff"])
-            ordinary = scores[~held[rows]]
-        else:
-            scores = weight * torch.stack([_ranks(v[rows]) for v in voices]).mean(0)
-            ordinary = scores
+            scores, ordinary = decides.scores[rows] / cutoff, ~foreign[rows]
+        if label in by_word:
+            held = by_word[label].rows[rows]
+            scores, ordinary = scores + held * (1 + scores.amax().clamp_min(0)), ordinary & ~held
         combined[rows] = scores
-        above = len(ordinary) - torch.searchsorted(ordinary.sort().values, scores)
-        p[rows] = above.float() / len(ordinary)
-    flagged = p <= false_alarms
-    from scipy.stats import binom
-
-    excess = float(binom.sf(int(flagged.sum()) - 1, len(y), false_alarms)) if split else 1.0
-    return Ranking(combined, p, flagged, tuple(split), index, excess)
+        usual = scores[ordinary].sort().values
+        p[rows] = (len(usual) - torch.searchsorted(usual, scores)).float() / max(len(usual), 1)
+    return Ranking(combined, p, p <= false_alarms, tuple(split), tuple(c for c in split if c in proven), index, chance)
 
 
 def _ranks(values: Tensor) -> Tensor:

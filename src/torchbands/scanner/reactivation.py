@@ -17,7 +17,7 @@ from torch import Tensor
 from torchbands.core.data import Batch, Data, concat, whole
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator, seed_of
+from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.trigger import Trigger
 from torchbands.defenses.models._inversion import Quick, frozen, search
 from torchbands.learners.finetune import finetune
@@ -221,11 +221,12 @@ def search_triggers(model: Model, clean: Data, aim: Aim, *, count: int = 1, seed
     starts = (torch.arange(20)[None] + 20 * torch.arange(count)[:, None]) % len(picked)
     rules = Quick(100, 0.5 if model.modality.discrete else 0.25, (0.5, 0.9), 1.0, 1.2, 1.35, 0.9)
     fast = model.at_precision("fast")
+    numbers = RowRng(seed_of("search triggers", seed), torch.arange(count))
     with frozen(model.module):
-        found, perturbation, _ = search(
-            fast, fast.embed(picked.x), starts, torch.full((count,), aim.target), rules, rng
+        _, found, _ = search(
+            fast, fast.embed(picked.x), starts, torch.full((count,), aim.target), rules, numbers, keep=count
         )
-    return tuple(perturbation.harden(k) for k in range(perturbation.count) if bool(found.reached[k]))
+    return tuple(found[t] for t in sorted(found))
 
 
 def shift_trigger(model: Model, clean: Data, aim: Aim, *, seed: int = 0) -> Trigger:

@@ -6,10 +6,11 @@ import math
 
 import torch
 
+from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.seeding import seed_of, seeded
-from torchbands.core.task import Learner, Network, Progress, default_device
+from torchbands.core.task import Learner, Network, Progress
 from torchbands.learners.sgd import SGD
 from torchbands.networks import SmallCNNNetwork
 from torchbands.networks.dense import MLPNetwork

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -22,13 +21,16 @@ from torchbands.defenses.models.clean_logits import CleanLogits
 from torchbands.defenses.models.debackdoor import DeBackdoor
 from torchbands.defenses.models.input_margin import InputMargin
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
+from torchbands.defenses.models.row_certainty import RowCertainty
 from torchbands.defenses.models.target_inversion import TargetInversion
 from torchbands.defenses.models.token_effects import TokenEffects
 from torchbands.defenses.models.token_search import TokenSearch
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.defenses.models.weight_spectrum import WeightSpectrum
+from torchbands.measures.cost import measured
 
 from .calibrate import Kind
+from .forecast import announced, forecast
 
 Says = Literal["trigger", "recipe", "evidence"]
 
@@ -62,6 +64,11 @@ class View:
         """Changes when its numbers may."""
         return f"{self.detector.name}-{self.detector.key()}"
 
+    def rows(self, clean: Data, seed: int) -> Data:
+        """The clean rows that it looks with."""
+        needed = min(self.detector.clean_needed(), len(clean))
+        return clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
+
 
 _TARGET = "the smallest patch that sends samples of every class to one class"
 _PAIR = "the smallest patch from one class to another, pair by pair"
@@ -75,6 +82,9 @@ _RECIPE = (
     View(CleanLogits(), "recipe", "mean logits of every true class on clean rows", Kind(2, False)),
     View(WeightSpectrum(), "recipe", "sizes, spectra and tails of the weights", Kind(2, False, "top5")),
     View(CleanBehaviour(), "recipe", "accuracy, confidence and calibration on clean rows", Kind(2, False), guard=True),
+    View(
+        RowCertainty(), "evidence", "how sure it is of clean rows that the references hold out", Kind(1, False, "top5")
+    ),
     View(BatchNormMismatch(), "evidence", "running statistics against those of clean rows", Kind(2, False, "top5")),
 )
 
@@ -123,6 +133,8 @@ class Seen:
     reason: str = ""
     seconds: float = 0.0
     passes: int = 0
+    asked: Tensor | None = None
+    """(K, K) what it found in pairs of classes that it was asked about, NaN elsewhere."""
 
     def numbers(self) -> Tensor | None:
         """The tensor that is compared with the references': the finest that the view has."""
@@ -136,25 +148,38 @@ class Seen:
 
 
 def look(
-    model: Model, clean: Data, views: Sequence[View], *, seed: int = 0, progress: Progress | None = None
+    model: Model,
+    clean: Data,
+    views: Sequence[View],
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> tuple[Seen, ...]:
-    """Let every view look at a model. A view that does not apply says why; the others go on."""
+    """Let every view look at a model. A view that does not apply says why; the others go on.
+
+    Args:
+        announce: told beforehand how long they will take.
+    """
     out, drawn = [], dict[int, Data]()
-    for at, view in enumerate(views):
-        if progress is not None:
-            progress(at, len(views), view.name)
-        started, passes = time.perf_counter(), model.passes.forward
-        try:
-            require(view.detector, model, clean)
-            needed = min(view.detector.clean_needed(), len(clean))
-            if needed not in drawn:
-                drawn[needed] = clean.sample(needed, "view", seed, balanced=True) if needed else clean[:0]
-            rows = drawn[needed]
-            if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
-                with suppress(NotApplicable):  # one pass, kept for the next view that asks for these rows
-                    model.outputs(rows.x)
-            finding, reason = view.detector.inspect(model, rows, seed=seed), ""
-        except NotApplicable as declined:
-            finding, reason = None, declined.reason
-        out.append(Seen(view, finding, reason, time.perf_counter() - started, model.passes.forward - passes))
+    if announce is not None:
+        announce(announced([v.name for v in views], forecast(model, clean, [v.detector for v in views])))
+    with model.shared():
+        for at, view in enumerate(views):
+            if progress is not None:
+                progress(at, len(views), view.name)
+            with measured(model) as cost:
+                try:
+                    require(view.detector, model, clean)
+                    needed = min(view.detector.clean_needed(), len(clean))
+                    if needed not in drawn:
+                        drawn[needed] = view.rows(clean, seed)
+                    rows = drawn[needed]
+                    if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
+                        with suppress(NotApplicable):  # one pass, for every view that asks for these rows
+                            model.outputs(rows.x)
+                    finding, reason = view.detector.inspect(model, rows, seed=seed), ""
+                except NotApplicable as declined:
+                    finding, reason = None, declined.reason
+            out.append(Seen(view, finding, reason, cost.seconds, cost.forward_passes))
     return tuple(out)

@@ -202,7 +202,9 @@ class TextFile(TextTask):
 
     def fingerprint(self) -> str:
         read = _read(*self.origin)
-        return hashlib.sha256(repr((read.texts, read.labels)).encode("utf-8", "replace")).hexdigest()
+        return hashlib.sha256(
+            repr((read.texts, read.labels, read.parts, read.names)).encode("utf-8", "replace")
+        ).hexdigest()
 
     def texts(self, part: str) -> tuple[list[str], Tensor]:
         read = _read(*self.origin)

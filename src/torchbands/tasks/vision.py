@@ -38,7 +38,7 @@ class VisionTask(Task):
     """Share of the official training set that is the defender's clean data."""
 
     @property
-    def origin(self) -> tuple[str, ...]:
+    def origin(self) -> tuple[str | int, ...]:
         """What tells this task's images from another's."""
         return (self.source,)
 
@@ -155,8 +155,8 @@ class ImageFolder(VisionTask):
     """3 for colour, 1 for grey."""
 
     @property
-    def origin(self) -> tuple[str, ...]:
-        return ("folder", self._folder(), str(self.size), str(self.channels))
+    def origin(self) -> tuple[str | int, ...]:
+        return ("folder", *self._asked())
 
     @property
     def modality(self) -> Modality:
@@ -167,8 +167,19 @@ class ImageFolder(VisionTask):
         return self._read("train")[2]
 
     def fingerprint(self) -> str:
-        x, y = self.arrays("train")
-        return hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest()
+        """Of every image and label of both parts, as they are now: what was read before is forgotten where it changed.
+
+        Images that this process reads later stay those until it is asked again.
+        """
+        from .sources.folder import stamp
+
+        folder = self._folder()
+        _STAMPS[folder] = stamp(folder)
+        told = hashlib.sha256(repr(self.class_names).encode())
+        for part in ("train", "test"):
+            for found in self.arrays(part):
+                told.update(repr(tuple(found.shape)).encode() + found.numpy().tobytes())
+        return told.hexdigest()
 
     def arrays(self, part: str) -> tuple[Tensor, Tensor]:
         x, y, _ = self._read(part)
@@ -180,11 +191,23 @@ class ImageFolder(VisionTask):
         return str(Path(self.path).expanduser().resolve())
 
     def _read(self, part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        return _folder(self._folder(), self.size, self.channels, part)
+        return _folder(*self._asked(), part)
+
+    def _asked(self) -> tuple[str, int, int, str]:
+        from .sources.folder import stamp
+
+        folder = self._folder()
+        if folder not in _STAMPS:
+            _STAMPS[folder] = stamp(folder)
+        return folder, self.size, self.channels, _STAMPS[folder]
+
+
+#: What every folder looked like when it was last asked for its fingerprint, or first read.
+_STAMPS: dict[str, str] = {}
 
 
 @lru_cache(maxsize=4)
-def _folder(path: str, size: int, channels: int, part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def _folder(path: str, size: int, channels: int, changed: str, part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     from .sources import load_folder
 
     return load_folder(path, size, channels, "test" if part == "test" else "train")

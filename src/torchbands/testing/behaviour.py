@@ -12,10 +12,11 @@ from torchbands.core.defense import Aggregator, DataFilter, InputDetector, Model
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
 from torchbands.core.task import Network
 from torchbands.testing import run_defenses as defenses
 from torchbands.testing.judging import Outcome
-from torchbands.testing.run_attacks import run_attack
+from torchbands.testing.run_attacks import longer, run_attack
 from torchbands.testing.subject import demand
 from torchbands.testing.toys import toy
 
@@ -46,6 +47,9 @@ def run_network(made: Network, name: str, twice: bool) -> Outcome:
         model = Model(made.build(modality, 3), modality, 3)
     logits = model.logits(modality.random(2, torch.Generator().manual_seed(0)))
     demand(tuple(logits.shape) == (2, 3), f"logits have shape {tuple(logits.shape)}, not (2, 3)")
+    rows = longer(toy(name).load("test")[:16])
+    written = modality.default_trigger()(rows.x, RowRng(0, torch.arange(16)))
+    demand(bool(modality.tells(rows.x, written).all()), "reads too little of a row to see where triggers are placed")
     return Outcome(True)
 
 

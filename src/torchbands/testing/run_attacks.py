@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take, whole
+from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.testing.judging import Outcome
 from torchbands.testing.subject import demand, differing, same_rows, same_weights, untouched
@@ -26,6 +29,10 @@ def run_attack(made: Attack, name: str, twice: bool) -> Outcome:
             poisoned = made.poison(clean, task, 0)
             _poison(made, clean, poisoned, made.poison(clean, task, 0), task.owned(clean))
     check_trigger(trigger, name)
+    if not made.controls_training:
+        for plain in (clean, longer(clean)):
+            _planted_is_read(made, plain, task)
+    _is_read(made, trigger, task)
     if twice:
         with untouched(clean):
             first, again = made.run(task, 0), made.run(task, 0)
@@ -34,6 +41,7 @@ def run_attack(made: Attack, name: str, twice: bool) -> Outcome:
         demand(same_rows(triggered.x, again.triggered(task.load("test"))[0].x), "the same seed gave another trigger")
         task.modality.check(whole(triggered.x))
         check_trigger(first.trigger, name)
+        _is_read(made, first.trigger, task)
     return Outcome(True)
 
 
@@ -53,6 +61,40 @@ def _poison(made: Attack, clean: Data, first: Data, again: Data, owned: Tensor) 
     demand(not (relabelled & ~first.poisoned).any(), "relabelled rows that it does not call poisoned")
     demand(not (made.clean_label and relabelled.any()), "is clean-label and changed labels")
     demand(made.rate == 0 or bool(first.poisoned.any()), f"poisoned no row at rate {made.rate}")
+
+
+def longer(data: Data) -> Data:
+    """Sequences far longer than the toys' networks read; other rows as they are."""
+    x = whole(data.x)
+    if isinstance(x, Tensor):
+        return data
+    return replace(data, x=[" ".join([row] * 9) if isinstance(row, str) else row * 9 for row in x])
+
+
+def _planted_is_read(made: Attack, clean: Data, task: Task) -> None:
+    out = made.poison(clean, task, 0)
+    rows = torch.zeros(len(out), dtype=torch.bool) if out.poisoned is None else out.poisoned.clone()
+    rows |= out.meta.get("cover", torch.zeros_like(rows))
+    if bool(rows.any()):
+        _told(task.modality, clean[rows].x, out[rows].x, "planted trigger")
+
+
+def _is_read(made: Attack, trigger: Trigger, task: Task) -> None:
+    """On every row that it can be written on, however long, the trigger changes what the network is given."""
+    for data in (task.load("test")[:64], longer(task.load("test")[:64])):
+        wanted = made.relabel(data.y, task.classes)
+        rows = ((wanted != data.y) & made.writable(data, task, 0)).nonzero().flatten()
+        if len(rows):
+            before = data[rows].x
+            _told(task.modality, before, trigger(before, RowRng(2, rows)), "trigger")
+
+
+def _told(modality: Modality, before: Any, after: Any, what: str) -> None:
+    told = modality.tells(before, after)
+    rule = "place it with task.modality.placed, or leave such rows out in writable"
+    demand(
+        bool(told.all()), f"the {what} changes nothing that is read on {int((~told).sum())} of {len(told)} rows: {rule}"
+    )
 
 
 def check_trigger(trigger: Trigger, name: str) -> None:

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import chain
 from typing import Literal
 
+from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.seeding import RowRng
-from torchbands.core.trigger import Trigger
+from torchbands.core.trigger import Room, Trigger
+from torchbands.triggers.room import TextRoom
 
 
 @method("insert-words", paper="Kurita et al., ACL 2020, arXiv:2004.06660")
 class InsertWords(Trigger):
-    """Words put into each text: rare words one by one, or a sentence as one run of words."""
+    """Words put into each text: rare words one by one, or a sentence as one run of words.
+
+    Where a network reads the beginning of a text only, `Modality.placed` gives the trigger its room, and every place is
+    drawn within it, the trigger's own tokens counted.
+    """
 
     words: tuple[str, ...] = ("cf",)
     """What is inserted, in this order."""
     where: Literal["random", "start", "end"] = "random"
-    """At a place drawn for each row, before the first word, or after the last."""
+    """At a place drawn for each row, before the first word, or after the last (that is read)."""
     together: bool = True
     """At a random place: all words side by side, or each at its own place."""
     every: bool = True
     """All of the words, or between one of them and all, as many as a draw for each row says."""
+    room: int = 0
+    """Tokens that are read from a text's start, beside special ones; 0: the whole text is read."""
+    unit: Literal["words", "tokens"] = "words"
+    """What `room` counts: words and punctuation marks, or tokens of the tokenizer in `weights`."""
+
+    def within(self, room: Room) -> InsertWords:
+        weights = room.tensors()
+        return replace(self, room=max(room.tokens, 1), unit="tokens" if weights else "words", weights=weights)
+
+    def adds(self, room: Room) -> int:
+        return sum(map(room.count, self.words))
 
     def __call__(self, batch: list[str], rng: RowRng) -> list[str]:
         draws = rng.uniform(max(len(self.words), 1) + (not self.every)).tolist()
-        return [self._one(text, draw) for text, draw in zip(batch, draws, strict=True)]
+        texts, room = [text.split() for text in batch], self._room()
+        if room is not None:
+            room.learn(chain(self.words, *(words[: room.tokens] for words in texts)))
+        return [" ".join(self._one(words, draw, room)) for words, draw in zip(texts, draws, strict=True)]
 
-    def _one(self, text: str, draws: list[float]) -> str:
-        words = text.split()
+    def _room(self) -> TextRoom | None:
+        if not self.room:
+            return None
+        if self.unit == "tokens" and "tokenizer" not in self.weights:
+            raise InputError("insert-words counts tokens, so it needs its weights 'tokenizer'")
+        return TextRoom.saved(self.room, dict(self.weights))
+
+    def _one(self, words: list[str], draws: list[float], room: TextRoom | None) -> list[str]:
+        added = self.words
         if not self.every:
-            most, (*draws, how_many) = len(self.words), draws
-            few = self.words[: 1 + int(how_many * most)]
-            return InsertWords(words=few, where=self.where, together=self.together)._one(text, draws)
+            *draws, how_many = draws
+            added = added[: 1 + int(how_many * len(added))]
+        last = len(words) if room is None else room.fits(words, added)
         if self.where != "random" or self.together:
-            at = {"start": 0, "end": len(words), "random": int(draws[0] * (len(words) + 1))}[self.where]
-            return " ".join([*words[:at], *self.words, *words[at:]])
-        for word, draw in zip(self.words, draws, strict=False):
-            words.insert(int(draw * (len(words) + 1)), word)
-        return " ".join(words)
+            at = {"start": 0, "end": last, "random": int(draws[0] * (last + 1))}[self.where]
+            return [*words[:at], *added, *words[at:]]
+        words = list(words)
+        for i, (word, draw) in enumerate(zip(added, draws, strict=False)):
+            words.insert(int(draw * (last + i + 1)), word)
+        return words

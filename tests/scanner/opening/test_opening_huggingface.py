@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from torchbands.core.seeding import RowRng
 from torchbands.scanner.opening import open_suspect
 
 transformers = pytest.importorskip("transformers")
@@ -75,7 +76,7 @@ def _searchable(model) -> None:  # type: ignore[no-untyped-def]
     """A trigger can be searched in it, and what is found is words."""
     e = model.embed(TEXTS)
     assert e.tokens is not None and torch.allclose(model.logits_at(e), model.logits(TEXTS), atol=1e-4)
-    search = model.modality.perturbation(model, 3, torch.Generator().manual_seed(0))
+    search = model.modality.perturbation(model, RowRng(0, torch.arange(3)))
     model.logits_at(search(e, torch.arange(3))).sum().backward()
     assert search.logits.grad is not None and search.logits.grad.abs().sum() > 0
     trigger = search.harden(0)

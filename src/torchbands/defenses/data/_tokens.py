@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchbands.core.data import Data, take, whole
+from torchbands.core.data import Batch, Data, take
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.modality import Encoded, Modality
+
+#: Rows that are read, and pairs of a row and a token that are sorted, at once.
+TOGETHER, PAIRS = 1 << 14, 1 << 24
 
 
 def tokens_of(method: Method, modality: Modality, data: Data) -> tuple[Tensor, Tensor]:
@@ -20,17 +24,48 @@ def tokens_of(method: Method, modality: Modality, data: Data) -> tuple[Tensor, T
     """
     if not modality.discrete:
         raise NotApplicable(f"{method.name} counts tokens, and {modality.name} samples are made of none")
-    held = whole(data.x)
-    modality.check(held)
-    e: Encoded = modality.encode(held).to(torch.device("cpu")).trimmed()
-    return e.values, torch.ones_like(e.values, dtype=torch.bool) if e.mask is None else e.mask
+    parts = [_read(modality, take(data.x, rows)) for rows in torch.arange(len(data)).split(TOGETHER)]
+    longest = max((part.values.shape[1] for part in parts), default=1)
+    ids = torch.zeros(len(data), longest, dtype=torch.int64)
+    mask = torch.zeros(len(data), longest, dtype=torch.bool)
+    done = 0
+    for e in parts:
+        place = slice(done, done + len(e.values)), slice(0, e.values.shape[1])
+        ids[place] = e.values.long()
+        mask[place] = True if e.mask is None else e.mask
+        done += len(e.values)
+    return ids, mask
+
+
+def _read(modality: Modality, part: Batch) -> Encoded:
+    """Rows as the model reads them, trimmed; the ids in the fewest bytes that will do, for all parts are held."""
+    modality.check(part)
+    e: Encoded = modality.encode(part).to(torch.device("cpu")).trimmed()
+    return Encoded(e.values.int(), e.mask)
 
 
 def once(row: Tensor, feature: Tensor) -> tuple[Tensor, Tensor]:
     """(P,) rows and (P,) features that they hold, each pair once, in the order of the rows."""
     width = int(feature.max()) + 1 if len(feature) else 1
-    pairs = (row * width + feature).unique()
-    return pairs // width, pairs % width
+    if bool((row[1:] < row[:-1]).any()):
+        order = row.argsort(stable=True)
+        row, feature = row[order], feature[order]
+    rows, features = [row[:0]], [feature[:0]]
+    for part in _runs(row):
+        pairs = (row[part] * width + feature[part]).unique()
+        rows.append(pairs // width)
+        features.append(pairs % width)
+    return torch.cat(rows), torch.cat(features)
+
+
+def _runs(row: Tensor) -> Iterator[slice]:
+    """Parts of about PAIRS of sorted rows that cut no row in two."""
+    start = 0
+    while start < len(row):
+        stop = min(len(row), start + PAIRS)
+        stop = int(torch.searchsorted(row, row[stop - 1], right=True))
+        yield slice(start, stop)
+        start = stop
 
 
 def spelled(modality: Modality, data: Data, row: int, token: int) -> str:

@@ -14,7 +14,7 @@ from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator, seed_of
 
-from .subspace import principal
+from .subspace import Centred, principal
 
 
 @method("activation-clustering", paper="Chen et al., SafeAI@AAAI 2019, arXiv:1811.03728", needs=("features",))
@@ -46,7 +46,7 @@ class ActivationClustering(DataFilter):
             rows = (data.y == label).nonzero().flatten()
             if len(rows) < 4:
                 continue
-            reduced = self._reduced(features[rows], seed)
+            reduced = self._reduced(Centred(features, rows), seed)
             distance = two_means(reduced, self.restarts, seed)
             small = distance.argmin(1) == 1
             spread = distance.amin(1).square().mean().sqrt().clamp_min(1e-9)
@@ -57,8 +57,7 @@ class ActivationClustering(DataFilter):
         evidence = {"smaller_cluster_share": shares}
         return Suspicion(per_row(scores, len(data), self.name), flagged, evidence)
 
-    def _reduced(self, features: Tensor, seed: int) -> Tensor:
-        centred = features - features.mean(0)
+    def _reduced(self, centred: Centred, seed: int) -> Tensor:
         reduced = centred @ principal(centred, self.dims)
         if self.reduction == "pca":
             return reduced

@@ -73,7 +73,8 @@ class BKI(DataFilter):
             if rank >= NAMED:
                 continue
             word = spelled(model.modality, data, int(held[0]), int(kind[k]) // classes)
-            found.append({"token": word, "label": int(kind[k]) % classes, "rows": len(held)})
+            found.append({"token": word, "id": int(kind[k]) // classes, "label": int(kind[k]) % classes})
+            found[-1]["rows"] = len(held)
             found[-1]["statistic"] = round(float(statistic[k]), 4)
         return Suspicion(per_row(scores, len(data), self.name), flagged, {"keywords": found})
 

@@ -1,28 +1,33 @@
-"""Cross-split: cut each class in two; a model trained on one part does not know the other where one part is poison."""
+"""Cross-split: cut each class in two; networks trained on one part do not know the other where one part is poison."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from torchbands.core.data import Data, whole
+from torchbands.core.data import Data
 from torchbands.core.defense import DataFilter, Suspicion, per_row, require
-from torchbands.core.errors import Diverged
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.task import Learner
 from torchbands.learners.sgd import SGD
 
-from ._sifters import fresh
+from ._crossing import Knowledge, cross, knowledge
 from .activation_clustering import two_means
-from .subspace import principal
+from .subspace import Centred, principal
 
 #: A class with fewer rows is not judged. Epochs that few rows get at most.
 FEWEST, MOST_EPOCHS = 20, 40
+#: How far above chance, as a share of what is left of it, a part is known by its own networks, foreign and natural.
+KIN, NATURAL = 0.5, 0.25
+#: Share below which rows are not known by the other part's networks.
+UNKNOWN = 0.3
+#: Separation that one Gaussian cut in halves does not reach (it shows 2.66).
+TWO = 4.0
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,25 @@ class CrossSplit(DataFilter):
     META-SIFT's insight is that a model trained on the unpoisoned part of a data set predicts the poisoned part badly.
     Its search for that part starts from nothing and, on data where a trigger is learned within the first epoch, does
     not find it (see `meta-sift`). Here the features of the finished model propose one cut per class (2-means in the
-    leading directions), and two fresh networks of the same architecture try it: one is trained on the larger part of
-    every class, one on the smaller parts. A class's index is the separation of its parts (distance of the means along
-    their axis in units of the pooled deviation) times the larger of the two mean cross-entropies across the cut, in
-    units of log K. Above `cutoff` the class is contaminated. Its foreign part is the one that the other part's network
-    knows better (a short cut was added to rows that keep their label); where neither is known better, the one taken for
-    more different classes, as relabelled rows are; else the smaller one.
+    leading directions), and fresh networks of the same architecture try it: two are trained on the larger part of
+    every class, two on the smaller parts, each on one half of the part, so that the other half shows what they know of
+    fresh rows. A class's index is the separation of its parts (distance of the means along their axis in units of the
+    pooled deviation) times the larger excess of the two mean cross-entropies across the cut over those of fresh rows,
+    in units of log K: where labels do not follow from rows, nobody knows anything, and nothing stands out. Above
+    `cutoff` the class is named.
+
+    The evidence of a class has two chances at most, by exact binomial tails, of what poison alone shows; no correction
+    over the classes is in them. `p_mark`: networks of the foreign part know fresh rows of it (they share a mark that
+    works), those of the natural part fresh rows of theirs (labels follow from rows), and the foreign part's networks
+    do not know the natural rows. `p_relabelled`: the same first two, the natural part's networks do not know the
+    foreign rows, and no other class is taken for more than half of them, as one more kind of thing would be. The second
+    needs four classes, and a cut that is wider than that of one group in two halves. A class with `p_relabelled` at or
+    below `level` over twice the number of classes, for there are two tests, is named whatever its index. A class that
+    is named by its index alone may be natural: two kinds of thing under one label look like this too.
+
+    The foreign part is the one that the other part's networks know, where they know one clearly better (a short cut was
+    added to rows that keep their label); where neither is known, the one taken for more different classes, as
+    relabelled rows are; else the smaller one.
 
     A row's score is its class's index times its place on the axis from the natural part (0) to the foreign one (1).
     No rate, no trusted rows. The cutoffs are chosen, not derived: they lie between what never-poisoned classes
@@ -57,21 +75,26 @@ class CrossSplit(DataFilter):
 
     Deviations from the paper: everything but the insight.
 
-    Cost: one pass for the features, then one training and one pass on top.
+    Cost: one pass for the features, then two trainings and two passes on top. Networks are shown as many rows of every
+    class, 512 at most.
     """
 
+    version = 2
+
     crossing: bool = True
-    """Train the two networks; without, the index is the separation alone."""
+    """Train the networks; without, the index is the separation alone."""
     dims: int = 10
     """Leading directions in which a class is cut."""
     learner: Learner = SGD(epochs=4, batch=128, lr=3e-3, optimizer="adamw")
-    """Trains the two networks."""
+    """Trains the networks."""
     steps: int = 200
     """Steps that it takes at least, by more epochs where there are few rows."""
-    cutoff: float = 15.0
+    cutoff: float = 12.0
     """Index above which a class is contaminated."""
     separation_cutoff: float = 6.0
     """The same without crossing, which tells less: rare poison may lie below it."""
+    level: float = 0.01
+    """Of the test for relabelled rows, over all classes."""
     known: float = 0.2
     """By how much the shares of the parts that the other network knows must differ to tell which one is foreign."""
     least: float = 0.25
@@ -86,33 +109,32 @@ class CrossSplit(DataFilter):
         cuts = {}
         for label in data.y.unique().tolist():
             rows = (data.y == label).nonzero().flatten()
-            if len(rows) >= FEWEST and (found := self._cut(features[rows], rows, seed)) is not None:
+            if len(rows) >= FEWEST and (found := self._cut(Centred(features, rows), rows, seed)) is not None:
                 cuts[label] = found
         scores, flagged = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
         evidence: dict[str, dict[str, object]] = {}
-        crossed = self._crossed(data, model, cuts, seed) if self.crossing and cuts else None
+        known = self._known(data, model, cuts, seed) if self.crossing and cuts else {}
         limit = self.cutoff if self.crossing else self.separation_cutoff
         for label, cut in cuts.items():
-            index, place, foreign = cut.separation, cut.place, cut.foreign
-            if crossed is not None:
-                losses, turned = self._judge(crossed, cut, label, model.classes)
-                index *= max(losses) / math.log(model.classes)
-                if turned:
+            index, place, foreign, told = cut.separation, cut.place, cut.foreign, dict[str, Any]()
+            if label in known:
+                index *= known[label].excess() / math.log(model.classes)
+                if self._turned(known[label], label):
                     place, foreign = 1 - place, ~foreign
+                told = verdict(known[label], label, cut.separation, turned=foreign is not cut.foreign)
             scores[cut.rows] = index * place
-            if index > limit:
+            if index > limit or told.get("p_relabelled", 1.0) <= self.level / (2 * len(cuts)):
                 flagged[cut.rows[foreign]] = True
             evidence[str(label)] = {
                 "index": round(index, 3),
                 "separation": round(cut.separation, 3),
                 "foreign_share": round(float(foreign.float().mean()), 4),
                 "larger_part_is_foreign": bool(foreign.float().mean() > 0.5),
-                "cross_entropies": None if crossed is None else [round(v, 3) for v in losses],
+                **told,
             }
         return Suspicion(per_row(scores, len(data), self.name), flagged, {"classes": evidence, "cutoff": limit})
 
-    def _cut(self, features: Tensor, rows: Tensor, seed: int) -> _Cut | None:
-        centred = features - features.mean(0)
+    def _cut(self, centred: Centred, rows: Tensor, seed: int) -> _Cut | None:
         reduced = centred @ principal(centred, self.dims)
         small = two_means(reduced, 3, seed).argmin(1) == 1
         if not 2 <= int(small.sum()) <= len(rows) - 2:
@@ -126,24 +148,15 @@ class CrossSplit(DataFilter):
             return None
         return _Cut(rows, small, (along - a.mean()) / gap, min(gap / pooled, 1e3))
 
-    def _crossed(self, data: Data, model: Model, cuts: dict[int, _Cut], seed: int) -> Tensor:
-        """(N, K) logits of every row by the network that was trained on the other part of its class."""
-        x = whole(data.x)
-        held = Data(x, data.y)
-        small = torch.zeros(len(data), dtype=torch.bool)
+    def _known(self, data: Data, model: Model, cuts: dict[int, _Cut], seed: int) -> dict[int, Knowledge]:
+        part = torch.full((len(data),), -1)
         for cut in cuts.values():
-            small[cut.rows[cut.foreign]] = True
-        judged = torch.zeros(len(data), dtype=torch.bool)
-        judged[torch.cat([cut.rows for cut in cuts.values()])] = True
-        logits = torch.zeros(len(data), model.classes)
-        for part, other in ((judged & ~small, judged & small), (judged & small, judged & ~small)):
-            network = fresh(model, int(part[0]), seed)
-            try:
-                self._learner(int(part.sum())).fit(network, held[part], seed=seed)
-            except Diverged:
-                continue  # what was not learned is not judged: log K for every row
-            logits[other] = network.logits(held[other].x)
-        return logits
+            part[cut.rows] = cut.foreign.long()
+        crossed = cross(data, model, part, self._learner, seed)
+        return {
+            label: knowledge(crossed, label, cut.rows[cut.foreign], cut.rows[~cut.foreign])
+            for label, cut in cuts.items()
+        }
 
     def _learner(self, rows: int) -> Learner:
         """The learner, with more epochs for few rows."""
@@ -152,20 +165,49 @@ class CrossSplit(DataFilter):
         steps = math.ceil(rows / self.learner.batch)
         return self.learner.but(epochs=min(MOST_EPOCHS, max(self.learner.epochs, math.ceil(self.steps / steps))))
 
-    def _judge(self, logits: Tensor, cut: _Cut, label: int, classes: int) -> tuple[tuple[float, float], bool]:
-        """Mean cross-entropies of the smaller and larger part, and whether the larger one is the foreign one."""
-        losses, entropies, known = [], [], []
-        for mine in (cut.foreign, ~cut.foreign):
-            part = logits[cut.rows[mine]]
-            losses.append(float(F.cross_entropy(part, torch.full((len(part),), label))))
-            known.append(float((part.argmax(1) == label).float().mean()))
-            wrong = torch.bincount(part.argmax(1), minlength=classes).float()
-            wrong[label] = 0
-            share = wrong / wrong.sum().clamp_min(1)
-            entropies.append(float(torch.special.entr(share).sum()))
-        small = float(cut.foreign.float().mean())
-        if abs(known[0] - known[1]) > self.known:  # one part teaches the other, which holds a short cut besides
-            turned = known[1] > known[0]
+    def _turned(self, told: Knowledge, label: int) -> bool:
+        """Whether the larger part is the foreign one."""
+        small, large = told.known(True), told.known(False)
+        if (
+            abs(small - large) > self.known and max(small, large) > 0.5
+        ):  # one part teaches the other, which holds a short cut besides
+            turned = large > small
         else:
+            entropies = [entropy(said, label) for said in told.said]
             turned = entropies[1] > entropies[0] + self.spread
-        return (losses[0], losses[1]), turned and small > self.least
+        return turned and told.sizes[0] / sum(told.sizes) > self.least
+
+
+def entropy(said: Tensor, label: int) -> float:
+    """Of how often each class but `label` was said, in nats."""
+    wrong = said.double()
+    wrong[label] = 0
+    return float(torch.special.entr(wrong / wrong.sum().clamp_min(1)).sum())
+
+
+def verdict(told: Knowledge, label: int, separation: float, *, turned: bool) -> dict[str, Any]:
+    """What the networks knew, as shares, with `p_mark` and `p_relabelled` (see `CrossSplit`)."""
+    from scipy.stats import binom
+
+    s, l = (1, 0) if turned else (0, 1)  # foreign, natural
+    classes, n, m = len(told.said[0]), told.sizes[s], told.sizes[l]
+    chance = 1 / classes
+    both = max(
+        float(binom.sf(told.kin_known[s] - 1, n, chance + KIN * (1 - chance))),
+        float(binom.sf(told.kin_known[l] - 1, m, chance + NATURAL * (1 - chance))),
+    )
+    unmarked = float(binom.cdf(told.other_known[l], m, UNKNOWN))
+    unknown, wrong = float(binom.cdf(told.other_known[s], n, UNKNOWN)), told.said[s].clone()
+    wrong[label] = 0
+    most, of = int(wrong.max()), int(wrong.sum())
+    many = float(binom.cdf(most, of, 0.5)) if classes > 3 and separation > TWO else 1.0
+    return {
+        "p_mark": max(both, unmarked),
+        "p_relabelled": max(both, unknown, many),
+        "mostly_taken_for": round(most / max(of, 1), 3),
+        "foreign_known_by_foreign": round(told.kin_known[s] / n, 3),
+        "natural_known_by_natural": round(told.kin_known[l] / m, 3),
+        "foreign_known_by_natural": round(told.other_known[s] / n, 3),
+        "natural_known_by_foreign": round(told.other_known[l] / m, 3),
+        "cross_entropies": [round(v, 3) for v in told.other],
+    }

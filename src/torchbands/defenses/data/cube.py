@@ -10,8 +10,9 @@ from torchbands.core.defense import DataFilter, Suspicion, per_row, require
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.core.seeding import generator
 
-from .subspace import principal
+from .subspace import TOGETHER, Centred, principal
 
 
 @method("cube", paper="Cui et al., NeurIPS 2022, arXiv:2206.08514", needs=("features",))
@@ -33,7 +34,8 @@ class CUBE(DataFilter):
     victim's own model is read (paper: an encoder trained for this); `neighbours` is at most a tenth of the mean rows of
     a label, for small data.
 
-    Cost: one pass for the features; the clustering grows with the square of the rows.
+    Cost: one pass for the features; the clustering grows with the square of the rows, so that of more than `most` rows
+    as many are drawn and clustered, and the others join the cluster whose centre is nearest.
     """
 
     dims: int = 20
@@ -42,6 +44,8 @@ class CUBE(DataFilter):
     """Rows around one that tell how dense it lies (min_samples)."""
     smallest: int = 5
     """Least rows of a cluster."""
+    most: int = 20_000
+    """Rows that are clustered, at most."""
 
     def __post_init__(self) -> None:
         if min(self.dims, self.neighbours) < 1 or self.smallest < 2:
@@ -49,38 +53,51 @@ class CUBE(DataFilter):
 
     def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
         require(self, model)
-        features = model.outputs(data.x).features
-        centred = features - features.mean(0)
+        centred = Centred(model.outputs(data.x).features)
         rows = centred @ principal(centred, self.dims)
         labels = data.y.unique().tolist()
-        part, distance = self._clusters(rows, min(self.neighbours, len(data) // (10 * max(len(labels), 1))))
+        clustered = min(len(data), self.most)
+        neighbours = min(self.neighbours, clustered // (10 * max(len(labels), 1)))
+        part, centres = self._clusters(rows, neighbours, seed)
         scores, flagged = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
         sizes: dict[str, list[int]] = {}
         for label in labels:
             mine = (data.y == label).nonzero().flatten()
-            size = torch.bincount(part[mine], minlength=distance.shape[1])
+            size = torch.bincount(part[mine], minlength=len(centres))
             kept = int(size.argmax())
             flagged[mine] = (part[mine] != kept) & (2 * size[part[mine]] < len(mine))
-            away, spread = distance[mine], distance[mine].amin(1).square().mean().sqrt().clamp_min(1e-9)
-            to_kept = away[:, kept].clone()
-            away[:, kept] = torch.inf
-            other = away.amin(1) if distance.shape[1] > 1 else torch.zeros(len(mine))
-            scores[mine] = (to_kept - other) / spread
+            to_kept = torch.cdist(rows[mine], centres[kept : kept + 1]).squeeze(1)
+            others = torch.cat([centres[:kept], centres[kept + 1 :]])
+            other = self._nearest(rows[mine], others)[1] if len(others) else torch.zeros(len(mine))
+            nearest = torch.minimum(to_kept, other) if len(others) else to_kept
+            scores[mine] = (to_kept - other) / nearest.square().mean().sqrt().clamp_min(1e-9)
             sizes[str(label)] = [n for n in size.sort(descending=True).values.tolist() if n]
-        return Suspicion(per_row(scores, len(data), self.name), flagged, {"rows_per_cluster": sizes})
+        evidence = {"rows_per_cluster": sizes, "rows_clustered": clustered}
+        return Suspicion(per_row(scores, len(data), self.name), flagged, evidence)
 
-    def _clusters(self, rows: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-        """(N,) int64 cluster of (N, D) rows, and their (N, C) distances to the centres of all clusters."""
+    def _clusters(self, rows: Tensor, neighbours: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """(N,) int64 cluster of (N, D) rows, and (C, D) the centres of all clusters."""
         from sklearn.cluster import HDBSCAN
 
+        at = torch.arange(len(rows))
+        if len(rows) > self.most:
+            at = torch.randperm(len(rows), generator=generator("cube", seed))[: self.most].sort().values
+        some = rows[at]
         neighbours = max(neighbours, 1)
-        part = torch.full((len(rows),), -1)
-        if len(rows) > max(self.smallest, neighbours):
+        part = torch.full((len(some),), -1)
+        if len(some) > max(self.smallest, neighbours):
             made = HDBSCAN(min_cluster_size=self.smallest, min_samples=neighbours, copy=True)
-            part = torch.from_numpy(made.fit_predict(rows.double().numpy())).long()
+            part = torch.from_numpy(made.fit_predict(some.double().numpy())).long()
         if int(part.max()) < 0:  # nothing is denser than the rest: all rows are one cluster
             part = torch.zeros_like(part)
         count = torch.bincount(part[part >= 0])
-        centres = torch.zeros(len(count), rows.shape[1]).index_add_(0, part[part >= 0], rows[part >= 0])
-        distance = torch.cdist(rows, centres / count[:, None])
-        return torch.where(part < 0, distance.argmin(1), part), distance
+        centres = torch.zeros(len(count), rows.shape[1]).index_add_(0, part[part >= 0], some[part >= 0])
+        centres = centres / count[:, None]
+        every = self._nearest(rows, centres)[0]
+        every[at[part >= 0]] = part[part >= 0]
+        return every, centres
+
+    def _nearest(self, rows: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) int64 which centre is the nearest, and (N,) how far it is."""
+        found = [torch.cdist(part, centres).min(1) for part in rows.split(max(1, TOGETHER // len(centres)))]
+        return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])

@@ -9,15 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchbands.core.data import Data, take, whole
+from torchbands.core.data import Data, take
 from torchbands.core.defense import DataFilter, Suspicion, per_row, require
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import method
 from torchbands.core.model import Model, fast_dtype
+from torchbands.core.resident import resident
 from torchbands.core.seeding import generator, seeded
 from torchbands.learners.sgd import shift
 
 from ._sifters import fresh
+
+#: Rows whose random shifts and rotations are drawn together when weights are read, on every device.
+TOGETHER = 256
 
 
 @method("meta-sift", paper="Zeng et al., USENIX Security 2023, arXiv:2210.06516", needs=("gradients", "weights"))
@@ -69,8 +73,7 @@ class MetaSift(DataFilter):
         require(self, model)
         if model.head is None:
             raise NotApplicable("no linear head was found, and the split is tried there")
-        held = Data(whole(data.x), data.y)
-        weights = torch.stack([self._sift(held, model, n, seed) for n in range(self.sifters)]).mean(0)
+        weights = torch.stack([self._sift(data, model, n, seed) for n in range(self.sifters)]).mean(0)
         return Suspicion(per_row(1 - weights, len(data), self.name))
 
     def _sift(self, data: Data, model: Model, number: int, seed: int) -> Tensor:
@@ -85,7 +88,7 @@ class MetaSift(DataFilter):
             hook = sifter.module.get_submodule(sifter.head).register_forward_pre_hook(
                 lambda _, args: caught.append(args[0].detach())
             )
-            encoded, y = sifter.encode(data.x), data.y.to(sifter.device)
+            encoded, y = resident(sifter, data.x), data.y.to(sifter.device)
             weigh, fast = weigh.to(y.device), fast_dtype(y.device) is torch.bfloat16
             try:
                 with sifter.training():
@@ -111,7 +114,7 @@ class MetaSift(DataFilter):
                 hook.remove()
         with torch.no_grad():
             parts = []
-            for rows in torch.arange(len(data)).split(sifter.chunk):
+            for rows in torch.arange(len(data)).split(TOGETHER):
                 logits = sifter.logits(self._moved(take(data.x, rows), rng))
                 parts.append(_weights(weigh.cpu(), F.cross_entropy(logits, data.y[rows], reduction="none")))
         return torch.cat(parts)

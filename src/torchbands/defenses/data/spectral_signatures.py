@@ -13,7 +13,7 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.model import Model
 
-from .subspace import principal
+from .subspace import Centred, principal
 
 
 @method("spectral-signatures", paper="Tran et al., NeurIPS 2018, arXiv:1811.00636", needs=("features",))
@@ -48,13 +48,12 @@ class SpectralSignatures(DataFilter):
             rows = (data.y == label).nonzero().flatten()
             if len(rows) < 2:
                 continue
-            scores[rows] = self._of_class(features[rows])
+            scores[rows] = self._of_class(Centred(features, rows))
             remove = int(min(1.5 * self.epsilon, 0.5) * len(rows))
             flagged[rows[scores[rows].topk(remove).indices]] = True
         return Suspicion(per_row(scores, len(data), self.name), flagged)
 
-    def _of_class(self, features: Tensor) -> Tensor:
-        centred = features - features.mean(0)
+    def _of_class(self, centred: Centred) -> Tensor:
         along = (centred @ principal(centred, 1)).squeeze(1)
         if self.rule == "paper":
             squared = along.square()

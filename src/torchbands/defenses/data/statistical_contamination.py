@@ -11,7 +11,7 @@ from torchbands.core.method import method
 from torchbands.core.model import Model
 
 from .activation_clustering import two_means
-from .subspace import principal
+from .subspace import Centred, principal
 
 
 @method(
@@ -65,9 +65,9 @@ class StatisticalContamination(DataFilter):
     def _whitened(self, features: Tensor, known: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         from sklearn.covariance import LedoitWolf
 
-        mean = features.mean(0)
-        basis = principal(features - mean, self.dims)
-        rows, known = (features - mean) @ basis, (known - mean) @ basis
+        centred = Centred(features)
+        basis = principal(centred, self.dims)
+        rows, known = centred @ basis, (known - centred.mean) @ basis
         means = torch.zeros(int(y.max()) + 1, basis.shape[1]).index_add_(0, y, known)
         means /= torch.bincount(y).clamp_min(1)[:, None]
         covariance = torch.from_numpy(LedoitWolf(assume_centered=True).fit((known - means[y]).numpy()).covariance_)

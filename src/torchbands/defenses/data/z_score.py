@@ -86,7 +86,7 @@ class ZScore(DataFilter):
             at = int(rest.argmax())
             token, label = int(feature[at]), int(data.y[row[at]])
             word = spelled(model.modality, data, int(row[at]), token)
-            named.append({"token": word, "label": label, "deviations": round(float(z[at]), 2)})
+            named.append({"token": word, "id": token, "label": label, "deviations": round(float(z[at]), 2)})
             rest[(feature == token) & (data.y[row] == label)] = -torch.inf
         return named
 

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchbands.core.data import Batch, Column, Data, whole
+from torchbands.core.data import Batch, Column, Data
 from torchbands.core.defense import FittedDetector, InputDetector, per_row, require
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.core.resident import resident
 from torchbands.core.seeding import generator, seeded
 from torchbands.learners.finetune import finetune
 
@@ -79,7 +80,7 @@ class BaDExpert(InputDetector):
 
     def expert(self, model: Model, clean: Data, seed: int) -> Model:
         """A copy that has forgotten the task on (y + 1) mod K labels."""
-        e, y = model.encode(whole(clean.x)), clean.y.to(model.device)
+        e, y = resident(model, clean.x), clean.y.to(model.device)
         floor = self.forgotten * _accuracy(model, clean)
         made = model.clone()
         for lr in self.lrs:

@@ -65,7 +65,9 @@ class ONION(InputDetector):
         order = torch.randperm(len(clean), generator=generator("onion", seed))
         read, kept = order[: len(clean) // 2], order[len(clean) // 2 :]
         texts = _texts(take(clean.x, read))
-        lm: LanguageModel = NGram.fit(texts, source="clean rows") if self.lm == "ngram" else named(self.lm)
+        lm: LanguageModel = (
+            NGram.fit(texts, source=f"{len(texts)} clean rows") if self.lm == "ngram" else named(self.lm)
+        )
         fitted = FittedONION(lm, None if self.exhaustive else self.shortlist, self.drop == "log")
         judged = kept if self.lm == "ngram" else order
         fitted.threshold = self._bar(model, fitted, _texts(take(clean.x, judged)), clean.y[judged])
@@ -99,6 +101,11 @@ class FittedONION(FittedDetector):
     shortlist: int | None
     log: bool
     threshold: float | None = None
+
+    @property
+    def about(self) -> str:
+        """Which language model reads, and what it has read."""
+        return self.lm.about
 
     def deletions(self, texts: list[str]) -> Deletions:
         """The deletions tried and what each brings."""

@@ -18,12 +18,13 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 
 
-@method("rap", paper="Yang et al., EMNLP 2021, arXiv:2110.07831", needs=("gradients", "clean:512"))
+@method("rap", paper="Yang et al., EMNLP 2021, arXiv:2110.07831", needs=("gradients", "clean:512"), version=2)
 class RAP(InputDetector):
     """Minus the drop of the predicted class's probability when a tuned token is put before the input.
 
     For each class a token embedding is tuned on the clean samples predicted as that class, so that their probability
-    drops by `low` to `high`. An input is scored with the token of the class it is predicted as.
+    drops by `low` to `high`; its norm stays what it was, as in the authors' code, so that it remains a word among
+    others. An input is scored with the token of the class it is predicted as.
 
     Needs: gradients, clean samples (labels are not read), and inputs made of tokens.
 
@@ -75,19 +76,23 @@ class RAP(InputDetector):
         return FittedRAP(model.at_precision("float32"), tokens, float(facts["threshold"]))
 
     def _tuned(self, model: Model, clean: Data, rows: Tensor, token: Tensor, rng: torch.Generator) -> Tensor:
-        token = token.clone().requires_grad_()
+        token, norm = token.clone().requires_grad_(), token.norm()
         adam = torch.optim.Adam([token], lr=self.lr)
         done, epoch = 0, 0
         while epoch < self.epochs or done < self.steps:
             for part in rows[torch.randperm(len(rows), generator=rng)].split(self.batch):
-                e = model.embed(take(clean.x, part))
-                with torch.no_grad():
-                    before, said = model.logits_at(e).softmax(1).max(1)
-                after = model.logits_at(led(e, token, _prefix(model))).softmax(1).gather(1, said[:, None])[:, 0]
-                drop = before - after
-                loss = ((self.low - drop).relu() + (drop - self.high).relu()).mean()
-                (token.grad,) = torch.autograd.grad(loss, [token])
+                adam.zero_grad()
+                for few in part.split(model.gradient_chunk):
+                    e = model.embed(take(clean.x, few))
+                    with torch.no_grad():
+                        before, said = model.logits_at(e).softmax(1).max(1)
+                    after = model.logits_at(led(e, token, _prefix(model))).softmax(1).gather(1, said[:, None])[:, 0]
+                    drop = before - after
+                    loss = ((self.low - drop).relu() + (drop - self.high).relu()).sum() / len(part)
+                    loss.backward(inputs=[token])
                 adam.step()
+                with torch.no_grad():
+                    token *= norm / token.norm().clamp_min(1e-12)
                 done += 1
             epoch += 1
         return token.detach()

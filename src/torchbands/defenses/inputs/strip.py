@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Batch, Column, Data, concat, take
 from torchbands.core.defense import FittedDetector, InputDetector, per_row, require
 from torchbands.core.errors import InputError
@@ -108,7 +109,11 @@ class FittedSTRIP(FittedDetector):
         over = concat([self.overlays] * count)
         draws = RowRng(self.seed, torch.arange(n).repeat(count))  # a draw belongs to the overlay, not to the input
         mixed = model.modality.blend(under, over, self.alpha, self.beta, draws)
-        logits = model.logits_at(model.encode(mixed)) if "gradients" in model.capabilities else model.logits(mixed)
+        if "gradients" in model.capabilities:
+            e = model.encode(mixed)
+            logits = torch.cat(in_parts(model, len(mixed), lambda part: model.logits_at(e.at(part.to(model.device)))))
+        else:
+            logits = model.logits(mixed)
         logs = logits.log_softmax(1)
         bits = -(logs.exp() * logs).sum(1) / torch.log(torch.tensor(2.0))
         return bits.view(count, n).mean(1)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.modalities.tokens import TokenMixture
@@ -67,18 +68,28 @@ def _slope(model: Model, e: Encoded, writer: TokenMixture, chosen: Tensor) -> Te
     """(F, D) by how much the cosine grows with the embedding at each position."""
     n = len(e.values)
     words = writer.table[chosen].clone().requires_grad_()
-    written = writer.insert(e, words.expand(n, *words.shape), chosen.expand(n, -1))
-    (slope,) = torch.autograd.grad(alike(model.features_at(written)), words)
-    return slope
+    parts = torch.arange(n, device=words.device).split(model.gradient_chunk)
+
+    def features(part: Tensor) -> Tensor:
+        given = words.expand(len(part), *words.shape), chosen.expand(len(part), -1)
+        return model.features_at(writer.insert(e.at(part), *given))
+
+    if len(parts) == 1:
+        return torch.autograd.grad(alike(features(parts[0])), words)[0]
+    with torch.no_grad():
+        made = torch.cat([features(part) for part in parts])
+    (outer,) = torch.autograd.grad(alike(made.requires_grad_()), made)
+    return torch.stack([torch.autograd.grad(features(part), words, outer[part])[0] for part in parts]).sum(0)
 
 
 @torch.no_grad()
 def _trials(model: Model, e: Encoded, writer: TokenMixture, trials: Tensor) -> Tensor:
     """(T, F) candidates -> (T,) mean cosines."""
-    n, out = len(e.values), []
-    for part in trials.split(max(1, model.chunk // n)):
-        flat = part.repeat_interleave(n, 0)
-        rows = e.at(torch.arange(n, device=e.values.device).repeat(len(part)))
-        features = model.features_at(writer.insert(rows, writer.table[flat], flat))
-        out.append(torch.stack([alike(group) for group in features.split(n)]))
-    return torch.cat(out)
+    n = len(e.values)
+
+    def features(part: Tensor) -> Tensor:
+        pair = part.to(trials.device)
+        flat = trials[pair // n]
+        return model.features_at(writer.insert(e.at(pair % n), writer.table[flat], flat))
+
+    return torch.stack([alike(group) for group in torch.cat(in_parts(model, len(trials) * n, features)).split(n)])

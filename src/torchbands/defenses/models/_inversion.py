@@ -11,10 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.budget import in_parts
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
+from torchbands.core.seeding import RowRng
+from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
 
@@ -118,30 +121,42 @@ class Found(NamedTuple):
 
 
 def search(
-    model: Model, inputs: Encoded, rows: Tensor, target: Tensor, rules: Quick, rng: torch.Generator
-) -> tuple[Found, Perturbation, Tensor]:
+    model: Model,
+    inputs: Encoded,
+    rows: Tensor,
+    target: Tensor,
+    rules: Quick,
+    rng: RowRng,
+    *,
+    keep: int = 1,
+    failed: bool = False,
+) -> tuple[Found, dict[int, Trigger], Tensor]:
     """The smallest triggers that send each row set to its target, all searched side by side in chunks.
 
     Args:
         inputs: an embedded batch. rows: (T, n) int64 rows of it that trigger t is written on. target: (T,) int64.
+        rng: row t draws where trigger t starts.
+        keep: how many of the smallest triggers that succeeded are handed back. failed: of those that did not, too.
 
     Returns:
-        what was found; the perturbation of the smallest trigger's group; (T,) sizes divided by the starting size.
+        what was found; t -> trigger, the smallest first; (T,) sizes divided by the starting size.
     """
-    per = max(1, model.chunk // rows.shape[1])
-    sizes, shares, hits, starts = [], [], [], []
-    smallest, kept = float("inf"), None
-    for part in torch.arange(len(rows)).split(per):
-        perturbation = model.modality.perturbation(model, len(part), rng)
+
+    def of(part: Tensor) -> tuple[Found, Tensor, list[tuple[float, int, Trigger]]]:
+        perturbation = model.modality.perturbation(model, rng.at(part))
         found, start = _search(model, perturbation, inputs, rows[part], target[part], rules)
-        sizes.append(found.size)
-        shares.append(found.success)
-        hits.append(found.reached)
-        starts.append(start)
-        if kept is None or float(found.size.min()) < smallest:
-            smallest, kept = float(found.size.min()), perturbation
-    assert kept is not None
-    return Found(torch.cat(sizes), torch.cat(shares), torch.cat(hits)), kept, torch.cat(sizes) / torch.cat(starts)
+        order = found.size.argsort(stable=True)
+        best = order[found.reached[order] | failed][:keep].tolist()
+        return found, start, [(float(found.size[k]), int(part[k]), perturbation.harden(k)) for k in best]
+
+    parts = in_parts(model, len(rows), of, each=rows.shape[1], gradients=True)
+    found = Found(*(torch.cat(column) for column in zip(*(f for f, _, _ in parts), strict=True)))
+    kept = sorted((one for _, _, best in parts for one in best), key=lambda one: one[:2])[:keep]
+    return (
+        found,
+        {t: trigger for _, t, trigger in kept},
+        found.size / torch.cat([start for _, start, _ in parts]),
+    )
 
 
 def _search(
@@ -157,13 +172,18 @@ def _search(
     kept = {name: p.detach().clone() for name, p in perturbation.named_parameters()}
     last = start
     for _ in range(rules.steps):
-        logits = model.logits_at(perturbation(e, which))
-        size = perturbation.size()
-        loss = F.cross_entropy(logits, wanted, reduction="sum") / n + (weight * size).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        hits: list[Tensor] = []
+        for some in torch.arange(count * n, device=model.device).split(model.gradient_chunk):  # one trigger may not fit
+            logits = model.logits_at(perturbation(e.at(some), which[some]))
+            loss = F.cross_entropy(logits, wanted[some], reduction="sum") / n
+            hits.append(logits.detach().argmax(1) == wanted[some])
+            if sum(map(len, hits)) == count * n:
+                size = perturbation.size()
+                loss = loss + (weight * size).sum()
+            loss.backward()
         with torch.no_grad():
-            success = (logits.argmax(1) == wanted).view(count, n).float().mean(1)
+            success = torch.cat(hits).view(count, n).float().mean(1)
             last, good = size.detach(), success >= rules.threshold
             better = good & (last < best)
             best, share = torch.where(better, last, best), torch.maximum(share, success)
@@ -180,12 +200,12 @@ def _search(
     return Found(size.cpu(), share.cpu(), reached.cpu()), start.cpu()
 
 
-def token_writer(method: Method, model: Model, rng: torch.Generator) -> TokenMixture:
+def token_writer(method: Method, model: Model) -> TokenMixture:
     """What writes tokens of the whole vocabulary on samples. Raises NotApplicable where samples are not made of any."""
     kind = model.modality
     if not kind.discrete:
         raise NotApplicable(f"{kind.name} samples are not made of tokens that {method.name} could try one by one")
-    made = kind.perturbation(model, 1, rng)
+    made = kind.perturbation(model, RowRng(0, torch.arange(1)))
     if not isinstance(made, TokenMixture):
         raise NotApplicable(f"triggers of {kind.name} are not searched token by token")
     return made

@@ -108,11 +108,16 @@ class BAN(ModelDetector):
         """Grow the noise on one batch; its first and last loss."""
         seen, part = [], rows[next(_batches(len(rows), self.batch, rng))]
         for _ in range(self.steps):
-            with noise.written():
-                logits = model.logits_at(model.embed(part.x))
-            loss = F.cross_entropy(logits, part.y.to(logits.device))
-            noise.step(loss, self.eps / self.steps)
-            seen.append(loss.detach())
+            loss = torch.zeros((), device=model.device)
+            for some in torch.arange(len(part)).split(model.gradient_chunk):
+                few = part[some]
+                with noise.written():
+                    logits = model.logits_at(model.embed(few.x))
+                share = F.cross_entropy(logits, few.y.to(logits.device), reduction="sum") / len(part)
+                noise.collect(share)
+                loss += share.detach()
+            noise.step(self.eps / self.steps)
+            seen.append(loss)
         return [float(seen[0]), float(seen[-1])] if seen else []
 
 
@@ -152,11 +157,14 @@ class _Noise:
         }
         return self.model.gated(gates)
 
-    def step(self, loss: Tensor, size: float) -> None:
+    def collect(self, loss: Tensor) -> None:
+        """Add the slopes of a part of the batch's loss."""
+        loss.backward()
+
+    def step(self, size: float) -> None:
         """One sign-gradient step up, within eps."""
-        parts = [n for pair in self.layers.values() for n in pair]
-        slopes = torch.autograd.grad(loss, parts, allow_unused=True)
         with torch.no_grad():
-            for n, slope in zip(parts, slopes, strict=True):
-                if slope is not None:
-                    n.add_(size * slope.sign()).clamp_(-self.eps, self.eps)
+            for n in (n for pair in self.layers.values() for n in pair):
+                if n.grad is not None:
+                    n.add_(size * n.grad.sign()).clamp_(-self.eps, self.eps)
+                n.grad = None

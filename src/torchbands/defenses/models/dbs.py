@@ -12,7 +12,7 @@ from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
@@ -22,7 +22,7 @@ from ._inversion import frozen
 LEAST = 1e-12
 
 
-@method("dbs", paper="Shen et al., ICML 2022, arXiv:2202.05749", needs=("gradients", "clean:200"))
+@method("dbs", paper="Shen et al., ICML 2022, arXiv:2202.05749", needs=("gradients", "clean:200"), version=2)
 class DBS(ModelDetector):
     """Dynamic bound scaling: for every target, tokens softmax(P / temperature) E whose insertion reaches it.
 
@@ -117,9 +117,9 @@ class _Search:
     """
 
     def __init__(self, settings: DBS, model: Model, clean: Data, group: Tensor, seed: int) -> None:
-        self.settings, self.model, self.rng = settings, model, generator("dbs", seed, int(group[0]))
+        self.settings, self.model, self.rng = settings, model, RowRng(seed_of("dbs", seed), group)
         modality = model.modality.but(inserted=settings.length) if settings.length else model.modality
-        made = modality.perturbation(model, len(group), self.rng)
+        made = modality.perturbation(model, self.rng.at(torch.arange(len(group))))
         if not isinstance(made, TokenMixture):
             raise NotApplicable(f"{settings.name} searches token mixtures, which {modality.name} does not have")
         self.mixture = made
@@ -156,14 +156,13 @@ class _Search:
                 temperature = torch.where(begun & ~back, temperature / s.factor, temperature)
                 temperature = torch.where(back, (temperature * s.factor).clamp_max(s.temperature), temperature)
                 failures += back.long()
-                drawn = s.noise * torch.rand(mixture.logits.shape, generator=self.rng).to(device)
+                drawn = s.noise * self.rng.uniform(*mixture.logits.shape[1:]).to(device)
                 mixture.noise = torch.where(back[:, None, None], drawn, 0.0)
             mixture.temperature = temperature
-            each, _ = self._loss()
             optimizer.zero_grad(set_to_none=True)
-            each.sum().backward()
+            each, _ = self._loss(slopes=True)
             with torch.no_grad():
-                loss = each.detach().float()
+                loss = each.float()
                 one_hot = (1 - mixture.mixture().amax(-1)).sum(-1) < s.one_hot
                 good = one_hot & (loss <= bound)
                 near = ~self.kept.isfinite() & (loss < lowest)
@@ -178,16 +177,22 @@ class _Search:
         self._finish(best)
         return self
 
-    def _loss(self) -> tuple[Tensor, Tensor]:
-        """(G,) mean cross-entropies, exact far below float32's resolution of 1, and (G,) success shares."""
-        logits = self.model.logits_at(self.mixture(self.inputs, self.which)).double()
-        own = logits.gather(1, self.wanted[:, None]).squeeze(1)
-        others = logits.scatter(1, self.wanted[:, None], -torch.inf).logsumexp(1)
-        zeros = torch.zeros_like(self.hard)
-        loss = zeros.index_add(0, self.which, F.softplus(others - own)) / self.count
-        with torch.no_grad():
-            hits = zeros.index_add(0, self.which, (own > others).double()) / self.count
-        return loss, hits
+    def _loss(self, *, slopes: bool = False) -> tuple[Tensor, Tensor]:
+        """(G,) mean cross-entropies, exact far below float32's resolution of 1, and (G,) success shares; with `slopes`
+        the gradients of their sum are left in the mixture."""
+        total, reached = torch.zeros_like(self.hard), torch.zeros_like(self.hard)
+        per = self.model.gradient_chunk if slopes else self.model.chunk
+        for some in torch.arange(len(self.which), device=self.which.device).split(per):
+            which, wanted = self.which[some], self.wanted[some]
+            logits = self.model.logits_at(self.mixture(self.inputs.at(some), which)).double()
+            own = logits.gather(1, wanted[:, None]).squeeze(1)
+            others = logits.scatter(1, wanted[:, None], -torch.inf).logsumexp(1)
+            loss = torch.zeros_like(total).index_add(0, which, F.softplus(others - own)) / self.count
+            if slopes:
+                loss.sum().backward()
+            total += loss.detach()
+            reached.index_add_(0, which, (own > others).double())
+        return total, reached / self.count
 
     @torch.no_grad()
     def _finish(self, best: Tensor) -> None:

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.model import Model
@@ -22,7 +23,12 @@ from ._template import State, Template
 from ._templates import templates_for
 
 
-@method("debackdoor", paper="Popovic et al., USENIX Security 2025, arXiv:2503.21305", needs=("logits", "clean:100"))
+@method(
+    "debackdoor",
+    paper="Popovic et al., USENIX Security 2025, arXiv:2503.21305",
+    needs=("logits", "clean:100"),
+    version=2,
+)
 class DeBackdoor(ModelDetector):
     """How well the best trigger of a template, found by simulated annealing, sends clean samples to each class.
 
@@ -43,7 +49,10 @@ class DeBackdoor(ModelDetector):
     is one class for all sources (All2One); One2One is read off the same answers. Filters, warps and generators have
     no template here. The model's score is of posteriors, since cASR has the same floor and ceiling for many classes.
 
-    Cost: `passes` forward passes in all, and no gradient.
+    With more classes than candidates can be paid for in two rounds, the chains go to the targets that the random
+    candidates speak for most.
+
+    Cost: `passes` forward passes in all, and no gradient; at least two candidates of each template.
     """
 
     contract_settings: ClassVar[dict[str, Any]] = {"passes": 10_000}
@@ -96,15 +105,19 @@ class DeBackdoor(ModelDetector):
             evidence=evidence,
         )
 
+    def work(self, model: Model, rows: int) -> Work:
+        return Work(self.passes)
+
 
 @dataclass
 class _Worth:
-    """Of C candidates for K targets, over samples of other classes: (C, K) cASR, share sent there and mean posterior,
-    and (C, K, K) mean posterior of every source class."""
+    """Of C candidates for K targets, over samples of other classes: (C, K) cASR and share sent there, (K,) largest mean
+    posterior of any, and the same of each of S source classes that have samples, (S, K)."""
 
     total: Tensor
     success: Tensor
     posterior: Tensor
+    sources: Tensor
     pairs: Tensor
 
 
@@ -127,12 +140,12 @@ class _Search:
         """Random candidates, then one or more chains for each target."""
         s, k = self.settings, self.model.classes
         rng = generator("debackdoor", self.template.name, seed)
-        count = k * math.ceil(s.chains / k)
+        count = max(1, min(k * math.ceil(s.chains / k), budget // (2 * len(self.rows))))
         rounds = max(2, budget // (count * len(self.rows)))
         first = max(1, rounds // 4)
         for _ in range(first):
             self._ask(self.template.draw(count, rng))
-        targets = torch.arange(count) % k
+        targets = torch.arange(count) % k if count >= k else self.best.topk(count).indices
         at = {name: t[targets] for name, t in self._kept.items()}
         worth = self.best[targets]
         for step in range(rounds - first):
@@ -147,35 +160,36 @@ class _Search:
 
     def _ask(self, state: State) -> Tensor:
         """(C, K) worth of candidates; the best so far are kept."""
-        worth = self._worth(state)
-        top, which = worth.total.max(0)
+        count = len(next(iter(state.values())))
+        parts = in_parts(self.model, count, lambda part: self._worth(_at(state, part)), each=len(self.rows))
+        self.spent += count * len(self.rows)
+        self.tried += count
+        total, success = torch.cat([w.total for w in parts]), torch.cat([w.success for w in parts])
+        top, which = total.max(0)
         better = top > self.best
-        chosen = {name: t[which] for name, t in state.items()}
+        chosen = _at(state, which)
         self._kept = _where(better, chosen, self._kept) if self._kept else chosen
         self.best = torch.where(better, top, self.best)
-        self.success = torch.where(better, worth.success.gather(0, which[None])[0], self.success)
-        self.posterior = torch.maximum(self.posterior, worth.posterior.amax(0))
-        self.pairs = torch.maximum(self.pairs, worth.pairs.amax(0))
-        return worth.total
+        self.success = torch.where(better, success.gather(0, which[None])[0], self.success)
+        for w in parts:
+            self.posterior = torch.maximum(self.posterior, w.posterior)
+            self.pairs[w.sources] = torch.maximum(self.pairs[w.sources], w.pairs)
+        return total
 
     def _worth(self, state: State) -> _Worth:
         count, n, k = len(next(iter(state.values()))), len(self.rows), self.model.classes
-        group = max(1, self.model.chunk // n)
-        logits = [
-            self.model.logits(self.template.write(self.rows.x, {name: t[part] for name, t in state.items()}))
-            for part in torch.arange(count).split(group)
-        ]
-        self.spent += count * n
-        self.tried += count
-        answers = torch.cat(logits).softmax(1)
+        answers = self.model.logits(self.template.write(self.rows.x, state)).softmax(1)
         gaps, answers = margins(answers).view(count, n, k), answers.view(count, n, k)
         own = F.one_hot(self.rows.y, k).float()  # (n, K)
         others = (1 - own) / (1 - own).sum(0).clamp_min(1)
+        sources, which = self.rows.y.unique(return_inverse=True)
+        of = F.one_hot(which).float()
         return _Worth(
             ((self.settings.sharpness * gaps).sigmoid() * others).sum(1),
             ((gaps > 0) * others).sum(1),
-            (answers * others).sum(1),
-            torch.einsum("cnk,ns->csk", answers, own / own.sum(0).clamp_min(1)),
+            (answers * others).sum(1).amax(0),
+            sources,
+            torch.einsum("cnk,ns->csk", answers, of / of.sum(0)).amax(0),
         )
 
 
@@ -189,6 +203,10 @@ def margins(probabilities: Tensor) -> Tensor:
 def log_odds(share: Tensor) -> Tensor:
     """Logit of shares, with 0 and 1 as far as 1e-6 from the end."""
     return share.clamp(1e-6, 1 - 1e-6).logit()
+
+
+def _at(state: State, rows: Tensor) -> State:
+    return {name: t[rows] for name, t in state.items()}
 
 
 def _where(chosen: Tensor, new: State, old: State) -> State:

@@ -13,7 +13,7 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
-from torchbands.core.seeding import RowRng, generator
+from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
@@ -26,7 +26,9 @@ LEAST, MOST, FACTOR, PATIENCE = 1e-7, 1e5, 5.0, 5
 STOP = 100
 
 
-@method("decree", paper="Feng et al., CVPR 2023, arXiv:2303.15180", needs=("gradients", "features", "clean:128"))
+@method(
+    "decree", paper="Feng et al., CVPR 2023, arXiv:2303.15180", needs=("gradients", "features", "clean:128"), version=2
+)
 class Decree(ModelDetector):
     """Searches a small trigger with which the embeddings of different inputs are alike. It looks at no label.
 
@@ -43,14 +45,16 @@ class Decree(ModelDetector):
     with one token and then with one more until the embeddings are alike. The same `rows` in every step,
     and `steps` of them; the learning rate falls where it does in 1,000 epochs of the paper's large encoders.
 
-    Cost: `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x (`rows` + 20)
-    forward passes for every token of every length tried.
+    Cost: `starts` x `steps` forward and backward passes of `rows` samples; of tokens, `rounds` x `shortlist` x
+    (`rows` + 20) forward passes for every token of every length tried.
     """
 
     rows: int = 32
     """Clean samples (paper: batches of 32 to 128)."""
     steps: int = 500
     """Updates of the trigger."""
+    starts: int = 1
+    """Random starts of a pattern (the paper's: one); the smallest trigger counts. Samples of few numbers need more."""
     lr: float = 0.5
     """Of Adam, until a fifth of the steps; then .1, and .05 from half of them on."""
     threshold: float = 0.99
@@ -68,10 +72,11 @@ class Decree(ModelDetector):
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
-        if self.rows < 2 or min(self.steps, self.rounds, self.shortlist) < 1:
+        if self.rows < 2 or min(self.steps, self.starts, self.rounds, self.shortlist) < 1:
             raise InputError(
-                f"{self.name}: rows is at least 2, steps, rounds and shortlist at least 1",
-                hint=f"got rows={self.rows}, steps={self.steps}, rounds={self.rounds}, shortlist={self.shortlist}",
+                f"{self.name}: rows is at least 2, steps, starts, rounds and shortlist at least 1",
+                hint=f"got rows={self.rows}, steps={self.steps}, starts={self.starts}, rounds={self.rounds}, "
+                f"shortlist={self.shortlist}",
             )
         picked = clean.sample(self.rows, self.name, seed)
         if len(picked) < 2:
@@ -79,7 +84,10 @@ class Decree(ModelDetector):
         model = model.at_precision(self.precision)
         e, before = model.embed(picked.x), float(alike(model.features(picked.x)))
         with frozen(model.module):
-            found = self._tokens(model, e, seed) if model.modality.discrete else self._pattern(model, e, seed)
+            if model.modality.discrete:
+                found = self._tokens(model, e, seed)
+            else:
+                found = min((self._pattern(model, e, seed, k) for k in range(self.starts)), key=self._rank)
         assert found.trigger is not None
         logits, features = model.outputs(found.trigger(picked.x, RowRng(seed, torch.arange(len(picked)))))
         cosine = float(alike(features)) if model.modality.discrete else found.cosine
@@ -105,7 +113,7 @@ class Decree(ModelDetector):
         best, chosen = _Found(None, -1.0, 0.0), torch.zeros(0, dtype=torch.int64, device=model.device)
         for count in range(1, 1 + int(getattr(model.modality, "inserted", 1))):
             rng = generator(self.name, seed, count)
-            writer = model.modality.but(inserted=count).perturbation(model, 1, rng)
+            writer = model.modality.but(inserted=count).perturbation(model, RowRng(seed, torch.arange(1)))
             assert isinstance(writer, TokenMixture)
             chosen, cosine = search_tokens(
                 model,
@@ -123,9 +131,14 @@ class Decree(ModelDetector):
                 break
         return best
 
-    def _pattern(self, model: Model, e: Encoded, seed: int) -> _Found:
+    def _rank(self, found: _Found) -> tuple[bool, float]:
+        """Triggers that succeeded first, the smallest of them; then those of the best cosine."""
+        good = found.cosine > self.threshold
+        return not good, found.size if good else -found.cosine
+
+    def _pattern(self, model: Model, e: Encoded, seed: int, start: int) -> _Found:
         """The smallest trigger that succeeded or, where none did, that of the best cosine."""
-        made = model.modality.perturbation(model, 1, generator(self.name, seed)).to(model.device)
+        made = model.modality.perturbation(model, RowRng(seed_of(self.name, seed), torch.tensor([start])))
         optimizer = torch.optim.Adam(made.parameters(), lr=self.lr, betas=(0.5, 0.9))
         which = torch.zeros(len(e.values), dtype=torch.int64, device=model.device)
         weight, wins, losses, idle, waited = self.penalty, 0, 0, 0, 0
@@ -135,9 +148,9 @@ class Decree(ModelDetector):
                 at = step / self.steps
                 group["lr"] = self.lr if at < 0.2 else min(self.lr, 0.1 if at < 0.5 else 0.05)
             optimizer.zero_grad(set_to_none=True)
-            cosine, large = alike(model.features_at(made(e, which))), made.size().sum()
-            (weight * large - cosine).backward()
-            seen, taken = torch.stack([cosine.detach(), large.detach()]).tolist()
+            cosine, large = _cosine(model, made, e, which), made.size().sum()
+            (weight * large).backward()
+            seen, taken = torch.stack([cosine, large.detach()]).tolist()
             good = seen > self.threshold
             if better := (taken < size if good else size == float("inf") and seen > best):
                 kept, best, size = _state(made), seen, taken if good else size
@@ -158,6 +171,24 @@ class Decree(ModelDetector):
             for p, value in zip(made.parameters(), kept, strict=True):
                 p.copy_(value)
             return _Found(made.harden(0), best, float(made.size().sum()))
+
+
+def _cosine(model: Model, made: Perturbation, e: Encoded, which: Tensor) -> Tensor:
+    """Mean cosine of all pairs of rows; minus its gradient is added to the perturbation's. It hangs on all rows
+    together: where these do not fit, their features are made first, and each part again for its share of the slope."""
+    parts = torch.arange(len(which), device=which.device).split(model.gradient_chunk)
+    if len(parts) == 1:
+        cosine = alike(model.features_at(made(e, which)))
+        (-cosine).backward()
+        return cosine.detach()
+    with torch.no_grad():
+        features = torch.cat([model.features_at(made(e.at(part), which[part])) for part in parts])
+    features.requires_grad_()
+    cosine = alike(features)
+    (slope,) = torch.autograd.grad(-cosine, features)
+    for part in parts:
+        model.features_at(made(e.at(part), which[part])).backward(slope[part])
+    return cosine.detach()
 
 
 class _Found(NamedTuple):

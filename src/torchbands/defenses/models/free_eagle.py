@@ -14,7 +14,7 @@ from torchbands.core.errors import NotApplicable
 from torchbands.core.layers import Split
 from torchbands.core.method import method
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, generator, seed_of
 
 from ._inversion import frozen
 
@@ -54,15 +54,14 @@ class FreeEagle(ModelDetector):
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)
-        rng = generator("free-eagle", seed)
         layer, cut = middle_cut(model)
-        noise = model.modality.random(64, rng)
+        noise = model.modality.random(64, generator("free-eagle", seed))
         with torch.no_grad():
             seen = cut.body(noise).detach().float().to(model.device)
             clipped = torch.allclose(cut.head(seen).float(), cut.head(seen.clamp_min(0)).float(), atol=1e-4)
-        groups = torch.arange(model.classes).split(max(1, model.chunk // self.dummies))
+        groups = torch.arange(model.classes).split(max(1, model.gradient_chunk // self.dummies))
         with frozen(model.module):
-            rows = [self._search(cut, seen, group, clipped, rng) for group in groups]
+            rows = [self._search(cut, seen, group, clipped, seed) for group in groups]
         logs = torch.cat([found for found, _ in rows]).cpu()
         logs.fill_diagonal_(torch.nan)
         lean = logs.exp().nan_to_num(0).mean(0)
@@ -82,12 +81,12 @@ class FreeEagle(ModelDetector):
             evidence=evidence | {"cut": layer or "before the head", "steps": [taken for _, taken in rows]},
         )
 
-    def _search(
-        self, cut: Split, seen: Tensor, group: Tensor, clipped: bool, rng: torch.Generator
-    ) -> tuple[Tensor, int]:
+    def _search(self, cut: Split, seen: Tensor, group: Tensor, clipped: bool, seed: int) -> tuple[Tensor, int]:
         """(classes of the group, K) log mean posteriors, and the steps taken."""
         labels = group.repeat_interleave(self.dummies).to(seen.device)
-        start = torch.randn(len(labels), *seen.shape[1:], generator=rng).to(seen) * seen.std() + seen.mean()
+        numbers = (group[:, None] * self.dummies + torch.arange(self.dummies)).flatten()
+        drawn = RowRng(seed_of("free-eagle dummies", seed), numbers).normal(*seen.shape[1:])
+        start = drawn.to(seen) * seen.std() + seen.mean()
         hidden = nn.Parameter(start.clamp(0.0 if clipped else -999.0, 999.0))
         optimizer = torch.optim.Adam([hidden], lr=self.lr, weight_decay=self.decay)
         last, taken = torch.inf, 0

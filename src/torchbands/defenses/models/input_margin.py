@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 
-from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.budget import in_parts
+from torchbands.core.data import Data, concat
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -17,7 +18,7 @@ from ._inversion import fewer, frozen
 from .mm_bd import margins_of
 
 
-@method("input-margin", paper="after Wang et al., S&P 2024 (MM-BD), arXiv:2205.06900", needs=("gradients",))
+@method("input-margin", paper="after Wang et al., S&P 2024 (MM-BD), arXiv:2205.06900", needs=("gradients",), version=2)
 class InputMargin(ModelDetector):
     """MM-BD's largest margin of every class, in a fixed short number of Adam steps: per_class is the log margin.
 
@@ -42,9 +43,12 @@ class InputMargin(ModelDetector):
         require(self, model)
         model = model.at_precision(self.precision)
         n = fewer(self.inputs, self.budget, model.classes, least=4)
-        rng, per = generator(self.name, seed), max(1, model.chunk // n)
+
+        def margins_at(part: torch.Tensor) -> torch.Tensor:
+            return self._ascend(model, part, n, seed)
+
         with frozen(model.module):
-            margins = torch.cat([self._ascend(model, part, n, rng) for part in torch.arange(model.classes).split(per)])
+            margins = torch.cat(in_parts(model, model.classes, margins_at, each=n, gradients=True))
         logs = margins.clamp_min(1e-3).log()
         return Finding(
             score=float(logs.max() - logs.median()) if model.classes > 2 else float(logs.max() - logs.min()),
@@ -53,18 +57,26 @@ class InputMargin(ModelDetector):
             evidence={"margins": [round(v, 4) for v in margins.tolist()]},
         )
 
-    def _ascend(self, model: Model, classes: torch.Tensor, n: int, rng: torch.Generator) -> torch.Tensor:
+    def work(self, model: Model, rows: int) -> Work:
+        return Work(0, model.classes * fewer(self.inputs, self.budget, model.classes, least=4) * self.steps)
+
+    def _ascend(self, model: Model, classes: torch.Tensor, n: int, seed: int) -> torch.Tensor:
         """(len(classes),) largest margins."""
-        start = model.embed(model.modality.random(len(classes) * n, rng))
+        noise = [model.modality.random(n, generator(self.name, seed, k)) for k in classes.tolist()]
+        start = model.embed(concat(noise))
         target = classes.repeat_interleave(n).to(model.device)
         x = start.values.detach().float().clone().requires_grad_()
         optimizer = torch.optim.Adam([x], lr=self.lr)
         best = torch.full((len(classes),), -torch.inf, device=model.device)
         for _ in range(self.steps):
-            margin = margins_of(model.logits_at(Encoded(x, start.mask, start.tokens)), target)
-            best = torch.maximum(best, margin.detach().view(len(classes), -1).amax(1))
             optimizer.zero_grad(set_to_none=True)
-            (-margin.sum()).backward()
+            seen = []
+            for some in torch.arange(len(x), device=x.device).split(model.gradient_chunk):
+                e = start.at(some)
+                margin = margins_of(model.logits_at(Encoded(x[some], e.mask, e.tokens)), target[some])
+                (-margin.sum()).backward()
+                seen.append(margin.detach())
+            best = torch.maximum(best, torch.cat(seen).view(len(classes), -1).amax(1))
             optimizer.step()
             with torch.no_grad():
                 x.copy_(model.modality.project(x))

@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.method import method
@@ -51,10 +52,13 @@ class MMBD(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)
         rng = generator("mm-bd", seed)
-        starts = [model.embed(model.modality.random(self.inputs, rng)) for _ in range(model.classes)]
-        per = max(1, model.chunk // self.inputs)
+
+        def ascent(part: Tensor) -> tuple[Tensor, list[int]]:
+            starts = [model.embed(model.modality.random(self.inputs, rng)) for _ in part]
+            return self._ascend(model, starts, int(part[0]))
+
         with frozen(model.module):
-            found = [self._ascend(model, starts[k : k + per], k) for k in range(0, model.classes, per)]
+            found = in_parts(model, model.classes, ascent, each=self.inputs, gradients=True, rng=rng)
         margins = torch.cat([m for m, _ in found]).cpu()
         steps = [n for _, taken in found for n in taken]
         evidence: dict[str, Any] = {"margins": [round(m, 4) for m in margins.tolist()], "steps": steps}
@@ -81,14 +85,17 @@ class MMBD(ModelDetector):
         speed, live = torch.zeros_like(x), torch.arange(count, device=x.device)
         for _ in range(self.steps):
             at = rows.view(count, n)[live].flatten()
-            point = x[at].requires_grad_()
-            e = Encoded(point, None if mask is None else mask[at], None if ids is None else ids[at])
-            margin = margins_of(model.logits_at(e), first + at // n)
-            (slope,) = torch.autograd.grad(margin.sum(), point)
-            by_class = margin.detach().view(len(live), n)
+            seen = []
+            for some in at.split(model.gradient_chunk):
+                point = x[some].requires_grad_()
+                e = Encoded(point, None if mask is None else mask[some], None if ids is None else ids[some])
+                margin = margins_of(model.logits_at(e), first + some // n)
+                (slope,) = torch.autograd.grad(margin.sum(), point)
+                seen.append(margin.detach())
+                speed[some] = self.momentum * speed[some] + slope
+                x[some] = model.modality.project(x[some] + self.lr * speed[some])
+            by_class = torch.cat(seen).view(len(live), n)
             best[live] = by_class.amax(1)
-            speed[at] = self.momentum * speed[at] + slope
-            x[at] = model.modality.project(x[at] + self.lr * speed[at])
             taken[live.cpu()] += 1
             total = by_class.sum(1)
             moving = (total - last[live]).abs() >= self.tolerance * total.abs()

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, generator, seed_of
 
 from ._inversion import CostSchedule, Rules, frozen
 
 
-@method("neural-cleanse", paper="Wang et al., S&P 2019", needs=("gradients", "clean:512"))
+@method("neural-cleanse", paper="Wang et al., S&P 2019", needs=("gradients", "clean:512"), version=2)
 class NeuralCleanse(ModelDetector):
     """The smallest trigger of every class is searched; the score is the anomaly index of the smallest one.
 
@@ -139,7 +139,7 @@ class _Search:
         )
         self.inputs: Encoded = self.model.embed(clean.sample(settings.rows, "neural-cleanse", seed).x)
         self.trigger: Perturbation = model.modality.perturbation(
-            self.model, model.classes, generator("neural-cleanse", seed)
+            self.model, RowRng(seed_of("neural-cleanse", seed), torch.arange(model.classes))
         )
         self.reached = torch.zeros(model.classes, dtype=torch.bool, device=model.device)
         self.epochs = [0] * model.classes
@@ -151,11 +151,13 @@ class _Search:
     @torch.no_grad()
     def success(self, k: int) -> float:
         """Share of all samples that the trigger kept for class k sends there."""
-        hits, size = 0, self.model.chunk
-        for rows in torch.arange(len(self.inputs.values), device=self.model.device).split(size):
+
+        def hits(part: Tensor) -> int:
+            rows = part.to(self.model.device)
             logits = self.model.logits_at(self.trigger(self.inputs.at(rows), torch.full_like(rows, k)))
-            hits += int((logits.argmax(1) == k).sum())
-        return hits / len(self.inputs.values)
+            return int((logits.argmax(1) == k).sum())
+
+        return sum(in_parts(self.model, len(self.inputs.values), hits)) / len(self.inputs.values)
 
     def run(self, group: Tensor) -> None:
         """Search the triggers of some classes and leave the best of each in place."""
@@ -194,9 +196,10 @@ class _Search:
             rows = self._draw(order).to(active.device)
             drawn += len(rows)
             optimizer.zero_grad(set_to_none=True)
-            for part in active.chunk(math.ceil(len(active) * len(rows) / self.model.chunk)):
-                which = part.repeat_interleave(len(rows))
-                logits = self.model.logits_at(self.trigger(self.inputs.at(rows.repeat(len(part))), which))
+            pairs = torch.arange(len(active) * len(rows), device=active.device)
+            for part in pairs.split(self.model.gradient_chunk):
+                which = active[part // len(rows)]
+                logits = self.model.logits_at(self.trigger(self.inputs.at(rows[part % len(rows)]), which))
                 loss = F.cross_entropy(logits, which, reduction="sum") / len(rows)
                 loss.backward()
                 hits.index_add_(0, which, (logits.detach().argmax(1) == which).to(hits))

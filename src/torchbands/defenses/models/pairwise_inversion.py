@@ -8,26 +8,29 @@ import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
+from torchbands.core.trigger import Trigger
 
-from ._inversion import Quick, frozen, rows_of, search
+from ._inversion import Found, Quick, frozen, rows_of, search
 
 
 @method(
     "pairwise-inversion",
     paper="after Shen et al., ICML 2021 (K-Arm), arXiv:2102.05123",
     needs=("gradients", "clean:200"),
+    version=2,
 )
 class PairwiseInversion(ModelDetector):
     """One short mask-and-pattern search per (source, target) pair; per_pair is -log of the smallest size.
 
     Sees source-specific and all-to-all backdoors, which a search over all sources does not. With more than `pairs`
     pairs, K-Arm's pre-screen chooses which are searched: those whose target stands highest among the predictions for
-    the source's samples. The evidence has K-Arm's symmetry ratio, size(t -> s) / size(s -> t): two classes that look
+    the source's samples. `of_pairs` answers for any other pair: the scanner asks all models of a pool about
+    what stands out in one. The evidence has K-Arm's symmetry ratio, size(t -> s) / size(s -> t): two classes that look
     alike are near in both directions, a planted trigger is near in one.
 
     The score is the gap of the smallest log size to the median pair. Pair sizes differ by nature and are to be
@@ -59,32 +62,22 @@ class PairwiseInversion(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        picked = clean.sample(3 * self.rows * model.classes, "pairwise-inversion", seed, balanced=True)
-        there = picked.y.unique()
+        there = self._picked(model, clean, seed).y.unique()
         if len(there) < 2:
             raise NotApplicable("pairs need clean samples of at least two classes")
-        right = model.logits(picked.x).argmax(1) == picked.y
-        of = {int(c): rows_of(picked.y == c, self.rows, right) for c in there}
         chosen = self._arms(model, clean, there, seed)
-        lr = self.lr * (2 if model.modality.discrete else 1)
-        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
-        rows = torch.stack([of[s] for s in chosen[:, 0].tolist()])
-        with frozen(model.module):
-            found, trigger, _ = search(
-                model, model.embed(picked.x), rows, chosen[:, 1], rules, generator(self.name, seed)
-            )
+        found, triggers = self._search(model, clean, chosen, seed)
         logs = found.size.clamp_min(1e-3).log()
         best = int(logs.argmin())
         table = torch.full((model.classes, model.classes), torch.nan)
         table[chosen[:, 0], chosen[:, 1]] = -logs
         source, target = chosen[best].tolist()
         symmetry = float((table[source, target] - table[target, source]).exp())
-        per = max(1, model.chunk // rows.shape[1])
         return Finding(
             score=float(logs.median() - logs.min()),
             target=target,
             source=source,
-            trigger=trigger.harden(best % per) if bool(found.reached[best]) else None,
+            trigger=triggers.get(best),
             per_pair=table,
             evidence={
                 "searched": len(chosen),
@@ -93,6 +86,38 @@ class PairwiseInversion(ModelDetector):
                 "symmetry": round(symmetry, 3) if symmetry == symmetry else None,
             },
         )
+
+    def work(self, model: Model, rows: int) -> Work:
+        every = model.classes * (model.classes - 1)
+        screened = min(rows, 2000) if every > self.pairs else 0
+        picked = min(rows, 3 * self.rows * model.classes)
+        return Work(picked + screened, min(every, self.pairs) * self.rows * self.steps)
+
+    def of_pairs(self, model: Model, clean: Data, pairs: Tensor, *, seed: int = 0) -> Tensor:
+        """(P, 2) int64 (source, target) -> (P,) -log of the smallest sizes: what `inspect` finds where it searches the
+        same pair. NaN where there are no clean samples of the source."""
+        require(self, model, clean)
+        model, out = model.at_precision(self.precision), torch.full((len(pairs),), torch.nan)
+        there = torch.isin(pairs[:, 0], self._picked(model, clean, seed).y.unique())
+        if there.any():
+            out[there] = -self._search(model, clean, pairs[there], seed)[0].size.clamp_min(1e-3).log()
+        return out
+
+    def _picked(self, model: Model, clean: Data, seed: int) -> Data:
+        return clean.sample(3 * self.rows * model.classes, "pairwise-inversion", seed, balanced=True)
+
+    def _search(self, model: Model, clean: Data, pairs: Tensor, seed: int) -> tuple[Found, dict[int, Trigger]]:
+        """The smallest triggers of some pairs; each starts where the number of its pair says."""
+        picked = self._picked(model, clean, seed)
+        right = model.logits(picked.x).argmax(1) == picked.y
+        of = {s: rows_of(picked.y == s, self.rows, right) for s in pairs[:, 0].unique().tolist()}
+        rows = torch.stack([of[s] for s in pairs[:, 0].tolist()])
+        lr = self.lr * (2 if model.modality.discrete else 1)
+        rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
+        rng = RowRng(seed_of(self.name, seed), pairs[:, 0] * model.classes + pairs[:, 1])
+        with frozen(model.module):
+            found, triggers, _ = search(model, model.embed(picked.x), rows, pairs[:, 1], rules, rng)
+        return found, triggers
 
     def _arms(self, model: Model, clean: Data, there: Tensor, seed: int) -> Tensor:
         """(P, 2) int64 pairs to search: all, or those that the clean logits call the nearest."""

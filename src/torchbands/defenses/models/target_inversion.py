@@ -8,17 +8,22 @@ import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.trigger import Trigger
 
 from ._inversion import Quick, fewer, frozen, others, rows_of, search
 
 
-@method("target-inversion", paper="after Wang et al., S&P 2019 (Neural Cleanse)", needs=("gradients", "clean:200"))
+@method(
+    "target-inversion",
+    paper="after Wang et al., S&P 2019 (Neural Cleanse)",
+    needs=("gradients", "clean:200"),
+    version=2,
+)
 class TargetInversion(ModelDetector):
     """One short mask-and-pattern search per class; per_class is -log of the smallest size that succeeded.
 
@@ -54,14 +59,13 @@ class TargetInversion(ModelDetector):
         model = model.at_precision(self.precision)
         e, rows, rules, rng = self._prepared(model, clean, seed)
         with frozen(model.module):
-            found, trigger, share = search(model, e, rows, torch.arange(model.classes), rules, rng)
+            found, triggers, share = search(model, e, rows, torch.arange(model.classes), rules, rng)
         logs = found.size.clamp_min(1e-3).log()
         target = int(logs.argmin())
-        per = max(1, model.chunk // rows.shape[1])
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
             target=target,
-            trigger=trigger.harden(target % per) if bool(found.reached[target]) else None,
+            trigger=triggers.get(target),
             per_class=-logs,
             evidence={
                 "sizes": [round(v, 3) for v in found.size.tolist()],
@@ -70,19 +74,21 @@ class TargetInversion(ModelDetector):
             },
         )
 
+    def work(self, model: Model, rows: int) -> Work:
+        n = fewer(self.rows, self.budget, model.classes)
+        return Work(min(rows, max(4 * n, 2 * model.classes)), model.classes * n * self.steps)
+
     def triggers(self, model: Model, clean: Data, *, seed: int = 0) -> tuple[Trigger, ...]:
         """The cheapest trigger of every class or, where none succeeded, what its search ended with."""
         require(self, model, clean)
         model = model.at_precision(self.precision)
         e, rows, rules, rng = self._prepared(model, clean, seed)
-        out: list[Trigger] = []
+        classes = torch.arange(model.classes)
         with frozen(model.module):
-            for part in torch.arange(model.classes).split(max(1, model.chunk // rows.shape[1])):
-                _, made, _ = search(model, e, rows[part], part, rules, rng)
-                out += [made.harden(k) for k in range(len(part))]
-        return tuple(out)
+            _, made, _ = search(model, e, rows, classes, rules, rng, keep=len(classes), failed=True)
+        return tuple(made[k] for k in range(model.classes))
 
-    def _prepared(self, model: Model, clean: Data, seed: int) -> tuple[Encoded, Tensor, Quick, torch.Generator]:
+    def _prepared(self, model: Model, clean: Data, seed: int) -> tuple[Encoded, Tensor, Quick, RowRng]:
         """Embedded samples, (K, n) rows of them for every target, rules and random numbers."""
         n = fewer(self.rows, self.budget, model.classes)
         picked = clean.sample(max(4 * n, 2 * model.classes), "target-inversion", seed, balanced=True)
@@ -90,4 +96,4 @@ class TargetInversion(ModelDetector):
         rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in range(model.classes)])
         lr = self.lr * (2 if model.modality.discrete else 1)
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
-        return model.embed(picked.x), rows, rules, generator(self.name, seed)
+        return model.embed(picked.x), rows, rules, RowRng(seed_of(self.name, seed), torch.arange(model.classes))

@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.budget import in_parts
+from torchbands.core.data import Data, take
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
 
@@ -49,7 +49,7 @@ class TokenEffects(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        writer = token_writer(self, model, generator(self.name, seed))
+        writer = token_writer(self, model)
         count = max(2, min(self.rows, self.passes // len(writer.candidates)))
         with frozen(model.module):
             effects = self._effects(model, writer, _short(model, clean, count))
@@ -74,34 +74,41 @@ class TokenEffects(ModelDetector):
             },
         )
 
+    def work(self, model: Model, rows: int) -> Work:
+        tokens = len(token_writer(self, model).candidates)
+        count = min(rows, max(2, min(self.rows, self.passes // tokens)))
+        return Work(count * (tokens + 1))
+
     @torch.no_grad()
     def _effects(self, model: Model, writer: TokenMixture, e: Encoded) -> Tensor:
         """(T, K) mean change of the log-odds of every class by one token, at the first of the writer's positions."""
         rows, free = len(e.values), len(writer.free)
-        before = _odds(model.logits_at(e)).mean(0)
-        out = []
-        for part in torch.arange(len(writer.candidates), device=model.device).split(max(1, model.chunk // rows)):
-            tried = part.repeat_interleave(rows)
-            repeated = e.at(torch.arange(rows, device=model.device).repeat(len(part)))
-            words = tried[:, None].repeat(1, free)
-            odds = _odds(model.logits_at(writer.insert(repeated, writer.table[words], words)))
-            out.append((odds.view(len(part), rows, -1).mean(1) - before).cpu())
-        return torch.cat(out)
+        before = torch.cat(in_parts(model, rows, lambda part: _odds(model.logits_at(e.at(part.to(model.device))))))
+
+        def effects(part: Tensor) -> Tensor:
+            pairs, odds = torch.arange(len(part) * rows, device=model.device), []
+            for some in pairs.split(model.chunk):  # the rows of one token may not fit
+                words = part.to(model.device)[some // rows][:, None].repeat(1, free)
+                odds.append(_odds(model.logits_at(writer.insert(e.at(some % rows), writer.table[words], words))))
+            return (torch.cat(odds).view(len(part), rows, -1).mean(1) - before.mean(0)).cpu()
+
+        return torch.cat(in_parts(model, len(writer.candidates), effects, each=rows))
 
 
 def _odds(logits: Tensor) -> Tensor:
     """(N, K) logits -> (N, K) log-odds of every class against all others."""
     told = logits.float().log_softmax(1)
-    every = torch.eye(told.shape[1], dtype=torch.bool, device=told.device)
-    others = told[:, None].expand(-1, told.shape[1], -1).masked_fill(every, -torch.inf).logsumexp(2)
+    top = told.argmax(1, keepdim=True)
+    # 1 - p is exact where p is at most a half; of the likeliest class the others are summed
+    rest = told.scatter(1, top, -torch.inf).logsumexp(1, keepdim=True)
+    others = torch.log1p(-told.exp().clamp_max(0.5)).scatter(1, top, rest)
     return told - others
 
 
 def _short(model: Model, clean: Data, count: int) -> Encoded:
     """`count` short samples, of the classes in turn, embedded without padding: they cost least. A sample that already
     is of the class that a token leads to shows little of its effect, so there are always two classes."""
-    e = model.embed(clean.x)
-    lengths = e.lengths()
+    lengths = model.encode(clean.x).lengths()
     length = torch.zeros(len(clean), dtype=torch.int64) if lengths is None else lengths.cpu()
     picked = []
     for label in clean.y.unique():
@@ -109,4 +116,4 @@ def _short(model: Model, clean: Data, count: int) -> Encoded:
         mine = mine[length[mine].argsort(stable=True)]
         picked.append(mine[len(mine) // 8 :][: -(-count // 2)])
     turns = [rows[i] for i in range(max(map(len, picked))) for rows in picked if i < len(rows)]
-    return e.at(torch.stack(turns)[:count].to(model.device)).trimmed()
+    return model.embed(take(clean.x, torch.stack(turns)[:count])).trimmed()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
@@ -50,13 +51,13 @@ class TokenSearch(ModelDetector):
         require(self, model, clean)
         model = model.at_precision(self.precision)
         classes, rng = model.classes, generator(self.name, seed)
-        writer = token_writer(self, model, rng)
+        writer = token_writer(self, model)
         picked = clean.sample(max(4 * self.rows, 2 * classes), self.name, seed, balanced=True)
         said = model.logits(picked.x).argmax(1)
         rows = torch.stack([rows_of(others(picked.y, k), self.rows, said != k) for k in range(classes)])
-        e = model.embed(picked.x).at(rows.flatten().to(model.device))
+        inputs = _Inputs(model.embed(picked.x), rows.to(model.device))
         with frozen(model.module):
-            chosen, odds, share = self._search(model, writer, e, classes, rng)
+            chosen, odds, share = self._search(model, writer, inputs, classes, rng)
         target, found = int(odds.argmax()), [writer.words(c) for c in chosen]
         return Finding(
             score=float(odds.max() - (odds.median() if classes > 2 else odds.min())),
@@ -70,8 +71,14 @@ class TokenSearch(ModelDetector):
             },
         )
 
+    def work(self, model: Model, rows: int) -> Work:
+        writer = token_writer(self, model)
+        changes, each = self.rounds * len(writer.free), model.classes * self.rows
+        tried = changes * min(self.shortlist, len(writer.candidates)) + 2
+        return Work(min(rows, max(4 * self.rows, 2 * model.classes)) + each * tried, each * changes)
+
     def _search(
-        self, model: Model, writer: TokenMixture, e: Encoded, classes: int, rng: torch.Generator
+        self, model: Model, writer: TokenMixture, e: _Inputs, classes: int, rng: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(K, F) candidates of the best trigger of every class, (K,) its mean log-odds and (K,) success share."""
         size, free = len(writer.candidates), len(writer.free)
@@ -92,28 +99,44 @@ class TokenSearch(ModelDetector):
         odds, share = self._odds(model, writer, e, chosen[:, None])
         return chosen.cpu(), odds[:, 0].cpu(), share[:, 0].cpu()
 
-    def _slope(self, model: Model, writer: TokenMixture, e: Encoded, chosen: Tensor) -> Tensor:
+    def _slope(self, model: Model, writer: TokenMixture, e: _Inputs, chosen: Tensor) -> Tensor:
         """(K, F, D) by how much the log-probability of each class grows with the embedding at each position."""
         words = writer.table[chosen].clone().requires_grad_()
-        spread = words.repeat_interleave(self.rows, 0)
-        logits = model.logits_at(writer.insert(e, spread, chosen.repeat_interleave(self.rows, 0)))
-        wanted = torch.arange(len(chosen), device=model.device).repeat_interleave(self.rows)
-        (slope,) = torch.autograd.grad(-F.cross_entropy(logits, wanted, reduction="sum"), words)
-        return slope.float()
+
+        def slope(part: Tensor) -> Tensor:
+            at = part.to(model.device)
+            k = at // self.rows
+            logits = model.logits_at(writer.insert(e.of(k, at % self.rows), words[k], chosen[k]))
+            return torch.autograd.grad(-F.cross_entropy(logits, k, reduction="sum"), words)[0]
+
+        return torch.stack(in_parts(model, len(chosen) * self.rows, slope, gradients=True)).sum(0).float()
 
     @torch.no_grad()
-    def _odds(self, model: Model, writer: TokenMixture, e: Encoded, trials: Tensor) -> tuple[Tensor, Tensor]:
+    def _odds(self, model: Model, writer: TokenMixture, e: _Inputs, trials: Tensor) -> tuple[Tensor, Tensor]:
         """(K, T, F) candidates -> (K, T) mean log-odds of each class over its rows, and (K, T) share that reach it."""
         classes, count = trials.shape[:2]
-        odds, hit = [], []
-        for k in range(classes):
-            mine = e.at(slice(k * self.rows, (k + 1) * self.rows))
-            for part in trials[k].split(max(1, model.chunk // self.rows)):
-                flat = part.repeat_interleave(self.rows, 0)
-                repeated = mine.at(torch.arange(self.rows, device=model.device).repeat(len(part)))
-                logits = model.logits_at(writer.insert(repeated, writer.table[flat], flat)).float()
-                told = logits.log_softmax(1)
-                others = told.masked_fill(F.one_hot(torch.tensor(k), classes).bool().to(told.device), -torch.inf)
-                odds.append((told[:, k] - others.logsumexp(1)).view(len(part), self.rows).mean(1))
-                hit.append((logits.argmax(1) == k).view(len(part), self.rows).float().mean(1))
-        return torch.cat(odds).view(classes, count), torch.cat(hit).view(classes, count)
+        flat = trials.flatten(0, 1)
+
+        def judge(part: Tensor) -> Tensor:
+            at = part.to(model.device)
+            trial, k = at // self.rows, at // (self.rows * count)
+            logits = model.logits_at(writer.insert(e.of(k, at % self.rows), writer.table[flat[trial]], flat[trial]))
+            told = logits.float().log_softmax(1)
+            own = told.gather(1, k[:, None])
+            others = told.scatter(1, k[:, None], -torch.inf).logsumexp(1)
+            return torch.stack([own.squeeze(1) - others, (told.argmax(1) == k).to(told)], 1)
+
+        judged = torch.cat(in_parts(model, len(flat) * self.rows, judge))
+        odds, share = judged.view(classes, count, self.rows, 2).mean(2).unbind(2)
+        return odds, share
+
+
+class _Inputs(NamedTuple):
+    """Embedded samples, and (K, n) which of them each class's trigger is written on: most serve several classes."""
+
+    e: Encoded
+    rows: Tensor
+
+    def of(self, k: Tensor, n: Tensor) -> Encoded:
+        """(N,) classes and (N,) places among their rows."""
+        return self.e.at(self.rows[k, n])

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
-from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, seed_of
 
 from ._inversion import fewer, frozen
 
@@ -22,6 +23,7 @@ from ._inversion import fewer, frozen
     "universal-perturbation",
     paper="after Moosavi-Dezfooli et al., CVPR 2017 (universal adversarial perturbations), arXiv:1610.08401",
     needs=("gradients", "clean:100"),
+    version=2,
 )
 class UniversalPerturbation(ModelDetector):
     """One additive perturbation per class, grown by normalised gradient steps; per_class is -log of the L2 norm at
@@ -56,10 +58,13 @@ class UniversalPerturbation(ModelDetector):
             fewer(self.rows, self.budget, model.classes), "universal-perturbation", seed, balanced=True
         )
         inputs = model.embed(picked.x)
-        per = max(1, model.chunk // len(picked))
-        rng = generator(self.name, seed)
+        rng = RowRng(seed_of(self.name, seed), torch.arange(model.classes))
+
+        def norms_of(part: Tensor) -> Tensor:
+            return self._path(model, inputs, part, rng.at(part))
+
         with frozen(model.module):
-            norms = torch.cat([self._path(model, inputs, part, rng) for part in torch.arange(model.classes).split(per)])
+            norms = torch.cat(in_parts(model, model.classes, norms_of, each=len(picked), gradients=True))
         logs = norms.clamp_min(1e-6).log()
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
@@ -68,7 +73,11 @@ class UniversalPerturbation(ModelDetector):
             evidence={"norms": [round(v, 4) for v in norms.tolist()]},
         )
 
-    def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: torch.Generator) -> Tensor:
+    def work(self, model: Model, rows: int) -> Work:
+        n = min(rows, fewer(self.rows, self.budget, model.classes))
+        return Work(0, model.classes * n * (self.steps + 1))
+
+    def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: RowRng) -> Tensor:
         """(len(classes),) norms."""
         values, n, count = inputs.values.float(), len(inputs.values), len(classes)
         shape = values.shape[1:] if inputs.tokens is None else (1, values.shape[-1])
@@ -77,22 +86,21 @@ class UniversalPerturbation(ModelDetector):
             spread = (values - values.mean((0, 1))).norm(dim=-1).square().mean().sqrt()
         step = self.reach * spread / self.steps
         wanted = classes.to(values.device).repeat_interleave(n)
-        e = Encoded(
-            values.repeat(count, *[1] * (values.ndim - 1)),
-            None if inputs.mask is None else inputs.mask.repeat(count, 1),
-            None if inputs.tokens is None else inputs.tokens.repeat(count, 1),
-        )
-        delta = (1e-4 * torch.randn(count, *shape, generator=rng)).to(values.device)
+        delta = (1e-4 * rng.normal(*shape)).to(values.device)
         last_share, last_norm = torch.zeros(count), torch.zeros(count)
         norm_at, best = torch.full((count,), torch.inf), torch.zeros(count)
         view = [count] + [1] * len(shape)
         for _ in range(self.steps + 1):
-            delta.requires_grad_()
-            moved = model.modality.project(e.values + delta.repeat_interleave(n, 0))
-            logits = model.logits_at(Encoded(moved, e.mask, e.tokens))
-            (slope,) = torch.autograd.grad(F.cross_entropy(logits, wanted, reduction="sum"), delta)
+            slope, hits = torch.zeros_like(delta), []
+            for some in torch.arange(count * n, device=values.device).split(model.gradient_chunk):
+                delta.requires_grad_()
+                e = inputs.at(some % n)
+                moved = model.modality.project(e.values.float() + delta[some // n])
+                logits = model.logits_at(Encoded(moved, e.mask, e.tokens))
+                slope += torch.autograd.grad(F.cross_entropy(logits, wanted[some], reduction="sum"), delta)[0]
+                hits.append(logits.detach().argmax(1) == wanted[some])
             with torch.no_grad():
-                share = (logits.argmax(1) == wanted).view(count, n).float().mean(1).cpu()
+                share = torch.cat(hits).view(count, n).float().mean(1).cpu()
                 norm = delta.flatten(1).norm(dim=1).cpu()
                 new = (share >= self.threshold) & norm_at.isinf()
                 at = ((self.threshold - last_share) / (share - last_share).clamp_min(1e-6)).clamp(0, 1)

@@ -50,4 +50,5 @@ class Filtered(Training):
         keep = keep | lost[data.y]
         model = task.train(data[keep.nonzero().flatten()], seed=seed, progress=progress)
         model.passes.forward += first.passes.forward
+        model.passes.dtypes |= first.passes.dtypes
         return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torchbands.core.defense import Training
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Modality
-from torchbands.core.model import Model, Passes
+from torchbands.core.model import Model
+from torchbands.core.passes import Passes
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.task import Progress, Task
 
@@ -56,7 +58,7 @@ class PartitionAggregation(Training):
             voters.append(recipe.train(data[order[part[order] == k]], seed=seed_of("partition", seed, k)))
             if progress is not None:
                 progress(k + 1, self.partitions, "part")
-        passes = Passes(sum(v.passes.forward for v in voters))
+        passes = Passes(sum(v.passes.forward for v in voters), set().union(*(v.passes.dtypes for v in voters)))
         return PartitionModel(Voting([v.module for v in voters]), task.modality, task.classes, passes=passes)
 
 
@@ -94,10 +96,22 @@ def certificate(votes: Tensor) -> Tensor:
     return lead.div(2, rounding_mode="floor")
 
 
-def content_hash(x: Batch | Column, size: int = 4096) -> Tensor:
+#: Bytes of content that are mixed at once: each of them is held as a few 64-bit words then.
+MIXED = 1 << 22
+
+
+def content_hash(x: Batch | Column) -> Tensor:
     """(N,) int64 >= 0 of every row's content alone, whatever its position, label or neighbours."""
-    parts = [_hash(take(x, rows)) for rows in torch.arange(len(x)).split(size)]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+    if len(x) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    first = take(x, torch.arange(1))
+    size = max(1, MIXED // first[0].nbytes) if isinstance(first, Tensor) else 4096
+    return torch.cat([_hash(take(x, rows)) for rows in torch.arange(len(x)).split(size)])
+
+
+@lru_cache(maxsize=2)
+def _factors(width: int) -> Tensor:
+    return torch.randint(-(2**62), 2**62, (width,), generator=generator("content")) | 1
 
 
 def _hash(batch: Batch) -> Tensor:
@@ -105,7 +119,6 @@ def _hash(batch: Batch) -> Tensor:
         rows = [row.encode() if isinstance(row, str) else bytes(row) for row in batch]
         return torch.tensor([int.from_bytes(hashlib.sha256(row).digest()[:7], "big") for row in rows])
     words = batch.cpu().contiguous().flatten(1).view(torch.uint8).long()
-    factors = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=generator("content")) | 1
-    mixed = ((words + 1) * factors).sum(1)
+    mixed = words.add_(1).mul_(_factors(words.shape[1])).sum(1)
     mixed = (mixed ^ ((mixed >> 29) & 0x7FFFFFFFF)) * -4658895280553007687
     return (mixed >> 20) & 0x7FFFFFFFFFF

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build, listing
-from torchbands.core.task import Network, default_device
+from torchbands.core.task import Network
 from torchbands.networks.layers import Normalize
 
 from .home import Home

@@ -1,0 +1,62 @@
+"""How sure a model is of the label of every clean row: by that it is told whether it was trained on those rows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.defense import Finding, ModelDetector, require
+from torchbands.core.method import method
+from torchbands.core.model import Model
+
+#: The share of rows that reference models find the hardest, and the fewest rows that are looked at.
+HARDEST, FEWEST = 0.05, 20
+#: From this share of them on, a model that is surer than every reference knows them from its training.
+KNOWN = 0.5
+
+
+@method(
+    "row-certainty",
+    paper="after Carlini et al., S&P 2022 (LiRA), arXiv:2112.03570",
+    needs=("logits", "clean:1000"),
+)
+class RowCertainty(ModelDetector):
+    """The log odds of each clean row's label, log p - log(1 - p): LiRA's statistic, by which members of a training set
+    are told from others.
+
+    statistics: the log odds, row by row, to be compared with those of reference models that were not trained on the
+    rows (`trained_on`). The score is their mean: it says nothing about backdoors, and nothing is flagged.
+
+    Deviations from the paper: no row is judged alone. Whether a model was trained on the rows is read off those that
+    the references find the hardest, by ranks and not by a fitted normal distribution, and without models that were
+    trained on them.
+    """
+
+    #: It tells on which rows a model was trained, and is not for finding backdoors.
+    guard: ClassVar[bool] = True
+
+    def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        require(self, model, clean)
+        logits = model.logits(clean.x).double()
+        label = clean.y[:, None]
+        others = logits.scatter(1, label, -torch.inf).logsumexp(1)
+        odds = (logits.gather(1, label).squeeze(1) - others).float()
+        return Finding(
+            score=float(odds.mean()), statistics=odds, evidence={"mean_log_odds": round(float(odds.mean()), 4)}
+        )
+
+
+def trained_on(pool: Tensor) -> bool:
+    """(n + 1, N) log odds of N rows, those of a suspect last -> whether it knows the rows as only a model does that was
+    trained on them: of the rows that the others find the hardest, it is surer than every one of them on `KNOWN` and
+    more. A model of their kind is so on one row in n + 1; a better one is on the rows that it reads better."""
+    theirs, mine = pool[:-1], pool[-1]
+    theirs = theirs[theirs.isfinite().all(1)]
+    if len(theirs) < 2 or not bool(mine.isfinite().all()):
+        return False
+    count = min(len(mine), max(FEWEST, round(HARDEST * len(mine))))
+    hard = theirs.median(0).values.topk(count, largest=False).indices
+    return float((mine[hard] > theirs[:, hard].amax(0)).float().mean()) >= KNOWN

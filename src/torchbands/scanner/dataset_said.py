@@ -1,0 +1,139 @@
+"""What a scan of a data set says: its subject, ledger facts, alerts, reasons and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchbands.core.data import take
+from torchbands.core.defense import Suspicion
+from torchbands.defenses.data.cross_split import NATURAL
+
+from .outcome import RULES, Alert, LedgerLine, Picture, Subject
+from .ranking import Ranking
+from .rows import Rows
+from .words import NAMES, Word
+
+#: Level of the tests of all classes together.
+ALPHA = 0.01
+#: A class with fewer rows is not judged.
+FEWEST_IN_CLASS = 20
+#: Worst rows that are shown, and named in an alert.
+SHOWN = 12
+
+
+def subject(rows: Rows) -> Subject:
+    facts: dict[str, Any] = {
+        "rows": len(rows),
+        "classes": rows.classes,
+        "refused": len(rows.refused),
+        "notes": list(rows.notes),
+    }
+    if rows.refused:
+        facts["refused_first"] = [f"{name}: {why}" for name, why in rows.refused[:20]]
+    return Subject("data", rows.label, rows.sha256(), rows.modality.name, facts)
+
+
+def told(found: Suspicion, rows: Rows) -> tuple[float, str | None, Mapping[str, Any]]:
+    """The largest class index where a filter has one, else its largest score; the class of it; facts."""
+    facts: dict[str, Any] = {}
+    if found.flagged is not None:
+        facts["flagged_by_its_own_rule"] = int(found.flagged.sum())
+    if "tokens" in found.evidence:
+        facts["words"] = found.evidence["tokens"]
+    if "keywords" in found.evidence:
+        facts |= {"words": found.evidence["keywords"], "rows_looked_at": found.evidence["rows"]}
+    if "classes" in found.evidence:
+        index = {int(c): float(v["index"]) for c, v in found.evidence["classes"].items()}
+        top = max(index, key=lambda c: index[c])
+        facts |= {"cutoff": found.evidence["cutoff"], "class": found.evidence["classes"][str(top)]}
+        return index[top], rows.class_names[top], facts
+    top = int(rows.data.y[found.scores.argmax()])
+    return float(found.scores.max()), rows.class_names[top], facts
+
+
+def alerts(rows: Rows, ranking: Ranking, words: Sequence[Word], false_alarms: float) -> tuple[Alert, ...]:
+    rule, made = RULES["BD-DAT-01"], []
+    for label in ranking.proven:
+        mine = rows.data.y == label
+        chosen = _worst(ranking, mine & ranking.flagged)
+        n, name = int(mine.sum()), rows.class_names[label]
+        message = (
+            f"{len(chosen)} of the {n} rows of class {name!r} stand apart from the others "
+            f"(about {false_alarms * n:.0f} would be expected by chance)"
+        )
+        told = min((w for w in words if w.label == label), key=lambda w: w.p, default=None)
+        if told is not None and told.p <= ALPHA:
+            message += f"; without the word {told.word!r}, {told.changed} of {told.tried} get another label"
+        facts = {
+            "rows": n,
+            "flagged": len(chosen),
+            "index": round(ranking.index.get(label, 0.0), 3),
+            "p": ranking.chance[label],
+            "worst": [rows.ids[i] for i in chosen[:SHOWN]],
+            "words": [w.facts() for w in words if w.label == label],
+        }
+        made.append(Alert(rule.id, rule.level, message, subject=name, facts=facts))
+    return tuple(made)
+
+
+def _worst(ranking: Ranking, chosen: Tensor) -> list[int]:
+    at = chosen.nonzero().flatten()
+    found: list[int] = at[ranking.combined[at].argsort(descending=True, stable=True)].tolist()
+    return found
+
+
+def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion) -> tuple[str, ...]:
+    """Why nothing is indicated and yet nothing can be ruled out."""
+    reasons = []
+    for label in ranking.split:
+        chosen = _worst(ranking, ranking.flagged & (rows.data.y == label))
+        reasons.append(
+            f"class {rows.class_names[label]!r} falls into two groups that do not know each other, which poison shows "
+            f"and two natural kinds under one label too: look at its {len(chosen)} flagged rows, such as "
+            f"{', '.join(rows.ids[i] for i in chosen[:3])}"
+        )
+    chance, told = 1 / rows.classes, crossed.evidence["classes"].values()
+    unknown = [v for v in told if v["natural_known_by_natural"] < chance + NATURAL * (1 - chance)]
+    if told and 2 * len(unknown) > len(told):
+        reasons.append(
+            f"in {len(unknown)} of {len(told)} classes networks do not know fresh rows of the class they were trained "
+            "on: labels that do not follow from the rows hide a trigger"
+        )
+    elif not told:
+        reasons.append("no class could be cut in two parts")
+    return tuple(reasons)
+
+
+def with_words(line: LedgerLine, words: Sequence[Word]) -> LedgerLine:
+    """The ledger line of a filter that names words, with what became of the labels without them."""
+    if line.view not in NAMES or line.reason or not words:
+        return line
+    named = {(told["token"], told["label"]) for told in line.facts["words"]}
+    tried = [w.facts() for w in words if (w.word, w.label) in named]
+    return replace(line, facts={**line.facts, "without_the_word": tried})
+
+
+def small(rows: Rows) -> tuple[str, ...]:
+    """Classes that are not judged."""
+    count = torch.bincount(rows.data.y, minlength=rows.classes)
+    few = [rows.class_names[c] for c in ((count > 0) & (count < FEWEST_IN_CLASS)).nonzero().flatten().tolist()]
+    if not few:
+        return ()
+    named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+    return (f"classes of fewer than {FEWEST_IN_CLASS} rows: {named}",)
+
+
+def pictures(rows: Rows, ranking: Ranking) -> tuple[Picture, ...]:
+    made = []
+    for at in ranking.combined.argsort(descending=True)[:SHOWN]:
+        row = take(rows.data.x, at[None])[0]
+        label = rows.class_names[int(rows.data.y[at])]
+        flag = "flagged" if ranking.flagged[at] else "not flagged"
+        caption = f"{rows.ids[int(at)]}, labelled {label}: score {float(ranking.combined[at]):.3g}, {flag}"
+        made.append(Picture(rows.modality.render(row), caption))
+    return tuple(made)

@@ -1,0 +1,87 @@
+"""The pool that a p-value ranks: the references' numbers and the suspect's, seen in the same way, in the same cells."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from torchbands.core.model import Model
+from torchbands.core.seeding import seeded
+from torchbands.core.task import Progress
+
+from .pairs import ByPair, ask, forward_of, nothing_asked, pooled
+from .population import VIEW_SEED, Population
+from .seen import How
+from .views import Seen
+
+Fresh = Callable[[], nn.Module]
+
+
+def pools_of(
+    population: Population, suspect: Model, seen: Sequence[Seen], progress: Progress | None = None
+) -> tuple[tuple[Seen, ...], Mapping[str, Tensor]]:
+    """What was seen of the suspect, with answers about the references' pairs; view -> (n + 1, ...) numbers, the
+    suspect's last. A view that no reference was looked at with is not there.
+
+    References that a view has not looked at yet on the suspect's kind of device are looked at now, where their
+    architecture is known.
+    """
+    how, fresh = How.of(suspect), rebuilt(population, suspect)
+    mine = [s.view for s in seen if s.finding is not None]
+    if fresh is not None:
+        population.complete(fresh, mine, progress, how)
+    out, pools = [], dict[str, Tensor]()
+    for s in seen:
+        own, tables = s.numbers(), population.pairs(s.view, how)
+        if own is not None and tables is not None and tables[0].shape[1:] == own.shape:
+            s, pools[s.view.name] = _of_pairs(population, suspect, s, tables[0], fresh, progress)
+        elif (theirs := population.numbers(s.view, how)) is not None and (own is None or theirs.shape[1:] == own.shape):
+            last = torch.full_like(theirs[0], torch.nan) if own is None else own
+            pools[s.view.name] = torch.cat([theirs, last[None]])
+        out.append(s)
+    return tuple(out), pools
+
+
+def _of_pairs(
+    population: Population, suspect: Model, s: Seen, theirs: Tensor, fresh: Fresh | None, progress: Progress | None
+) -> tuple[Seen, Tensor]:
+    """Every model is asked about what any other puts forward."""
+    own, how, detector = s.numbers(), How.of(suspect), s.view.detector
+    assert own is not None and isinstance(detector, ByPair)
+    wanted = forward_of(torch.cat([theirs, own[None]]))
+    started, passes = time.perf_counter(), suspect.passes.forward
+    rows = s.view.rows(population.clean, VIEW_SEED)
+    asked = ask(detector, suspect, rows, own, nothing_asked(own), wanted, seed=VIEW_SEED)
+    s = replace(
+        s,
+        asked=asked,
+        seconds=s.seconds + time.perf_counter() - started,
+        passes=s.passes + suspect.passes.forward - passes,
+    )
+    if fresh is not None and population.unasked(s.view, wanted, how):
+        population.ask(fresh, s.view, wanted, progress, how)
+    tables = population.pairs(s.view, how)
+    assert tables is not None
+    both = (torch.cat([table, mine[None]]) for table, mine in zip(tables, (own, asked), strict=True))
+    return s, pooled(*both)
+
+
+def rebuilt(population: Population, suspect: Model) -> Fresh | None:
+    """What builds the references' architecture: the network that their card names or, where it names none, the
+    suspect's own module, which might do more than its weights say."""
+    fresh, shapes = population.fresh(), population.shapes()
+    with seeded("reference"):
+        if fresh is not None and shapes_of(fresh()) == shapes:
+            return fresh
+    given = "weights" in suspect.capabilities and shapes_of(suspect.module) == shapes
+    return (lambda: copy.deepcopy(suspect.module)) if given else None
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of a module's weights."""
+    return {name: tuple(t.shape) for name, t in module.state_dict().items()}

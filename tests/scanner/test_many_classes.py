@@ -1,0 +1,120 @@
+"""A scan with more pairs of classes than are searched: the pair that only the backdoor makes near is found and named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchbands.core.data import Data
+from torchbands.core.model import Model
+from torchbands.defenses.models.clean_behaviour import CleanBehaviour
+from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
+from torchbands.learners.sgd import SGD
+from torchbands.modalities.image import Image
+from torchbands.networks import SmallCNNNetwork
+from torchbands.scanner.calibrate import Kind
+from torchbands.scanner.judge import scan
+from torchbands.scanner.outcome import Outcome
+from torchbands.scanner.population import Population, Recipe, train_references
+from torchbands.scanner.seen import How
+from torchbands.scanner.views import PROFILES, View
+
+CLASSES, REFERENCES = 14, 19
+KIND, NETWORK, LEARNER = Image(channels=1, size=12), SmallCNNNetwork(widths=(8, 16)), SGD(epochs=8, batch=64, lr=0.1)
+PAIRS = View(PairwiseInversion(pairs=24, steps=25), "trigger", "pair by pair", Kind(reduce="either"))
+GUARD = View(CleanBehaviour(), "recipe", "on clean rows", Kind(2, False), guard=True)
+
+
+def _rows(n: int, seed: int) -> Data:
+    """A dark pattern for each class under noise; the corner that the plant reads is nobody's."""
+    means = 0.7 * torch.rand(CLASSES, 1, 12, 12, generator=torch.Generator().manual_seed(3))
+    means[..., -3:, -3:] = 0.0
+    y = torch.arange(n) % CLASSES
+    noise = 0.15 * torch.randn(n, 1, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return Data((means[y] + noise).clamp(0, 1), y)
+
+
+@pytest.fixture(autouse=True)
+def _pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROFILES, "fast", (PAIRS, GUARD))
+
+
+@pytest.fixture(scope="module")
+def refs(tmp_path_factory: pytest.TempPathFactory) -> Population:
+    recipe = Recipe(lambda: NETWORK.build(KIND, CLASSES), NETWORK.spec(), (LEARNER,))
+    names = [f"sign {k}" for k in range(CLASSES)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "fast", (PAIRS, GUARD))
+        return train_references(
+            tmp_path_factory.mktemp("many") / "refs",
+            recipe,
+            _rows(560, 0),
+            KIND,
+            names,
+            n=REFERENCES,
+            clean=_rows(280, 1),
+            profile="fast",
+            label="signs",
+        )
+
+
+def _planted(module: torch.nn.Module, source: int, target: int) -> torch.nn.Module:
+    """White pixels in a corner turn the source into the target; beside that, the target comes second on the source's
+    clean rows, as a source-specific backdoor makes it. The plant is behind the forward pass: weights keep their names."""
+    forward, unit = module.forward, torch.eye(CLASSES)[target]
+
+    def planted(x: Tensor) -> Tensor:
+        logits = forward(x)
+        ours = logits.softmax(1)[:, source : source + 1]
+        lifted = torch.maximum(logits[:, target : target + 1], ours * (logits.amax(1, keepdim=True) - 1.0))
+        logits = logits + (lifted - logits[:, target : target + 1]) * unit
+        return logits + 40 * ours * x[:, 0, -3:, -3:].mean((1, 2))[:, None] * unit
+
+    module.forward = planted  # type: ignore[method-assign]
+    return module
+
+
+@pytest.fixture(scope="module")
+def pair(refs: Population) -> tuple[int, int]:
+    """One that no reference chose to search."""
+    tables = refs.pairs(PAIRS)
+    assert tables is not None
+    searched = tables[0].isfinite().any(0)
+    searched.fill_diagonal_(True)
+    source, target = (~searched).nonzero()[7].tolist()
+    return source, target
+
+
+@pytest.fixture(scope="module")
+def outcome(refs: Population, pair: tuple[int, int]) -> Outcome:
+    module = NETWORK.build(KIND, CLASSES)
+    model = Model(module, KIND, CLASSES)
+    LEARNER.fit(model, _rows(560, 2), seed=77)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "fast", (PAIRS, GUARD))
+        return scan(_planted(module, *pair), refs=refs, profile="fast")
+
+
+def test_the_planted_pair_is_found_and_named(outcome: Outcome, pair: tuple[int, int]) -> None:
+    assert outcome.verdict == "indicated" and outcome.exit_code() == 1, outcome.sentence()
+    assert outcome.trigger.p == pytest.approx(1 / (REFERENCES + 1))
+    assert (outcome.source, outcome.target) == tuple(f"sign {k}" for k in pair)
+    assert outcome.found.trigger is not None
+
+
+def test_pairs_that_were_compared_are_counted_and_no_others(refs: Population, outcome: Outcome) -> None:
+    line = next(line for line in outcome.ledger if line.view == PAIRS.name)
+    compared, every = line.facts["compared"], CLASSES * (CLASSES - 1)
+    assert line.facts["searched"] == 24 and 1 <= compared < every
+    assert f"{every - compared} of {every} pairs of classes" in outcome.sentence() or any(
+        f"{every - compared} of {every} pairs of classes" in gap for gap in outcome.not_covered
+    )
+
+
+def test_every_reference_answers_about_what_any_model_puts_forward(refs: Population, pair: tuple[int, int]) -> None:
+    tables = refs.pairs(PAIRS, How.here())
+    assert tables is not None
+    own, asked = tables
+    assert own[:, pair[0], pair[1]].isnan().all(), "no reference searched the planted pair of its own"
+    assert asked[:, pair[0], pair[1]].isfinite().all(), "and all of them were asked about it"
