@@ -1,6 +1,6 @@
 """Is the same-trigger comparison worth a place in the ledger? `python -m benchmarks.scanner.same_trigger --store DIR`.
 
-A small population of its own (Fashion-MNIST, 4,000 rows a model): references, fresh clean models, every family of
+A small population of its own (Fashion-MNIST): references, fresh clean models, every family of
 `plan`, clean models of foreign recipes; no seed is one of the large population's. Each model is one file, so the same
 command goes on. Beside it: the size of the same triggers, and the clues of the final layer.
 """
@@ -32,19 +32,19 @@ from torchbands.triggers.image import MaskPattern
 
 from .plan import Job, Spec, attack_of, settings
 
-ROWS, FRESH, EACH = 4000, 12, 2
+FRESH, EACH = 12, 2
 #: As the profile `fast` searches.
 SEARCH = TargetInversion(rows=8, steps=30, lr=0.35)
 #: Attack success rate under which a backdoor did not take and its model is left out.
 TAKEN = 0.5
 
 
-def planned(references: int) -> Iterator[Job]:
+def planned(references: int, rows: int) -> Iterator[Job]:
     """References first, then one model of every kind, then the others."""
     setting = settings()["fashion"]
 
     def small(task: Task) -> Task:
-        return task.but(rows=ROWS, learner=task.learner.but(epochs=task.learner.epochs + 1))  # type: ignore[attr-defined]
+        return task.but(rows=rows, learner=task.learner.but(epochs=task.learner.epochs + 1))  # type: ignore[attr-defined]
 
     task, clean = small(setting.task), attack_of({"name": "clean"})
     yield from (Job(f"ref-{i:02d}", "ref", task, clean, 31000 + i) for i in range(references))
@@ -105,11 +105,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scanner.same_trigger")
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--references", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=10000, help="training rows of a model")
     parser.add_argument("--only-trained", action="store_true", help="judge the models that are there")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.store.mkdir(parents=True, exist_ok=True)
-    jobs = list(planned(given.references))
+    jobs = list(planned(given.references, given.rows))
     if given.only_trained:
         jobs = [j for j in jobs if (given.store / f"{j.id}.json").is_file()]
     facts = {j.id: told for j in jobs if (told := trained(given.store, j)) is not None}
