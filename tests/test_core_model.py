@@ -16,7 +16,7 @@ from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.layers import Gate
 from torchbands.core.modality import Encoded, Modality
-from torchbands.core.model import Model
+from torchbands.core.model import Model, fast_dtype
 from torchbands.core.registry import build
 from torchbands.core.seeding import seeded
 from torchbands.core.task import Network
@@ -254,6 +254,14 @@ def test_no_change_of_a_model_is_missed_outside_a_shared_block(change: Callable[
         change(model.module)
     assert not torch.allclose(model.logits(x), again.logits)
     assert not torch.allclose(model.outputs(x).features, first.features)
+
+
+def test_emulated_bfloat16_is_not_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native in (False, True):
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation=True, n=native: n or including_emulation
+        )
+        assert fast_dtype(torch.device("cuda")) is (torch.bfloat16 if native else torch.float32)
 
 
 def test_a_step_a_hook_or_the_training_mode_is_seen_even_in_a_shared_block() -> None:

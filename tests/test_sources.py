@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from torchbands.core.errors import DataUnavailable, UnknownName
+from torchbands.core.registry import build
 from torchbands.tasks import sources
 from torchbands.tasks.sources import base, cache, catalogue, checks, decode, gtsrb, local, packages
 
@@ -225,3 +226,16 @@ def test_real_data_are_fetched(name: str) -> None:
     sources.get(name)
     images, labels = sources.load(name, "test")
     assert len(images) == len(labels) == 10_000 and labels.bincount().min() > 800
+
+
+def test_a_files_fingerprint_changes_with_its_labels_names_and_parts(tmp_path: Path) -> None:
+    told = set()
+    rows = [("a good film", "yes", "train"), ("a bad film", "no", "train"), ("quite good", "yes", "test")]
+    for change in ((0, "a fine film"), (1, "no"), (2, "test"), None):
+        first = list(rows[0])
+        if change is not None:
+            first[change[0]] = change[1]
+        path = tmp_path / f"{len(told)}.csv"
+        path.write_text("\n".join(",".join(r) for r in [("text", "label", "split"), first, *rows[1:]]) + "\n")
+        told.add(build({"name": "text/file", "path": str(path)}).fingerprint())  # type: ignore[attr-defined]
+    assert len(told) == 4
