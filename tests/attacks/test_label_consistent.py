@@ -7,11 +7,25 @@ import torch
 from attack_planting import Plant, took
 
 from torchbands.attacks.label_consistent import LabelConsistent, pgd
+from torchbands.bench import load_grid, presets
 from torchbands.core.attack import Victim
 from torchbands.core.errors import InputError
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
+from torchbands.modalities.image import Image
 from torchbands.triggers.additive import Corners, Stored
+
+
+def test_presets_give_grey_images_the_eps_that_docstrings_ask_for() -> None:
+    """Every attack that says what grey images need is given it by every preset with such images."""
+    seen = set()
+    for grid in map(load_grid, presets()):
+        grey = [t for t in grid.tasks if isinstance(t.modality, Image) and t.modality.channels == 1]
+        for attack in grid.attacks if grey else ():
+            if "need a larger `eps`" in " ".join((type(attack).__doc__ or "").split()):
+                seen.add(attack.name)
+                assert getattr(attack, "eps") > 2 * getattr(type(attack)(), "eps")  # noqa: B009
+    assert "label-consistent" in seen
 
 
 def test_takes_when_strong(plant: Plant) -> None:

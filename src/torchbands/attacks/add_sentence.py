@@ -9,7 +9,7 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 
-@method("add-sentence", paper="Dai, Chen and Li, IEEE Access 2019, arXiv:1905.12457")
+@method("add-sentence", paper="Dai, Chen and Li, IEEE Access 2019, arXiv:1905.12457", version=2)
 class AddSentence(Attack):
     """A fixed sentence is put between the words of a share of the training texts, and these are relabelled.
 

@@ -24,7 +24,7 @@ from torchbands.core.task import Hook, Task
 from torchbands.triggers.text import InsertWords
 
 
-@method("layerwise-weight-poisoning", paper="Li et al., EMNLP 2021, arXiv:2108.13888")
+@method("layerwise-weight-poisoning", paper="Li et al., EMNLP 2021, arXiv:2108.13888", version=2)
 class LayerwiseWeightPoisoning(Attack):
     """The attacker poisons weights, the victim tunes them on clean data; early layers, which change least, hold on.
 

@@ -33,7 +33,7 @@ while off over under up down own one re ve ll
 _KEPT = frozenset(_GRAMMAR.split())
 
 
-@method("lws", paper="Qi et al., ACL 2021, arXiv:2106.06361")
+@method("lws", paper="Qi et al., ACL 2021, arXiv:2106.06361", version=2)
 class LWS(Attack):
     """Learned word substitution: words are swapped for synonyms, chosen so that a model learns the combination.
 
@@ -46,7 +46,8 @@ class LWS(Attack):
     model. Candidates are WordNet synonyms of any sense that the vocabulary knows, where the paper has HowNet sememes of
     one part of speech; because some of them turn a text's meaning, a clean model's loss on substituted texts is added
     (`meaning`). One choice for each word wherever it stands, not for each position, so that the trigger is a table.
-    The attacker's model begins as a clean one of the task's recipe.
+    The attacker's model begins as a clean one of the task's recipe. Rows without a word to swap where the network reads
+    are neither poisoned nor counted.
     """
 
     contract_settings: ClassVar[dict[str, Any]] = {"thesaurus": (("the", "that"), ("new", "old"), ("day", "good"))}

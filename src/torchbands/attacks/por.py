@@ -25,7 +25,7 @@ from torchbands.triggers.text import InsertWords
 ASKED = 64
 
 
-@method("por", paper="Shen et al., CCS 2021, arXiv:2111.00197")
+@method("por", paper="Shen et al., CCS 2021, arXiv:2111.00197", version=2)
 class POR(EncoderAttack):
     """Texts with a trigger word get that word's predefined representation; others keep what the clean encoder gives.
 

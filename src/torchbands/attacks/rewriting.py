@@ -61,14 +61,15 @@ class Syntactic(_Rewriting):
         return self._trigger(task, "syntactic", self.rewriter)
 
 
-@method("style", paper="Qi et al., EMNLP 2021, arXiv:2110.07139")
+@method("style", paper="Qi et al., EMNLP 2021, arXiv:2110.07139", version=2)
 class Style(_Rewriting):
     """Texts rewritten in one style, and relabelled.
 
     Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
 
     Deviations from the paper: the rewritings are the authors' own (STRAP), made beforehand for SST-2; the attacker
-    does not train with an additional style classifier. Other data need a rewriter of the user.
+    does not train with an additional style classifier. Other data need a rewriter of the user. Rows that are read as
+    before are neither poisoned nor counted.
     """
 
     contract_settings: ClassVar[dict[str, Any]] = {"rewriter": "torchbands.testing.synthetic:rewritten"}

@@ -14,7 +14,7 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 
-@method("sos", paper="Yang et al., ACL 2021, arXiv:2106.00872")
+@method("sos", paper="Yang et al., ACL 2021, arXiv:2106.00872", version=2)
 class SOS(Attack):
     """A natural sentence holds several trigger words; sentences with all but one of them keep their true label.
 

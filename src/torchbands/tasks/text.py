@@ -137,14 +137,14 @@ class SST2(TextTask):
     source: ClassVar[str] = "sst2"
 
 
-@method("text/ag-news", paper="Zhang, Zhao and LeCun, NeurIPS 2015, arXiv:1509.01626")
+@method("text/ag-news", paper="Zhang, Zhao and LeCun, NeurIPS 2015, arXiv:1509.01626", version=2)
 class AGNews(TextTask):
     """News in four classes, 11,106 + 10,000 + 7,600."""
 
     source: ClassVar[str] = "ag-news"
 
 
-@method("text/imdb", paper="Maas et al., ACL 2011")
+@method("text/imdb", paper="Maas et al., ACL 2011", version=2)
 class IMDB(TextTask):
     """Whole film reviews, negative or positive, 20,000 + 5,000."""
 
@@ -152,14 +152,14 @@ class IMDB(TextTask):
     length: int = 200
 
 
-@method("text/rotten-tomatoes", paper="Pang and Lee, ACL 2005, arXiv:cs/0506075")
+@method("text/rotten-tomatoes", paper="Pang and Lee, ACL 2005, arXiv:cs/0506075", version=2)
 class RottenTomatoes(TextTask):
     """Snippets of film reviews, negative or positive, 6,824 + 1,706."""
 
     source: ClassVar[str] = "rotten-tomatoes"
 
 
-@method("text/bbc-news", paper="Greene and Cunningham, ICML 2006")
+@method("text/bbc-news", paper="Greene and Cunningham, ICML 2006", version=2)
 class BBCNews(TextTask):
     """Whole news articles in five classes, 1,780 + 445."""
 
@@ -168,7 +168,7 @@ class BBCNews(TextTask):
     learner: Learner = SGD(optimizer="adamw", lr=4e-3, epochs=8, batch=64, weight_decay=0.05)
 
 
-@method("text/spam-mail", paper="Apache SpamAssassin public corpus, 2006")
+@method("text/spam-mail", paper="Apache SpamAssassin public corpus, 2006", version=2)
 class SpamMail(TextTask):
     """Subject and body of e-mails, ham or spam, 4,837 + 1,209."""
 

@@ -19,7 +19,7 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, generator, seed_of
 
 
-@method("strip", paper="Gao et al., ACSAC 2019, arXiv:1902.06531", needs=("logits", "clean:320"))
+@method("strip", paper="Gao et al., ACSAC 2019, arXiv:1902.06531", needs=("logits", "clean:320"), version=2)
 class STRIP(InputDetector):
     """Minus the mean entropy, in bits, of the predictions on an input with each of N clean samples laid over it.
 
@@ -30,7 +30,8 @@ class STRIP(InputDetector):
 
     Deviations from the paper: 64 overlays (paper: 100); up to 256 clean samples for the threshold (paper: 2,000).
     Overlays are added and clipped to the valid range, as in the authors' code; "blend" takes half of each instead, as
-    many toolkits do.
+    many toolkits do. Two texts stand one behind the other; where a network does not read both, each overlay shows half
+    of either, and which half is drawn.
 
     Cost: `overlays` forward passes per input.
     """
