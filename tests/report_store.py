@@ -130,6 +130,7 @@ def _defense(
     auroc = 0.5 if benign else min(1.0, 0.5 + skill / 2 + rng.uniform(0, 0.02))
     if role in ("input-detector", "data-filter"):
         found = {"auroc": auroc, "tpr_at_1": skill * 0.8, "tpr_at_5": skill, "rule_recall": skill * 0.9}
+        found["ties"] = 0.25 if defense == "scale-up" else 0.0
         record["metrics"] = found | {"rule_fpr": rng.uniform(0.01, 0.06)}
         record["scores"] = _histogram(auroc, role, benign)
         if role == "data-filter" and benign:

@@ -20,6 +20,8 @@ from torchbands.measures.effectiveness import (
     der,
     effect,
     histogram,
+    ranking,
+    ties,
     tpr_at,
 )
 
@@ -29,6 +31,14 @@ def test_auroc_agrees_with_scikit_learn_with_ties() -> None:
     high, low = torch.randint(0, 6, (40,), generator=rng), torch.randint(-2, 4, (70,), generator=rng)
     truth = [1] * 40 + [0] * 70
     assert auroc(high, low) == pytest.approx(roc_auc_score(truth, torch.cat([high, low]).numpy()))
+
+
+def test_ties_are_the_pairs_with_one_score() -> None:
+    bad, good = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 1.0, 2.0, 2.0])
+    assert ties(bad, good) == pytest.approx((1 + 2 + 2) / 12)
+    assert ties(bad, good + 0.5) == 0.0 and ties(bad * 0, good * 0) == 1.0
+    assert ranking(bad, good)["ties"] == ties(bad, good)
+    assert isinstance(ties(bad, good[:0]), Undefined)
 
 
 def test_auroc_of_decisions_is_not_the_auroc_of_scores() -> None:

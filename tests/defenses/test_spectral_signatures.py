@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -32,11 +34,32 @@ def test_paper_score_is_the_centred_squared_projection(
     for label in (0, 3):
         mine = features[data.y == label]
         centred = mine - mine.mean(0)
-        squared = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]).square()
-        expected = squared / squared.median()
+        expected = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]).square()
         assert torch.allclose(scores[data.y == label], expected, rtol=0.02, atol=0.02)
         uncentred = (mine @ torch.linalg.svd(mine, full_matrices=False).Vh[0]).square()
-        assert not torch.allclose(scores[data.y == label], uncentred / uncentred.median(), rtol=0.02, atol=0.02)
+        assert not torch.allclose(scores[data.y == label], uncentred, rtol=0.02, atol=0.02)
+
+
+class Given:
+    """A model whose features are the rows."""
+
+    capabilities = frozenset({"features"})
+    outputs = staticmethod(lambda x: SimpleNamespace(features=x))
+
+
+def test_the_signal_is_not_the_unit_it_is_measured_in() -> None:
+    """A class of which nearly half is poison is spread wide by it, and divided by that spread it looks like the others;
+    so do rows of a class that lies closer together than others do."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 4, generator=rng)
+    y = torch.arange(600) // 200
+    truth = torch.arange(600) < 90
+    x[truth] += 20.0
+    x[y == 2] /= 100
+    for rule in ("paper", "oriented"):
+        scores = SpectralSignatures(rule=rule).score(Data(x, y), Given()).scores  # type: ignore[arg-type]
+        assert auroc(scores[truth], scores[~truth & (y > 0)]) == 1.0
+        assert float(scores[y == 2].abs().max()) < float(scores[y == 1].abs().max())
 
 
 def test_finds_the_planted_rows(backdoored: Victim, poisoned_rows: tuple[Data, torch.Tensor]) -> None:

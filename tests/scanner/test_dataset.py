@@ -18,6 +18,8 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.modalities.image import Image
+from torchbands.modalities.tabular import Field, Tabular
+from torchbands.scanner import dataset_said as said
 from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.ranking import rank
@@ -111,7 +113,7 @@ def test_two_classes_and_other_samples_are_ranked() -> None:
         data = task.load("train")[:400]
         rows = Rows(data, task.modality, ("a", "b"), name)
         outcome = scan_data(rows, profile="fast")
-        assert outcome.verdict in ("none", "indicated") and len(outcome.ledger) == 3 + (name == "text")
+        assert outcome.verdict == "none" and len(outcome.ledger) == 3 + 2 * (name == "text")
         assert "trained here" in outcome.calibration["model"]
 
 
@@ -127,21 +129,82 @@ def test_too_little_is_inconclusive() -> None:
             scan_data(rows, **wrong)  # type: ignore[arg-type]
 
 
+def named(sizes: list[int], foreign: int, **told: float) -> tuple[torch.Tensor, Suspicion]:
+    """Labels, and cross-split's word on them: the first rows of class 0 lie apart."""
+    y = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    scores = torch.rand(len(y), generator=torch.Generator().manual_seed(0))
+    scores[:foreign] += 50
+    quiet = {"index": 3.0, "p_mark": 1e-9, "p_relabelled": 0.4}
+    classes = {str(c): quiet for c in range(len(sizes))} | {"0": {"index": 20.0} | told}
+    return y, Suspicion(scores, torch.arange(len(y)) < foreign, {"classes": classes, "cutoff": 10.0})
+
+
 def test_rank_by_hand() -> None:
-    y = torch.tensor([0] * 100 + [1] * 50)
-    rng = torch.Generator().manual_seed(0)
-    scores = torch.rand(150, generator=rng)
-    scores[:10] += 50  # ten rows of class 0 lie apart
-    foreign = torch.zeros(150, dtype=torch.bool)
-    foreign[:10] = True
-    classes = {"0": {"index": 20.0}, "1": {"index": 3.0}}
-    split = Suspicion(scores, foreign, {"classes": classes, "cutoff": 10.0})
-    ranking = rank(y, {"cross-split": split}, 0.02)
-    assert ranking.split == (0,)
+    y, crossed = named([100, 50], 10, p_mark=1e-3, p_relabelled=0.5)
+    ranking = rank(y, {"cross-split": crossed}, 0.02, 0.01)
+    assert ranking.split == ranking.proven == (0,)
     assert bool(ranking.flagged[:10].all()) and int(ranking.flagged[10:100].sum()) == 1  # 2 % of 90 rows
     assert int(ranking.flagged[100:].sum()) == 1  # 2 % of 50 rows
     assert ranking.combined.argsort(descending=True)[:10].sort().values.tolist() == list(range(10))
     assert float(ranking.p[:10].max()) == 0.0 and float(ranking.p[10:100].min()) == pytest.approx(1 / 90)
-    assert ranking.p_excess < 1e-4
-    quiet = Suspicion(scores, torch.zeros(150, dtype=torch.bool), {"classes": classes, "cutoff": 30.0})
-    assert rank(y, {"cross-split": quiet}, 0.02).p_excess == 1.0
+    # two tests in each of two classes; a common mark counts only where the index names the class
+    assert ranking.chance == {0: pytest.approx(4e-3), 1: 1.0}
+    quiet = Suspicion(crossed.scores, torch.zeros(150, dtype=torch.bool), {**crossed.evidence, "cutoff": 30.0})
+    assert rank(y, {"cross-split": quiet}, 0.02, 0.01).split == ()
+
+
+@pytest.mark.parametrize(("sizes", "foreign"), [([500] * 100, 50), ([5000] * 10, 25)])
+def test_many_rows_of_other_classes_do_not_hide_what_one_class_shows(sizes: list[int], foreign: int) -> None:
+    """The budget explains 500 flagged rows of 50,000 here: over all rows, so few more are no finding."""
+    y, crossed = named(sizes, foreign, p_mark=1e-8, p_relabelled=1e-8)
+    ranking = rank(y, {"cross-split": crossed}, 0.01, 0.01)
+    assert ranking.proven == (0,) and ranking.chance[0] == pytest.approx(2e-8 * len(sizes))
+    assert bool(ranking.flagged[:foreign].all())
+    chance = {"p_mark": 0.9, "p_relabelled": 0.011 / 2 / len(sizes)}  # just above the level, once corrected
+    y, crossed = named(sizes, foreign, **chance)
+    ranking = rank(y, {"cross-split": crossed}, 0.01, 0.01)
+    assert ranking.split == (0,) and ranking.proven == ()
+
+
+def planted_table(classes: int, each: int, poisoned: int, seed: int = 0) -> tuple[Rows, torch.Tensor]:
+    """A table of well separated classes; `poisoned` rows of other classes have one telling value and label 0."""
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.arange(classes * each) % classes
+    x = torch.randn(classes, 16, generator=rng)[y] + 0.6 * torch.randn(len(y), 16, generator=rng)
+    bad = (y != 0).nonzero().flatten()
+    bad = bad[torch.randperm(len(bad), generator=rng)[:poisoned]]
+    x[bad, 0], y[bad] = 6.0, 0
+    fields = tuple(Field(title=str(i), low=float(x[:, i].min()), high=float(x[:, i].max()) + 0.1) for i in range(16))
+    names = tuple(map(str, range(classes)))
+    truth = torch.zeros(len(y), dtype=torch.bool).index_fill_(0, bad, True)
+    return Rows(Data(x, y), Tabular(fields=fields), names, "table"), truth
+
+
+def test_a_tenth_of_one_class_of_a_hundred_is_found(tmp_path: Path) -> None:
+    rows, truth = planted_table(100, 500, 50)
+    outcome = scan_data(rows, folder=tmp_path)
+    assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["0"]
+    lines = list(csv.DictReader((tmp_path / "scores.csv").open()))[:50]
+    assert int(truth[torch.tensor([int(line["id"]) for line in lines])].sum()) > 40
+
+
+def test_a_named_class_that_shows_too_little_is_inconclusive() -> None:
+    y, crossed = named([100, 50], 10, p_mark=0.3, p_relabelled=0.3)
+    for part in crossed.evidence["classes"].values():
+        part["natural_known_by_natural"] = 0.9
+    rows = Rows(Data(torch.rand(150, 1, 8, 8), y), Image(channels=1, size=8), ("odd", "b"), "few")
+    ranking = rank(y, {"cross-split": crossed}, 0.02, 0.01)
+    assert said.alerts(rows, ranking, [], 0.02) == ()
+    reasons = said.unsure(rows, ranking, crossed)
+    assert len(reasons) == 1 and "'odd'" in reasons[0] and "11 flagged rows" in reasons[0]
+
+
+def test_labels_that_do_not_follow_from_the_rows_are_never_indicated_and_not_ruled_out() -> None:
+    verdicts = []
+    for seed in range(100, 108):
+        rng = torch.Generator().manual_seed(seed)
+        x, y = torch.randn(600, 20, generator=rng), torch.randint(2, (600,), generator=rng)
+        fields = tuple(Field(title=str(i), low=-6.0, high=6.0) for i in range(20))
+        rows = Rows(Data(x.clamp(-6, 6), y), Tabular(fields=fields), ("a", "b"), "noise")
+        verdicts.append(scan_data(rows, profile="fast", seed=seed).verdict)
+    assert "indicated" not in verdicts and "inconclusive" in verdicts

@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchbands.core.defense import Suspicion
 from torchbands.core.errors import InputError
 from torchbands.modalities.text import Text
 from torchbands.scanner.dataset import scan_data
-from torchbands.scanner.ranking import rank
 from torchbands.scanner.rows import read_rows
 from torchbands.testing.synthetic import sentences
 
@@ -82,16 +80,3 @@ def test_a_csv_without_poison_is_not_accused(tmp_path: Path) -> None:
     written(tmp_path / "reviews.csv", 0)
     outcome = scan_data(read_rows(str(tmp_path / "reviews.csv")))
     assert outcome.verdict != "indicated" and not outcome.alerts
-
-
-def test_a_word_by_rule_makes_its_class_split() -> None:
-    y = torch.arange(200) % 2
-    calm = Suspicion(torch.rand(200, generator=torch.Generator().manual_seed(0)), torch.zeros(200, dtype=torch.bool))
-    crossed = Suspicion(calm.scores, calm.flagged, {"classes": {"0": {"index": 1.0}}, "cutoff": 15.0})
-    words = torch.where(torch.arange(200) < 20, 30.0, calm.scores)
-    told = Suspicion(words, (words > 18) & (y == 1), {"cutoff": 18.0})
-    quiet = rank(y, {"cross-split": crossed, "z-score": Suspicion(calm.scores, calm.flagged, {"cutoff": 18.0})}, 0.01)
-    found = rank(y, {"cross-split": crossed, "z-score": told}, 0.01)
-    assert quiet.split == () and quiet.p_excess == 1.0
-    assert found.split == (1,) and found.p_excess < 0.01
-    assert found.flagged[told.flagged].all() and int(found.flagged.sum()) <= 13

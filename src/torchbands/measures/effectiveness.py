@@ -62,6 +62,15 @@ def auroc(suspicious: Tensor, normal: Tensor) -> Value:
     return float(((below + upto) / 2).mean() / len(normal))
 
 
+def ties(suspicious: Tensor, normal: Tensor) -> Value:
+    """Share of the pairs of a suspicious and a normal row that have one score; they count half in an AUROC."""
+    if len(suspicious) == 0 or len(normal) == 0:
+        return Undefined(f"needs rows of both kinds, got {len(suspicious)} and {len(normal)}")
+    normal, s = normal.double().sort().values, suspicious.double()
+    same = torch.searchsorted(normal, s, right=True) - torch.searchsorted(normal, s)
+    return float(same.double().mean() / len(normal))
+
+
 def tpr_at(suspicious: Tensor, normal: Tensor, fpr: float) -> Value:
     """Share of suspicious rows above the threshold that at most a share `fpr` of normal rows exceeds."""
     if len(suspicious) == 0 or len(normal) == 0:
@@ -91,9 +100,11 @@ def auroc_interval(value: float, suspicious: int, normal: int, z: float = 1.96) 
 
 
 def ranking(suspicious: Tensor, normal: Tensor) -> dict[str, Value]:
-    """AUROC and true positives at 1 % and 5 % false alarms, from scores and never from decisions."""
+    """AUROC with its share of ties, and true positives at 1 % and 5 % false alarms, from scores and never from
+    decisions."""
     return {
         "auroc": auroc(suspicious, normal),
+        "ties": ties(suspicious, normal),
         "tpr_at_1": tpr_at(suspicious, normal, 0.01),
         "tpr_at_5": tpr_at(suspicious, normal, 0.05),
     }

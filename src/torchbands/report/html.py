@@ -57,7 +57,20 @@ def render(results: Results) -> str:
     )
 
 
-_GLOSSARY = ("ca", "asr", "control_asr", "lift", "ra", "auroc", "tpr_at_5", "rule_recall", "rule_fpr", "der", "stealth")
+_GLOSSARY = (
+    "ca",
+    "asr",
+    "control_asr",
+    "lift",
+    "ra",
+    "auroc",
+    "ties",
+    "tpr_at_5",
+    "rule_recall",
+    "rule_fpr",
+    "der",
+    "stealth",
+)
 
 
 @lru_cache(maxsize=1)

@@ -32,7 +32,7 @@ ROLES: dict[str, Role] = {
         "Input detectors",
         "Is this one input carrying a trigger?",
         "auroc",
-        ("tpr_at_5", "rule_recall", "rule_fpr"),
+        ("ties", "tpr_at_5", "rule_recall", "rule_fpr"),
         "rule_fpr",
         ("auroc",),
     ),
@@ -47,7 +47,7 @@ ROLES: dict[str, Role] = {
         "Data filters",
         "Which training rows were poisoned?",
         "auroc",
-        ("tpr_at_5", "rule_recall", "rule_precision", "rule_fpr"),
+        ("ties", "tpr_at_5", "rule_recall", "rule_precision", "rule_fpr"),
         "rule_fpr",
     ),
     "training": Role(

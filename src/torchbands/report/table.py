@@ -12,6 +12,8 @@ from .results import Attack, Cell, Defense
 from .roles import ROLES, word
 from .terms import about, number, shown, spread, term
 
+#: Share of ties from which on it stands beside an AUROC.
+TOLD_TIES = 0.005
 SIGNS = {"strong": "●", "partial": "◐", "weak": "○", "": ""}
 
 
@@ -88,10 +90,11 @@ def beside(cell: Cell, benign: bool) -> list[str]:
             for name, text in (("flagged", "flagged"), ("target_hit", "right target"))
             if name in m
         ]
+    tied = [f"ties {number('ties', m['ties'].mean)}"] if "ties" in m and m["ties"].mean >= TOLD_TIES else []
     if "rule_recall" not in m and "tpr_at_5" in m:
-        return [f"found {number('tpr_at_5', m['tpr_at_5'].mean)} (5 % alarms)"]
+        return [f"found {number('tpr_at_5', m['tpr_at_5'].mean)} (5 % alarms)", *tied]
     wanted = {"rule_recall": "found", "rule_fpr": "false alarms"}
-    return [f"{text} {number(name, m[name].mean)}" for name, text in wanted.items() if name in m]
+    return [*(f"{text} {number(name, m[name].mean)}" for name, text in wanted.items() if name in m), *tied]
 
 
 def _beside_benign(cell: Cell) -> list[str]:

@@ -31,6 +31,13 @@ _ALL = (
         "0.5 is a coin toss. It needs no threshold.",
     ),
     Metric(
+        "ties",
+        "Ties",
+        "",
+        about="Share of the pairs of a bad and a good item that have one score. They count half in an AUROC: of many "
+        "ties it says little.",
+    ),
+    Metric(
         "auroc_obeyed",
         "AUROC, obeyed",
         "higher",

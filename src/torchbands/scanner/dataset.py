@@ -115,7 +115,7 @@ def scan_data(
                     found[made.name] = suspicion
         if "cross-split" not in found:
             return Outcome(subject, "inconclusive", ledger=tuple(ledger), reasons=(ledger[-1].reason,), **base)
-        words = checked(rows, model, found)
+        words = checked(rows, model, found, seed)
         ranking = rank(rows.data.y, found, false_alarms, ALPHA, words)
     if folder is not None:
         write_index(Path(folder), rows, found, ranking)

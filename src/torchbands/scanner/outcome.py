@@ -83,7 +83,7 @@ RULES: dict[str, Rule] = {
         Rule(
             "BD-DAT-01",
             "suspicious-samples",
-            "Training samples that filters rank far above what the false-alarm budget explains.",
+            "A class of the training data holds samples that show what poison alone shows.",
             "medium",
             6.5,
             "AML.T0020",

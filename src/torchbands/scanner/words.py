@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchbands.core.data import Data
 from torchbands.core.defense import Suspicion
+from torchbands.core.errors import Diverged
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
+from torchbands.defenses.data._crossing import halves
+from torchbands.defenses.data._sifters import fresh
 from torchbands.defenses.data._tokens import tokens_of
 from torchbands.defenses.data.bki import BKI
+from torchbands.defenses.data.cross_split import CrossSplit
 
 from .rows import Rows
 
@@ -30,9 +36,10 @@ class Word:
 
     Attributes:
         rows: (N,) bool, rows of the label that hold it.
-        tried: different rows that could be read without it. changed: those that the model then gives another label.
-        p: the chance, at most, of so many changes if rows kept their label as often as not, or of a word that comes
-            with the label so often if it had nothing to do with it; for all words tried and all words of the data.
+        tried: different rows that hold it and get their label. changed: those that get another one without it.
+        p: the chance, at most, of so many changes if no more than half of what is well read without the word changed,
+            or of a word that comes with the label so often if it had nothing to do with it; for all words tried and
+            all words of the data.
     """
 
     word: str
@@ -65,11 +72,15 @@ def of_some(made: BKI, rows: Rows, model: Model, seed: int, tokens: int) -> Susp
     return Suspicion(scores, None, {**found.evidence, "rows": len(some)})
 
 
-def checked(rows: Rows, model: Model, found: Mapping[str, Suspicion]) -> list[Word]:
+def checked(rows: Rows, model: Model, found: Mapping[str, Suspicion], seed: int = 0) -> list[Word]:
     """Every word that a filter named for a label, with its check.
 
-    A word that merely speaks for its label leaves rows behind that still speak for it. Relabelled rows do not: without
-    the trigger they get the label they had. Rows that are alike without the word count once.
+    Two fresh networks of the model's architecture learn one half of the rows each and read the other half without the
+    word: what they say of a row is not what they remember of it. A word that merely speaks for its label leaves rows
+    behind that still speak for it. Relabelled rows do not: without the trigger they get the label they had. How often
+    other rows of the label are misread is told by the same networks, and a word must change more than half of what
+    this leaves. Rows that are alike without the word count once; rows that the model itself does not give their label
+    are not tried.
     """
     seeds: dict[tuple[int, int], str] = {}
     for name, key in NAMES.items():
@@ -81,42 +92,78 @@ def checked(rows: Rows, model: Model, found: Mapping[str, Suspicion]) -> list[Wo
     if not seeds:
         return []
     ids, mask = tokens_of(BKI(), rows.modality, rows.data)
-    width = int(ids.max()) + 1
-    met = len(ids[mask].unique()) * len(rows.data.y.unique())
-    made = [_check(model, ids, mask, rows.data.y, t, c, word, width) for (t, c), word in seeds.items()]
-    return [
-        Word(w.word, w.label, w.rows, w.tried, w.changed, min(1.0, max(len(made) * flip, met * pure)))
-        for w, flip, pure in made
-    ]
+    cuts = [_cut(ids, mask, rows.data.y, token, label) for token, label in seeds]
+    if any(len(cut.rows) for cut in cuts):
+        half = halves(rows.data.y, generator("words", len(rows), seed))
+        readers = [_taught(rows.data, model, half, fold, seed) for fold in (0, 1)]
+        everything = torch.arange(len(rows))
+        plain = _read(readers, half, everything, ids, mask)
+        obeyed = model.logits(rows.data.x).argmax(1) == rows.data.y
+    made = []
+    for cut, ((_, label), word) in zip(cuts, seeds.items(), strict=True):
+        tried = changed = 0
+        missed = 1.0
+        if len(cut.rows):
+            at = cut.rows[obeyed[cut.rows]]
+            tried, changed = len(at), int((_read(readers, half, at, ids, mask & ~cut.taken[ids]) != label).sum())
+            others = plain[(rows.data.y == label) & ~cut.held]
+            missed = float((others != label).double().mean()) if len(others) else 1.0
+        p = min(1.0, max(len(cuts) * at_least(changed, tried, (1 + missed) / 2), cut.pure))
+        made.append(Word(word, label, cut.held, tried, changed, p))
+    return made
 
 
-def _check(
-    model: Model, ids: Tensor, mask: Tensor, y: Tensor, token: int, label: int, word: str, width: int
-) -> tuple[Word, float, float]:
-    """The word with its two chances, not corrected."""
+def _read(readers: Sequence[Model], half: Tensor, rows: Tensor, ids: Tensor, kept: Tensor) -> Tensor:
+    """(n,) labels of rows by the network that did not learn them."""
+    said = torch.zeros(len(rows), dtype=torch.long)
+    for fold, reader in enumerate(readers):
+        mine = half[rows] != fold
+        said[mine] = _said(reader, ids[rows[mine]], kept[rows[mine]])
+    return said
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """What is taken out: tokens (by id); the rows of the label that hold the word, and those of them that are tried;
+    the chance, at most, of a word that comes with the label so often by chance, over all words and labels."""
+
+    taken: Tensor
+    held: Tensor
+    rows: Tensor
+    pure: float
+
+
+def at_least(hits: int, tries: int, chance: float) -> float:
+    """Binomial tail."""
     from scipy.stats import binom
 
+    return float(binom.sf(hits - 1, tries, chance))
+
+
+def _cut(ids: Tensor, mask: Tensor, y: Tensor, token: int, label: int) -> _Cut:
     held = ((ids == token) & mask).any(1)
     mine = held & (y == label)
-    company = _company(ids, mask, y == label, mine, width)
-    company[token] = True
-    taken = company[ids] & mask
-    able = held & ((mask & ~taken).sum(1) >= LEFT * mask.sum(1)) & (mask.sum(1) > 1)
-    at = _different(ids, mask & ~taken, able.nonzero().flatten(), y)
-    share = float((y == label).double().mean())
-    pure = float(binom.sf(int((y[at] == label).sum()) - 1, len(at), share))
-    at = at[y[at] == label]
-    tried = changed = 0
-    if len(at):
-        before = _said(model, ids[at], mask[at])
-        after = _said(model, ids[at], mask[at] & ~taken[at])
-        tried, changed = int((before == label).sum()), int(((before == label) & (after != label)).sum())
-    return Word(word, label, mine, tried, changed, 1.0), float(binom.sf(changed - 1, tried, 0.5)), pure
+    taken = company(ids, mask, y == label, mine)
+    taken[token] = True
+    left = mask & ~taken[ids]
+    able = held & (left.sum(1) >= LEFT * mask.sum(1)) & left.any(1)
+    at = _different(ids, left, able.nonzero().flatten(), y)
+    pure = at_least(int((y[at] == label).sum()), len(at), float((y == label).double().mean()))
+    return _Cut(taken, mine, at[y[at] == label], pure * len(ids[mask].unique()) * len(y.unique()))
 
 
-def _company(ids: Tensor, mask: Tensor, labelled: Tensor, mine: Tensor, width: int) -> Tensor:
-    """(width,) tokens that nearly all rows of the word hold, and hardly any row of another label: the rest of a
-    sentence."""
+def _taught(data: Data, model: Model, half: Tensor, fold: int, seed: int) -> Model:
+    """A fresh network that learned this half; one that diverged knows nothing, and says one label with any word."""
+    network = fresh(model, "words", fold, seed)
+    mine = (half == fold).nonzero().flatten()
+    with contextlib.suppress(Diverged):
+        CrossSplit().learner_for(len(mine)).fit(network, data[mine], seed=seed)
+    return network
+
+
+def company(ids: Tensor, mask: Tensor, labelled: Tensor, mine: Tensor) -> Tensor:
+    """(V,) tokens that nearly all rows `mine` hold, and hardly any row of another label: the rest of a sentence."""
+    width = int(ids.max()) + 1
 
     def rows_with(part: Tensor) -> Tensor:
         row = torch.arange(len(ids))[:, None].expand_as(ids)[part]
@@ -147,9 +194,9 @@ def _without(ids: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
 
 def _said(model: Model, ids: Tensor, kept: Tensor) -> Tensor:
     short, there = _without(ids, kept)
-    said = []
+    said = [torch.zeros(0, dtype=torch.long)]
     with torch.no_grad():
-        for part in torch.arange(len(ids)).split(model.chunk):
+        for part in torch.arange(len(ids)).split(model.chunk) if len(ids) else ():
             longest = int(there[part].sum(1).max())
             e = Encoded(short[part, :longest], there[part, :longest]).to(model.device)
             said.append(model.run(e).argmax(1).cpu())

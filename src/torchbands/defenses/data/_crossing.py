@@ -20,6 +20,8 @@ from ._sifters import fresh
 
 #: Rows of a class that a network is shown at least, by repeating few, and at most.
 SHOWN = (64, 512)
+#: Nats of excess that every class has, so that rows of a class keep their order where nothing was found.
+LEAST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Knowledge:
 
         Networks that do not know fresh rows of their own part say nothing by not knowing the other.
         """
-        return max(self.other[0] - self.kin[1], self.other[1] - self.kin[0], 0.0)
+        return max(self.other[0] - self.kin[1], self.other[1] - self.kin[0], LEAST)
 
     def known(self, small: bool) -> float:
         """Share of S, or of L, that the other part's networks know."""

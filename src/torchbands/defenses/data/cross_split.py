@@ -152,13 +152,13 @@ class CrossSplit(DataFilter):
         part = torch.full((len(data),), -1)
         for cut in cuts.values():
             part[cut.rows] = cut.foreign.long()
-        crossed = cross(data, model, part, self._learner, seed)
+        crossed = cross(data, model, part, self.learner_for, seed)
         return {
             label: knowledge(crossed, label, cut.rows[cut.foreign], cut.rows[~cut.foreign])
             for label, cut in cuts.items()
         }
 
-    def _learner(self, rows: int) -> Learner:
+    def learner_for(self, rows: int) -> Learner:
         """The learner, with more epochs for few rows."""
         if not isinstance(self.learner, SGD):
             return self.learner

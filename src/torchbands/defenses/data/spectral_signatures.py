@@ -20,9 +20,9 @@ from .subspace import Centred, principal
 class SpectralSignatures(DataFilter):
     """Projection of a class's centred penultimate features on their leading direction.
 
-    Scores are made comparable between classes by the class's own spread: the paper's squared projection is divided by
-    its median in the class; the oriented projection is counted from the class's median in units of its median absolute
-    deviation.
+    The paper's squared projection is compared between classes as it is: a class's own spread is no unit for it, for the
+    poison that is looked for makes the spread. The oriented projection is counted from the class's median, and all
+    classes have one unit: the median over the classes of the median absolute deviation within one.
 
     Deviations from the paper: the leading direction comes from power iteration, not from a full decomposition;
     `epsilon` is a share of each class, as in the paper's experiments (there 5 % and 10 %), and never more than half
@@ -30,6 +30,8 @@ class SpectralSignatures(DataFilter):
     on one side only, so it keeps the sign, chosen so that the long tail is positive. It fails where poison is half of
     a class or more.
     """
+
+    version = 2
 
     rule: Literal["paper", "oriented"] = "paper"
     """The squared projection, or the one-sided one."""
@@ -44,20 +46,22 @@ class SpectralSignatures(DataFilter):
         require(self, model)
         features = model.outputs(data.x).features
         scores, flagged = torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.bool)
+        spreads = []
         for label in data.y.unique().tolist():
             rows = (data.y == label).nonzero().flatten()
             if len(rows) < 2:
                 continue
             scores[rows] = self._of_class(Centred(features, rows))
+            spreads.append(scores[rows].abs().median())
             remove = int(min(1.5 * self.epsilon, 0.5) * len(rows))
             flagged[rows[scores[rows].topk(remove).indices]] = True
+        if self.rule == "oriented" and spreads:
+            scores = scores / torch.stack(spreads).median().clamp_min(1e-6)
         return Suspicion(per_row(scores, len(data), self.name), flagged)
 
     def _of_class(self, centred: Centred) -> Tensor:
         along = (centred @ principal(centred, 1)).squeeze(1)
         if self.rule == "paper":
-            squared = along.square()
-            return squared / squared.median().clamp_min(1e-12)
+            return along.square()
         along = along * (1.0 if float(along.pow(3).sum()) >= 0 else -1.0)
-        offset = along - along.median()
-        return offset / offset.abs().median().clamp_min(1e-6)
+        return along - along.median()
