@@ -16,7 +16,8 @@ def main() -> None:
     parser.add_argument("what", choices=("make", "tables", "baselines", "page"))
     parser.add_argument("--store", type=Path, default=Path("scanner-population"))
     parser.add_argument("--settings", nargs="+", default=list(settings()))
-    parser.add_argument("--stages", nargs="+", default=["references", "complete", "judge", "controls", "baselines"])
+    stages = ["references", "complete", "judge", "pairs", "controls", "baselines"]
+    parser.add_argument("--stages", nargs="+", default=stages)
     parser.add_argument("--part", type=int, default=0, help="this process's share of the work, from 0")
     parser.add_argument("--parts", type=int, default=1, help="processes that share the work")
     parser.add_argument("--only", nargs="+", default=[], help="groups of models to judge (default: all)")

@@ -18,7 +18,9 @@ from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.measures.effectiveness import effect
+from torchbands.scanner.pairs import ByPair, ask, forward_of, nothing_asked
 from torchbands.scanner.population import VIEW_SEED, Population, references_of
+from torchbands.scanner.seen import ASKED
 from torchbands.scanner.views import PROFILES, View, look, white_box
 from torchbands.zoo.files import write_json
 
@@ -125,6 +127,37 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
     print(folder.name, job.id, told["ca"], told["asr"], f"{time.process_time() - started:.1f} s", flush=True)
 
 
+def asked_key(view: View) -> str:
+    """The name of a suspect's answers about pairs of classes that others put forward."""
+    return f"{view.key()}/{ASKED}"
+
+
+def pairs(store: Path, setting: Setting, part: int, parts: int) -> None:
+    """Ask every model about the pairs of classes that others put forward, once all have been looked at."""
+    made, task = Population.load(store / setting.name / "refs"), setting.task
+    known = {
+        path: load_file(path) for path in sorted((store / setting.name / "seen").glob("*.safetensors"))
+    }  # suspects; each is judged in a pool of its own, with the references
+    for view in views(task):
+        theirs = made.pairs(view)
+        if theirs is None:
+            continue
+        mine = {path: seen[view.key()] for path, seen in known.items() if seen.get(view.key(), torch.zeros(0)).numel()}
+        wanted = forward_of(torch.cat([theirs[0], *(own[None] for own in mine.values())]))
+        made.ask(
+            lambda: task.network.build(task.modality, task.classes), view, wanted, only=made.members()[part::parts]
+        )
+        assert isinstance(view.detector, ByPair)
+        for path, own in list(mine.items())[part::parts]:
+            model = zoo.load(store / setting.name / "victims" / path.stem).model
+            wanted = forward_of(torch.cat([theirs[0], own[None]]))
+            asked = known[path].get(asked_key(view), nothing_asked(own))
+            rows = view.rows(made.clean, VIEW_SEED)
+            known[path][asked_key(view)] = ask(view.detector, model, rows, own, asked, wanted, seed=VIEW_SEED)
+            save_file(known[path], path)
+            print(setting.name, path.stem, "asked about pairs", flush=True)
+
+
 #: Published detectors, with their own settings and rules.
 BASELINES = ("neural-cleanse", "dbs", "mm-bd", "channel-lipschitz", "free-eagle", "ban")
 
@@ -208,6 +241,8 @@ def run(
             complete(store, known[name], part, parts)
         if "judge" in stages:
             judge(store, known[name], part, parts, only)
+        if "pairs" in stages:
+            pairs(store, known[name], part, parts)
         if "baselines" in stages:
             baselines(store, known[name], part, parts, each)
         if "controls" in stages and part == 0:

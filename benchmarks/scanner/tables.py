@@ -20,9 +20,11 @@ from torchbands.core.metric import Undefined
 from torchbands.measures.effectiveness import auroc, auroc_interval
 from torchbands.scanner.calibrate import Compared, compare
 from torchbands.scanner.judge import outside
+from torchbands.scanner.pairs import pooled
 from torchbands.scanner.population import Population
 from torchbands.scanner.views import PROFILES, View, white_box
 
+from .make import asked_key
 from .uniform import uniform
 
 #: A victim counts from this attack success on (all-to-all: this share of the clean accuracy).
@@ -85,15 +87,26 @@ Scores = dict[str, tuple[float, float]]  # suspect -> (statistic, p)
 def judged(zoo: Zoo, views: Sequence[View], limit: int | None = None) -> dict[str, Compared | None]:
     """Every suspect against the references (the first `limit` of them)."""
     theirs = {v.name: (v, numbers[:limit]) for v in views if (numbers := zoo.references.numbers(v)) is not None}
+    asked = {v.name: both[1][:limit] for v in views if (both := zoo.references.pairs(v)) is not None}
     out = {}
     for s in zoo.suspects:
         pools = {
-            name: torch.cat([numbers, s.seen[v.key()][None]])
+            name: _pool(s, v, numbers, asked.get(name))
             for name, (v, numbers) in theirs.items()
             if v.key() in s.seen and s.seen[v.key()].shape == numbers.shape[1:]
         }
         out[s.id] = compare(pools, {name: theirs[name][0].kind for name in pools}) if pools else None
     return out
+
+
+def _pool(suspect: Suspect, view: View, theirs: Tensor, asked: Tensor | None) -> Tensor:
+    """The references' numbers with the suspect's; of pairs of classes also those that any model puts forward."""
+    mine = suspect.seen[view.key()]
+    own = torch.cat([theirs, mine[None]])
+    if asked is None:
+        return own
+    answers = suspect.seen.get(asked_key(view), torch.full_like(mine, torch.nan))
+    return pooled(own, torch.cat([asked, answers[None]]))
 
 
 def scores(zoo: Zoo, views: Sequence[View], limit: int | None = None) -> Scores:

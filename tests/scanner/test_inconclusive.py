@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from torchbands.core.errors import BandsError, InputError
 from torchbands.core.model import Model
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
+from torchbands.scanner import pool, seen
 from torchbands.scanner.judge import _not_searched, scan
 from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, references_of
 from torchbands.scanner.seen import SEEN, How, Numbers, read, write
@@ -114,10 +116,10 @@ def test_later_views_look_at_references_through_the_network_of_the_card(folder: 
     for member in Population.load(folder).members():
         (member / SEEN).unlink()
     scan(suspect, refs=folder, profile="fast")
-    seen = load_file(folder / MODELS / "0000" / SEEN)
+    known = load_file(folder / MODELS / "0000" / SEEN)
     made = Population.load(folder)
     again = look(made.model(made.members()[0], made.fresh()), made.clean, [v for v in PROFILES["fast"] if v.guard])[0]
-    assert torch.allclose(seen[How.here().key(again.view)], again.numbers())
+    assert torch.allclose(known[How.here().key(again.view)], again.numbers())
 
 
 def test_altered_and_damaged_references_are_named(folder: Path) -> None:
@@ -138,6 +140,48 @@ def test_altered_and_damaged_references_are_named(folder: Path) -> None:
     (members[5] / WEIGHTS).unlink()
     with pytest.raises(BandsError, match="0005 is damaged"):
         scan(suspect, refs=folder, profile="fast")
+
+
+def test_views_of_references_that_were_altered_or_swapped_are_named(folder: Path) -> None:
+    suspect, member = _suspect(folder), folder / MODELS / "0003"
+    said, tensors = _metadata(member / SEEN), load_file(member / SEEN)
+    save_file({k: t + 0.01 for k, t in tensors.items()}, member / SEEN, metadata=said)
+    with pytest.raises(BandsError, match=r"0003 is damaged .*altered"):
+        scan(suspect, refs=folder, profile="fast")
+    write(member, Numbers(tensors, {}), "0" * 64)
+    with pytest.raises(BandsError, match=r"0003 is damaged .*other weights"):
+        scan(suspect, refs=folder, profile="fast")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata())
+
+
+def test_numbers_of_another_precision_or_device_are_not_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The references are looked at again, as the suspect is; where they cannot be rebuilt, nothing is concluded."""
+    monkeypatch.setattr(seen, "fast_dtype", lambda device: torch.float16)
+    before = set(load_file(folder / MODELS / "0000" / SEEN))
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "rebuilt", lambda *_: None)
+        outcome = scan(_suspect(folder), refs=folder, profile="fast")
+        assert outcome.exit_code() == 3 and outcome.trigger.p is None
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    fresh = set(load_file(folder / MODELS / "0000" / SEEN)) - before
+    assert {name.split("@")[1] for name in fresh} == {"cpu-float16"} and len(fresh) == 2
+    assert outcome.trigger.p is not None and outcome.calibration["reference_chunks"] == [_suspect(folder).chunk]
+
+
+def test_one_view_without_references_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for member in Population.load(folder).members():
+        weights = json.loads((member / CARD).read_text())["sha256"]
+        known = read(member, weights)
+        left = {k: t for k, t in known.tensors.items() if not k.startswith(TARGET)}
+        write(member, Numbers(left, known.chunks), weights)
+    monkeypatch.setattr(pool, "rebuilt", lambda *_: None)
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.exit_code() == 3 and outcome.trigger.p is not None
+    assert f"{TARGET} could not be compared" in outcome.sentence()
 
 
 def test_references_of_two_architectures_fit_no_suspect(folder: Path) -> None:

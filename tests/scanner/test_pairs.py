@@ -33,7 +33,7 @@ def _pool(found: Tensor, arms: Tensor, wanted: Tensor | None = None) -> Tensor:
 
 
 def _share(draws: int, *, planted: bool, every: bool) -> float:
-    """How often p <= 0.05. every: whether all models put pairs forward, or none, as where a view only searched its own."""
+    """How often p <= 0.05. every: whether all models put pairs forward, or a view only searches its own."""
     rng, hits = torch.Generator().manual_seed(7), 0
     for _ in range(draws):
         found, arms = _models(rng, REFERENCES + 1)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from torchbands.core.data import Data
+from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
+from torchbands.scanner import population
 from torchbands.scanner.judge import scan
-from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, references_of
+from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, Recipe, references_of, train_references
 from torchbands.scanner.seen import SEEN
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy
+from torchbands.zoo.files import sha256
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,50 @@ def test_a_killed_training_leaves_no_half_reference(made: Population) -> None:
     half.mkdir(exist_ok=True)
     (half / WEIGHTS).write_bytes(b"half")
     assert len(Population.load(made.folder)) == 3
+    shutil.copy(made.members()[0] / CARD, half / CARD)  # killed after its card and before it took its name
+    assert len(Population.load(made.folder)) == 3 and not made.members()[0].name.startswith(".")
+
+
+def test_a_training_that_ends_between_weights_and_card_is_done_again(
+    task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(population, "sha256", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            references_of(task, tmp_path / "refs", n=1, profile="fast")
+    assert not list((tmp_path / "refs" / MODELS).iterdir())
+    assert len(references_of(task, tmp_path / "refs", n=1, profile="fast")) == 1
+
+
+def _killed(path: Path) -> str:
+    if path.name == WEIGHTS:
+        raise KeyboardInterrupt
+    return sha256(path)
+
+
+def test_other_data_under_the_same_name_are_refused(task, tmp_path: Path) -> None:
+    """Or references would train on rows that the views look with."""
+    data = task.load("train")
+    other = Data(data.x.flip(0), data.y)
+    folder, names, told = tmp_path / "refs", task.class_names, {"n": 1, "profile": "fast", "label": "mine"}
+    recipe = Recipe(lambda: task.network.build(task.modality, task.classes), task.network.spec(), (task.learner,))
+    train_references(folder, recipe, data, task.modality, names, **told)
+    train_references(folder, recipe, data, task.modality, names, **told)
+    with pytest.raises(InputError, match="training_sha256"):
+        train_references(folder, recipe, other, task.modality, names, **told)
+    with pytest.raises(InputError, match="views_sha256"):
+        train_references(folder, recipe, data, task.modality, names, clean=task.load("clean"), **told)
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "code"])
+def test_a_digest_tells_samples_labels_and_order_apart(kind: str) -> None:
+    data = toy(kind, rows=32).load("train")
+    first, rows = digest(data), torch.arange(32)
+    assert digest(data[rows]) == first and digest(data, size=5) == digest(data[rows], size=5)
+    changed = data.y.clone()
+    changed[3] = (changed[3] + 1) % 4
+    others = [data[rows.flip(0)], data[:31], Data(data.x, changed), Data(data[rows.roll(4)].x, data.y)]
+    assert len({first, *map(digest, others)}) == 5
 
 
 def test_another_recipe_in_the_same_folder_is_refused(made: Population, task) -> None:

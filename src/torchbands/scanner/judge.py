@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, S
 from .pairs import ByPair, cheapest
 from .pool import pools_of, shapes_of
 from .population import VIEW_SEED, Population
+from .seen import How
 from .views import Seen, look, views_of
 
 _NO_VIEW = (
@@ -78,7 +79,7 @@ def scan(
         seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
         made = _judge(seen, suspect, population, alpha, progress)
         quiet = made.trigger.p is not None and made.trigger.p > alpha
-        strongest = Strongest() if quiet else made.strongest
+        strongest = Strongest() if quiet else _with_trigger(made, suspect, clean)
         shown = _show(suspect, clean, strongest, names)
     found = made.alerts(names, shown)
     reasons = list(made.reasons)
@@ -104,7 +105,7 @@ def scan(
         reasons=tuple(reasons),
         profile=profile,
         alpha=alpha,
-        calibration={} if population is None else population.summary(),
+        calibration={} if population is None else population.summary() | _looked(population, suspect, made.seen),
         cost={k: float(v) for k, v in cost.values().items() if isinstance(v, float)}
         | {"clean_rows": float(len(clean))},
         seed=seed,
@@ -112,6 +113,16 @@ def scan(
         version=__version__,
         found=strongest,
     )
+
+
+def _looked(population: Population, suspect: Model, seen: Sequence[Seen]) -> dict[str, Any]:
+    """On which device the views looked, and how many rows went through at once: the suspect's, and the references'."""
+    views = [s.view for s in seen if s.finding is not None]
+    return {
+        "device": suspect.device.type,
+        "chunk": suspect.chunk,
+        "reference_chunks": population.chunks(views, How.of(suspect)),
+    }
 
 
 def _not_searched(seen: Sequence[Seen], suspect: Model, compared: Compared | None = None) -> tuple[str, ...]:
@@ -229,11 +240,11 @@ def _judge(
     reasons += _unasked(seen, pools, suspect, answers["trigger"], len(population), alpha)
     if guard is None:
         reasons.append("whether the suspect behaves like the reference models on clean rows could not be told")
-    elif (certainty := pools.get(RowCertainty.name)) is not None and trained_on(certainty):
+    elif outside(guard, alpha) and RowCertainty.name in pools and trained_on(pools[RowCertainty.name]):
         reasons.append(
-            "the suspect seems to have been trained on the very rows that the reference models hold out, so what it "
-            "does on them cannot be compared with what they do: train references (bands refs train --data) on clean "
-            "rows that the suspect has not seen"
+            "the suspect reads the rows that the reference models hold out as only a model does that was trained on "
+            "them (or a far better one), so its numbers cannot be compared with theirs: train references (bands refs "
+            "train --data) on clean rows that the suspect has not seen"
         )
     elif outside(guard, alpha):
         reasons.append(
@@ -353,6 +364,19 @@ def _cell(s: Seen, compared: Compared | None) -> Strongest:
     many = int((high > 0.5 * cells[at]).sum()) > max(1, int(high.isfinite().sum()) // 2)
     found = finding.target == target and (many or finding.source == source)
     return Strongest(target, None if many else source, finding.trigger if found else None)
+
+
+def _with_trigger(made: _Judged, suspect: Model, clean: Data) -> Strongest:
+    """What stands out most; the trigger of a pair is searched again where it is not the one that its view kept."""
+    at = made.strongest
+    if at.trigger is not None or at.source is None or at.target is None:
+        return at
+    for s in made.seen:
+        if s.finding is not None and isinstance(s.view.detector, ByPair):
+            rows = s.view.rows(clean, VIEW_SEED)
+            found = s.view.detector.trigger_of(suspect, rows, at.source, at.target, seed=VIEW_SEED)
+            return replace(at, trigger=found)
+    return at
 
 
 #: Small triggers that are shown together, at most, and how near to the strongest they stand.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.model import Model
+from torchbands.core.trigger import Trigger
 
 #: Pairs that every model puts forward.
 CHEAPEST = 10
@@ -33,6 +34,9 @@ class ByPair(Protocol):
 
     def of_pairs(self, model: Model, clean: Data, pairs: Tensor, *, seed: int = 0) -> Tensor:
         """(P, 2) int64 (source, target) -> (P,) what `inspect` puts into `per_pair`."""
+
+    def trigger_of(self, model: Model, clean: Data, source: int, target: int, *, seed: int = 0) -> Trigger | None:
+        """What sends samples of one class to another, where it finds any."""
 
 
 def cheapest(own: Tensor) -> Tensor:

@@ -92,8 +92,9 @@ class Population:
         return len(self.members())
 
     def members(self) -> list[Path]:
-        """The finished reference models, in order."""
-        return sorted(p.parent for p in (self.folder / MODELS).glob(f"*/{CARD}"))
+        """The finished reference models, in order; what a killed training left under a temporary name is none."""
+        found = (p.parent for p in (self.folder / MODELS).glob(f"*/{CARD}"))
+        return sorted(member for member in found if not member.name.startswith("."))
 
     @property
     def classes(self) -> int:
@@ -203,9 +204,10 @@ class Population:
         wanted: Tensor,
         progress: Progress | None = None,
         how: How | None = None,
+        only: Sequence[Path] | None = None,
     ) -> None:
-        """Let a view search the wanted (K, K) pairs in every reference where it has not yet."""
-        how, members = how or How.here(), self.members()
+        """Let a view search the wanted (K, K) pairs in every reference (or `only` some) where it has not yet."""
+        how, members = how or How.here(), self.members() if only is None else list(only)
         key, rows = how.key(view), view.rows(self.clean, VIEW_SEED)
         assert isinstance(view.detector, ByPair)
         for at, member in enumerate(members):

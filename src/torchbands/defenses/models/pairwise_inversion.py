@@ -103,6 +103,11 @@ class PairwiseInversion(ModelDetector):
             out[there] = -self._search(model, clean, pairs[there], seed)[0].size.clamp_min(1e-3).log()
         return out
 
+    def trigger_of(self, model: Model, clean: Data, source: int, target: int, *, seed: int = 0) -> Trigger | None:
+        """The smallest trigger of one pair, where the search found any."""
+        pair = torch.tensor([[source, target]])
+        return self._search(model.at_precision(self.precision), clean, pair, seed)[1].get(0)
+
     def _picked(self, model: Model, clean: Data, seed: int) -> Data:
         return clean.sample(3 * self.rows * model.classes, "pairwise-inversion", seed, balanced=True)
 

@@ -13,9 +13,9 @@ from torchbands.core.method import method
 from torchbands.core.model import Model
 
 #: The share of rows that reference models find the hardest, and the fewest rows that are looked at.
-HARDEST, FEWEST = 0.05, 20
-#: From this share of them on, a model that is surer than every reference knows them from its training.
-KNOWN = 0.5
+HARDEST, FEWEST = 0.2, 20
+#: A model that is surer than the middle reference on this share of them knows them from its training.
+KNOWN = 0.8
 
 
 @method(
@@ -51,12 +51,15 @@ class RowCertainty(ModelDetector):
 
 def trained_on(pool: Tensor) -> bool:
     """(n + 1, N) log odds of N rows, those of a suspect last -> whether it knows the rows as only a model does that was
-    trained on them: of the rows that the others find the hardest, it is surer than every one of them on `KNOWN` and
-    more. A model of their kind is so on one row in n + 1; a better one is on the rows that it reads better."""
+    trained on them: it reads more of them rightly than any other, and of those that the others find the hardest it is
+    surer of the label than their middle one on nearly all. A model of their kind is so on half; one that was trained
+    longer or on more rows is surer where it is right and less sure where it is wrong."""
     theirs, mine = pool[:-1], pool[-1]
     theirs = theirs[theirs.isfinite().all(1)]
     if len(theirs) < 2 or not bool(mine.isfinite().all()):
         return False
     count = min(len(mine), max(FEWEST, round(HARDEST * len(mine))))
-    hard = theirs.median(0).values.topk(count, largest=False).indices
-    return float((mine[hard] > theirs[:, hard].amax(0)).float().mean()) >= KNOWN
+    middle = theirs.median(0).values
+    better = float((mine > 0).float().mean()) > float((theirs > 0).float().mean(1).max())
+    hard = middle.topk(count, largest=False).indices
+    return better and float((mine > middle)[hard].float().mean()) >= KNOWN
