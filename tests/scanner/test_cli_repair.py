@@ -11,6 +11,7 @@ import torch
 
 from torchbands import zoo
 from torchbands.cli import main
+from torchbands.cli.repair import UNPROVEN
 from torchbands.core.attack import Victim
 from torchbands.core.data import Data
 from torchbands.core.defense import Repair
@@ -68,10 +69,10 @@ ARGS = ("--data", '{"name": "vision/digits", "held_out": 0.2}', "--max-drop", "0
 def test_a_victim_is_repaired_and_the_folder_opens_again(
     given: Path, other: Model, digits: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["repair", "victim", *ARGS, "-o", "repaired"]) == 0
+    assert main(["repair", "victim", *ARGS, "-o", "repaired"]) == UNPROVEN
     said = capsys.readouterr()
     assert "accepted: given" in said.out and "bands scan model repaired" in said.out
-    assert "nothing is calibrated" in said.err
+    assert "nothing is calibrated" in said.err and "unproven" in said.out
     card = json.loads(Path("repaired", CARD).read_text())
     assert card["accepted"]["name"] == "given" and card["steps"][0]["verdict"] == "accepted"
     assert len(card["suspect"]["sha256"]) == 64 and card["scan_before"]["verdict"] == "inconclusive"
@@ -80,7 +81,7 @@ def test_a_victim_is_repaired_and_the_folder_opens_again(
     x = digits.load("test")[:50].x
     assert again.format == "torchbands" and again.model is not None
     assert torch.allclose(again.model.logits(x), other.logits(x), atol=1e-5)
-    assert main(["repair", "victim", *ARGS, "-o", "repaired", "--json"]) == 0
+    assert main(["repair", "victim", *ARGS, "-o", "repaired", "--json"]) == UNPROVEN
     assert json.loads(capsys.readouterr().out)["accepted"]["name"] == "given"
 
 
@@ -88,12 +89,25 @@ def test_a_file_of_weights_is_repaired_and_opens_with_its_architecture(
     given: Path, other: Model, digits: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arch = json.dumps(digits.network.spec())
-    assert main(["repair", "victim/model.safetensors", "--arch", arch, *ARGS, "-o", "repaired"]) == 0
+    assert main(["repair", "victim/model.safetensors", "--arch", arch, *ARGS, "-o", "repaired"]) == UNPROVEN
     assert "--arch" in json.loads(Path("repaired", CARD).read_text())["open_with"]
     again = open_suspect("repaired", arch=arch, modality=Image(channels=1, size=8))
     x = digits.load("test")[:50].x
     assert again.model is not None and not again.alerts and len(again.sha256) == 64
     assert torch.allclose(again.model.logits(x), other.logits(x), atol=1e-5)
+
+
+def test_only_a_calibrated_scan_and_retuning_that_learned_end_with_0(
+    given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same repair, once with a p-value and once more with a retuning that taught nothing."""
+    told = Outcome(Subject("model", "m"), "none", trigger=Answer(0.5, references=40))
+    monkeypatch.setattr("torchbands.cli.repair._unasked", lambda before: told)
+    assert main(["repair", "victim", *ARGS, "-o", "repaired"]) == 0
+    monkeypatch.setattr("torchbands.scanner.reactivation.EPOCHS", 0)
+    assert main(["repair", "victim", *ARGS, "-o", "again"]) == UNPROVEN
+    card = json.loads(Path("again", CARD).read_text())
+    assert "shows nothing" in card["reason"] and card["steps"][0]["trials"][0]["learned"] < 0.5
 
 
 def test_no_repair_held_ends_with_1_and_writes_nothing(

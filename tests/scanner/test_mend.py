@@ -18,7 +18,16 @@ from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.scanner.mend import Mended, mend, split
 from torchbands.scanner.outcome import Answer, Outcome, Subject, Verdict
-from torchbands.scanner.reactivation import Aim, Probe, Reactivation, limit, search_triggers, shift_trigger
+from torchbands.scanner.reactivation import (
+    CEILING,
+    Aim,
+    Probe,
+    Reactivation,
+    bound,
+    limit,
+    search_triggers,
+    shift_trigger,
+)
 
 
 def planted(name: str, task: Task, seed: int, **settings: Any) -> Victim:
@@ -175,9 +184,24 @@ def test_what_comes_back_is_refused_beside_a_control(victim: Victim, clean: Data
         test = Reactivation(victim.model, [probe], aim, repairing, judging, references, seed=0)
         (asleep,) = test.retune(victim.model, test.trials(victim.model))
         (never,) = test.retune(others[0], test.trials(others[0]))
+        assert asleep.tested and never.tested
         assert asleep.survived is False and asleep.retuned is not None and asleep.retuned > 0.8
         assert never.survived is True
         assert asleep.retuned_control is not None and asleep.retuned_control < 0.7
+
+
+def test_a_perfect_repair_may_lie_a_little_above_the_largest_control() -> None:
+    """One more draw of eight controls is above the largest of them once in nine times: that is no backdoor."""
+    shares = [0.12, 0.2, 0.26, 0.17, 0.22, 0.15, 0.24, 0.19]
+    spread = torch.tensor(shares, dtype=torch.float64)
+    expected = float(spread.mean()) + 1.8946 * float(spread.std()) * (9 / 8) ** 0.5
+    assert bound(shares) == pytest.approx(expected, abs=1e-4) and bound(shares) > 0.26
+    rng = torch.Generator().manual_seed(0)
+    draws = (0.2 + 0.05 * torch.randn(400, 9, generator=rng)).clamp(0, 1).tolist()
+    refused = sum(last > bound(controls) for *controls, last in draws) / 400
+    assert refused < 0.08 < sum(last > max(controls[:3]) for *controls, last in draws) / 400
+    assert bound([0.0, 0.9, 0.1, 0.0]) == 0.9, "a wild spread allows no more than its largest, or half of the rows"
+    assert bound([0.0, 0.4, 0.0, 0.4]) == CEILING and bound([0.3, 0.1]) == 0.3
 
 
 def test_limits_lie_above_the_control() -> None:

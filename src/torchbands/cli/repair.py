@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from torchbands.scanner.outcome import Outcome
 
 REPAIRED, NONE_HELD, NOTHING_TO_REPAIR = 0, 1, 3
+#: A repaired model was written, but one of the checks could not speak.
+UNPROVEN = 5
 _UNCALIBRATED = "there are no reference models, so nothing is calibrated"
 
 
 def repair(given: argparse.Namespace) -> int:
-    """Scan, repair, judge, keep. 0 repaired, 1 no repair held, 3 nothing to repair against."""
+    """Scan, repair, judge, keep. 0 repaired, 1 no repair held, 3 nothing to repair against, 5 repaired but unproven."""
     from torchbands.scanner.mend import mend
     from torchbands.scanner.mended import check_folder, describe, write
 
@@ -73,7 +75,9 @@ def repair(given: argparse.Namespace) -> int:
         console.print_json(card)
     else:
         _print(mended, card, opened)
-    return REPAIRED if mended.model is not None else NONE_HELD
+    if mended.model is None:
+        return NONE_HELD
+    return REPAIRED if mended.steps[-1].proven else UNPROVEN
 
 
 def _rows(opened: Opened) -> Data:
@@ -160,6 +164,8 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
         print(f"no model was written: {mended.reason}")
         return
     print(f"accepted: {mended.steps[-1].repair}: {mended.reason}")
+    if not mended.steps[-1].proven:
+        print(f"not every check could speak, so this repair is unproven and the exit code is {UNPROVEN}")
     print("the attacker's own trigger is not known: what was tried in its place no longer works")
     again = f" --refs {shlex.quote(str(opened.refs.folder))}" if opened.refs is not None else ""
     print(f"scan it again: {card['open_with']}{again}")

@@ -41,7 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
         prog="bands",
         description="Plant published backdoor attacks in models you train, find them, remove them, and measure it all.",
         epilog="exit codes: 0 done, and a scan found nothing at or above --fail-on; 1 findings; 2 something went "
-        "wrong; 3 inconclusive, not applicable or nothing scanned; 4 wrong usage; 130 interrupted",
+        "wrong; 3 inconclusive, not applicable or nothing scanned; 4 wrong usage; "
+        "5 repaired, but unproven; 130 interrupted",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bands {__version__}")

@@ -65,6 +65,11 @@ class Step:
     calibrated: bool = False
     seconds: float = 0.0
 
+    @property
+    def proven(self) -> bool:
+        """Accepted, and no check was without power: the scan was calibrated and retuning learned its samples."""
+        return self.verdict == "accepted" and self.calibrated and all(t.tested for t in self.trials)
+
 
 @dataclass(frozen=True)
 class Mended:
@@ -121,7 +126,8 @@ def mend(
     trigger no longer works there, nor do triggers that were searched apart from it and that no repair sees; (3) none of
     them comes back after retuning with a few poisoned samples (`reactivation`); and (4) the scan of the repaired model
     gives p_trigger above its alpha. Where the scan is inconclusive for another reason, or gives no p, the step says
-    that it was not calibrated. The checks are made in this order, and the first that fails ends the step.
+    that it was not calibrated; where retuning did not learn its own samples, that it shows nothing. The checks are made
+    in this order, and the first that fails ends the step.
 
     The attacker's own trigger is known to none of these checks: they use what a search finds in its place. On
     Fashion-MNIST victims of four attacks, one seed each, thorough unlearning was accepted and brought the true
@@ -132,7 +138,7 @@ def mend(
         judge: scans a model; called for repairs that pass all else.
         trigger: as recovered by a scan of `model`; None searches one.
         target, source: the suspected classes.
-        references: models that never had the backdoor, as controls; at most 3 are used.
+        references: models that never had the backdoor, as controls; at most 8 are used.
         max_drop: largest loss of accuracy, as a fraction.
         ladder: repairs as names, specs or methods, in the order of trial; None takes LADDER.
 
@@ -235,12 +241,17 @@ class _Work:
         step = replace(step, p_trigger=p, calibrated=calibrated)
         if p is not None and p <= outcome.alpha:
             return replace(step, reason=f"the scan still finds a trigger (p = {p:.3g})")
+        found = "the triggers that were tried neither work nor come back"
+        weak = next((t for t in step.trials if not t.tested), None)
+        if weak is not None:
+            found = (
+                f"the triggers that were tried do not work; that the {weak.probe} trigger does not come back shows "
+                f"nothing, for retuning taught only {weak.learned or 0.0:.0%} of its own samples"
+            )
         if not calibrated or p is None:
             why = "; ".join(outcome.reasons) or "the scan gives no p-value"
-            said = f"the triggers that were tried neither work nor come back; not calibrated: {why}"
-            return replace(step, verdict="accepted", reason=said)
-        said = f"the triggers that were tried neither work nor come back, and the scan finds none (p = {p:.3g})"
-        return replace(step, verdict="accepted", reason=said)
+            return replace(step, verdict="accepted", reason=f"{found}; not calibrated: {why}")
+        return replace(step, verdict="accepted", reason=f"{found}, and the scan finds none (p = {p:.3g})")
 
 
 def _apart(model: Model, rows: Data, aim: Aim, seed: int, count: int = 1) -> list[tuple[str, Trigger]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,22 +12,32 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torchbands.core.data import Data, whole
 from torchbands.core.defense import Repair, require
+from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 
+#: An embedded batch and its (N,) labels.
+Rows = tuple[Encoded, Tensor]
 
-@method("i-bau", paper="Zeng et al., ICLR 2022, arXiv:2110.03735", needs=("gradients", "weights", "clean:5000"))
+
+@method(
+    "i-bau", paper="Zeng et al., ICLR 2022, arXiv:2110.03735", needs=("gradients", "weights", "clean:5000"), version=2
+)
 class IBAU(Repair):
     """Minimax over weights and one universal perturbation of the model's continuous space (pixels, embeddings, fields).
 
-    Inner: one pass over the clean rows of gradient ascent on the perturbation, with an L2 penalty and an L2 ball.
-    Outer: Adam on the weights with the implicit hypergradient, by K steps of the fixed-point (Neumann) iteration.
+    Inner: one pass over the clean rows of gradient ascent on the perturbation, away from the model's own answers, with
+    an L2 penalty and an L2 ball. Outer: Adam on the weights with the implicit hypergradient, by K steps of the
+    fixed-point (Neumann) iteration, whose inner problem is that of the round's first batch.
 
-    Deviations from the paper: as in public code, the search is one pass with large steps and only 1 % of an
-    outer batch is perturbed (more costs accuracy); perturbed values are projected back to the modality's range, padding
-    is never perturbed, and for images the perturbation lives in raw [0, 1] pixels; the network stays in eval mode.
+    As in the authors' code the search is one pass with large steps, only 1 % of an outer batch is perturbed (more costs
+    accuracy), and perturbed values are not brought back to the modality's range: a clamped perturbation has no gradient
+    where it leaves the range, and the weights are then ruined.
+
+    Deviations from the paper: padding is never perturbed, and for images the perturbation lives in raw [0, 1] pixels;
+    the network stays in eval mode.
     """
 
     rounds: int = 5
@@ -40,13 +51,18 @@ class IBAU(Repair):
     penalty: float = 1e-3
     """On the squared L2 norm of the perturbation."""
     neumann: int = 5
-    """Steps of the fixed-point iteration (K)."""
+    """Steps of the fixed-point iteration (K), from zero: terms of the Neumann series."""
     lr: float = 1e-3
     """Of Adam on the weights."""
     portion: float = 0.01
     """Share of each outer batch that carries the perturbation (at least one row)."""
     batch: int = 100
     """Rows per outer step."""
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.neumann, self.batch) < 1:
+            given = f"{self.rounds}, {self.neumann} and {self.batch}"
+            raise InputError(f"{self.name}: rounds, neumann and batch are at least 1, got {given}")
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)
@@ -59,20 +75,24 @@ class IBAU(Repair):
         with sdpa_kernel([SDPBackend.MATH]):  # the fused attention kernels have no second derivative
             for _ in range(self.rounds):
                 batches = torch.randperm(len(y), generator=rng).to(device).tensor_split(math.ceil(len(y) / self.batch))
-                delta = self._search(repaired, e, y, batches)
+                delta = self._search(repaired, e, batches)
+                first = (e.at(batches[0]), y[batches[0]])
                 for rows in batches:
-                    self._unlearn(repaired, weights, optimizer, e.at(rows), y[rows], delta)
+                    self._unlearn(repaired, weights, optimizer, (e.at(rows), y[rows]), first, delta)
         repaired.precision = model.precision
         return repaired
 
     def _inner(self, model: Model, e: Encoded, y: Tensor, delta: Tensor) -> Tensor:
         return self.penalty * delta.square().sum() - F.cross_entropy(perturbed(model, e, delta), y)
 
-    def _search(self, model: Model, e: Encoded, y: Tensor, batches: tuple[Tensor, ...]) -> Tensor:
+    def _search(self, model: Model, e: Encoded, batches: Sequence[Tensor]) -> Tensor:
         delta = torch.zeros_like(e.values[0])
         for rows in batches:
+            batch = e.at(rows)
+            with torch.no_grad():
+                answers = model.logits_at(batch).argmax(1)
             delta.requires_grad_()
-            (slope,) = torch.autograd.grad(self._inner(model, e.at(rows), y[rows], delta), delta)
+            (slope,) = torch.autograd.grad(self._inner(model, batch, answers, delta), delta)
             delta = (delta - self.search_lr * slope).detach()
         return delta * min(1.0, self.radius / max(float(delta.norm()), 1e-12))
 
@@ -81,19 +101,21 @@ class IBAU(Repair):
         model: Model,
         weights: list[Tensor],
         optimizer: torch.optim.Optimizer,
-        e: Encoded,
-        y: Tensor,
+        batch: Rows,
+        first: Rows,
         delta: Tensor,
     ) -> None:
+        """One step on a batch's loss, whose perturbation depends on the weights by the inner problem of `first`."""
+        (e, y), (inner_e, inner_y) = batch, first
         delta = delta.detach().requires_grad_()
         some = max(1, round(self.portion * len(y)))
         logits = perturbed(model, e, delta, some)
         direct = torch.autograd.grad(F.cross_entropy(logits, y), [delta, *weights], allow_unused=True)
         outer = torch.zeros_like(delta) if direct[0] is None else direct[0]
-        (slope,) = torch.autograd.grad(self._inner(model, e, y, delta), delta, create_graph=True)
+        (slope,) = torch.autograd.grad(self._inner(model, inner_e, inner_y, delta), delta, create_graph=True)
         after = delta - self.inner_lr * slope  # one step of the search, as a function of perturbation and weights
         adjoint = outer
-        for _ in range(self.neumann):
+        for _ in range(self.neumann - 1):  # the outer slope itself is the first
             (back,) = torch.autograd.grad(after, delta, adjoint, retain_graph=True)
             adjoint = back + outer
         implicit = torch.autograd.grad(after, weights, adjoint, allow_unused=True)
@@ -104,9 +126,9 @@ class IBAU(Repair):
 
 
 def perturbed(model: Model, e: Encoded, delta: Tensor, first: int | None = None) -> Tensor:
-    """Logits with delta added to the first rows (all by default; real tokens only), projected to where samples live."""
+    """Logits with delta added to the first rows (all by default; real tokens only)."""
     shift = delta.expand_as(e.values) if e.mask is None else delta * e.mask[..., None]
-    values = model.modality.project(e.values + shift)
+    values = e.values + shift
     if first is not None:
         values = torch.cat([values[:first], e.values[first:]])
     return model.logits_at(Encoded(values, e.mask, e.tokens))
