@@ -36,8 +36,11 @@ class ABL(Training):
     authors' code the batch's mean; the second is the default, and on small data isolates far more poison. The learner's
     schedule is run anew in each part; an isolated row is unlearned by descent on -log(1 - p) of its
     label, until p is chance, not by ascent on -log p, whose gradient vanishes where p is near 1 (at this scale ascent
-    changed nothing) and which has no end. Where nothing is poisoned, or poison is not what is learned first, the
-    unlearned rows are innocent and that costs accuracy: nearly 20 points on clean digits.
+    changed nothing) and which has no end.
+
+    Where nothing is poisoned, or poison is not what is learned first, the unlearned rows are innocent and that costs
+    accuracy: nearly 20 points on clean digits. Of the 14 rows isolated on digits all are poison where the patch is in a
+    dark corner, 0 to 14 by seed and precision where it covers strokes, and none where it is blended in.
     """
 
     gamma: float = 0.5
