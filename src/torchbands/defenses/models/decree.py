@@ -148,8 +148,8 @@ class Decree(ModelDetector):
                 at = step / self.steps
                 group["lr"] = self.lr if at < 0.2 else min(self.lr, 0.1 if at < 0.5 else 0.05)
             optimizer.zero_grad(set_to_none=True)
-            cosine, large = _cosine(model, made, e, which), made.size().sum()
-            (weight * large).backward()
+            large = made.size().sum()
+            cosine = _descend(model, made, e, which, weight * large)
             seen, taken = torch.stack([cosine, large.detach()]).tolist()
             good = seen > self.threshold
             if better := (taken < size if good else size == float("inf") and seen > best):
@@ -173,14 +173,16 @@ class Decree(ModelDetector):
             return _Found(made.harden(0), best, float(made.size().sum()))
 
 
-def _cosine(model: Model, made: Perturbation, e: Encoded, which: Tensor) -> Tensor:
-    """Mean cosine of all pairs of rows; minus its gradient is added to the perturbation's. It hangs on all rows
-    together: where these do not fit, their features are made first, and each part again for its share of the slope."""
+def _descend(model: Model, made: Perturbation, e: Encoded, which: Tensor, penalty: Tensor) -> Tensor:
+    """Mean cosine of all pairs of rows; the gradient of the penalty less the cosine is left in the perturbation. The
+    cosine hangs on all rows together: where these do not fit, their features are made first, and each part again for
+    its share of the slope."""
     parts = torch.arange(len(which), device=which.device).split(model.gradient_chunk)
     if len(parts) == 1:
         cosine = alike(model.features_at(made(e, which)))
-        (-cosine).backward()
+        (penalty - cosine).backward()
         return cosine.detach()
+    penalty.backward()
     with torch.no_grad():
         features = torch.cat([model.features_at(made(e.at(part), which[part])) for part in parts])
     features.requires_grad_()

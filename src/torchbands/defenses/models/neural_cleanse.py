@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -196,13 +197,14 @@ class _Search:
             rows = self._draw(order).to(active.device)
             drawn += len(rows)
             optimizer.zero_grad(set_to_none=True)
-            pairs = torch.arange(len(active) * len(rows), device=active.device)
-            for part in pairs.split(self.model.gradient_chunk):
-                which = active[part // len(rows)]
-                logits = self.model.logits_at(self.trigger(self.inputs.at(rows[part % len(rows)]), which))
-                loss = F.cross_entropy(logits, which, reduction="sum") / len(rows)
-                loss.backward()
-                hits.index_add_(0, which, (logits.detach().argmax(1) == which).to(hits))
+            fits = self.model.gradient_chunk
+            for part in active.chunk(math.ceil(len(active) * len(rows) / fits)):
+                for some in rows.split(fits):  # the samples of one class may not fit
+                    which = part.repeat_interleave(len(some))
+                    logits = self.model.logits_at(self.trigger(self.inputs.at(some.repeat(len(part))), which))
+                    loss = F.cross_entropy(logits, which, reduction="sum") / len(rows)
+                    loss.backward()
+                    hits.index_add_(0, which, (logits.detach().argmax(1) == which).to(hits))
             penalty = (cost * self.trigger.size())[active].sum()
             penalty.backward()
             optimizer.step()
