@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from torchbands.core.defense import Finding
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.model import Model
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.scanner import pool, seen
-from torchbands.scanner.judge import _not_searched, scan
+from torchbands.scanner.judge import _lacks, _not_searched, scan
+from torchbands.scanner.pairs import NOTHING
 from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, references_of
 from torchbands.scanner.seen import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
@@ -214,6 +217,22 @@ def test_a_module_with_other_classes_and_names_that_do_not_fit_are_refused(folde
         scan(wide, refs=folder, profile="fast")
     with pytest.raises(InputError, match="class names"):
         scan(_suspect(folder), refs=folder, profile="fast", class_names=("only",))
+
+
+def test_a_pair_that_the_suspect_did_not_choose_is_no_lack_and_one_that_failed_is() -> None:
+    own = torch.full((4, 4), torch.nan)
+    own[0, 1] = -1.0
+    theirs = own.clone()
+    theirs[2, 3] = -2.0  # every reference chose this pair too
+    finding = Finding(score=0.0, per_pair=own, evidence={"searched": 1})
+    looked = Seen(View(PairwiseInversion(), "trigger", "pair by pair"), finding)
+    pool, model = torch.stack([*[theirs] * 6, own]), TASK.fresh(0)
+    assert not _lacks(looked, pool, model)
+    asked = torch.full((4, 4), torch.nan)
+    asked[2, 3] = NOTHING
+    assert _lacks(replace(looked, asked=asked), pool, model)
+    more = replace(finding, evidence={"searched": 2})
+    assert _lacks(replace(looked, finding=more), pool, model), "one of the two that it chose gave nothing"
 
 
 def test_pairs_and_views_that_were_left_out_are_told() -> None:

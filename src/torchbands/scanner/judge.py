@@ -25,7 +25,7 @@ from torchbands.modalities.image import Image
 
 from .calibrate import FEWEST, Compared, compare
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
-from .pairs import ByPair, cheapest
+from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of, shapes_of
 from .population import VIEW_SEED, Population
 from .seen import How
@@ -307,8 +307,10 @@ def _lacks(s: Seen, pool: Tensor, suspect: Model) -> bool:
         return False
     if s.finding.per_pair is None or not isinstance(s.view.detector, ByPair):
         return int(mine.sum()) < int(theirs.sum(1).min())
-    searched = s.finding.evidence.get("searched", 0)  # models search different pairs, as many as each other
-    return int(s.finding.per_pair.isfinite().sum()) < searched or bool((theirs.all(0) & ~mine).any())
+    # models choose different pairs, as many as each other: what another model chose and this one did not is no lack
+    searched = s.finding.evidence.get("searched", 0)
+    failed = mine & False if s.asked is None else (s.asked == NOTHING).flatten()
+    return int(s.finding.per_pair.isfinite().sum()) < searched or bool((theirs.all(0) & failed).any())
 
 
 def _put_forward_alone(s: Seen, pool: Tensor) -> bool:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,10 @@ def pools_of(
     References that a view has not looked at yet on the suspect's kind of device are looked at now, where their
     architecture is known.
     """
-    how, fresh = How.of(suspect), rebuilt(population, suspect)
+    how, fresh = How.of(suspect), cache(lambda: rebuilt(population, suspect))
     mine = [s.view for s in seen if s.finding is not None]
-    if fresh is not None:
-        population.complete(fresh, mine, progress, how)
+    if not population.has(mine, how) and (build := fresh()) is not None:
+        population.complete(build, mine, progress, how)
     out, pools = [], dict[str, Tensor]()
     for s in seen:
         own, tables = s.numbers(), population.pairs(s.view, how)
@@ -48,7 +49,12 @@ def pools_of(
 
 
 def _of_pairs(
-    population: Population, suspect: Model, s: Seen, theirs: Tensor, fresh: Fresh | None, progress: Progress | None
+    population: Population,
+    suspect: Model,
+    s: Seen,
+    theirs: Tensor,
+    fresh: Callable[[], Fresh | None],
+    progress: Progress | None,
 ) -> tuple[Seen, Tensor]:
     """Every model is asked about what any other puts forward."""
     own, how, detector = s.numbers(), How.of(suspect), s.view.detector
@@ -63,8 +69,8 @@ def _of_pairs(
         seconds=s.seconds + time.perf_counter() - started,
         passes=s.passes + suspect.passes.forward - passes,
     )
-    if fresh is not None and population.unasked(s.view, wanted, how):
-        population.ask(fresh, s.view, wanted, progress, how)
+    if population.unasked(s.view, wanted, how) and (build := fresh()) is not None:
+        population.ask(build, s.view, wanted, progress, how)
     tables = population.pairs(s.view, how)
     assert tables is not None
     both = (torch.cat([table, mine[None]]) for table, mine in zip(tables, (own, asked), strict=True))
