@@ -35,4 +35,4 @@ def test_the_first_path_ends_as_the_page_says(tmp_path: Path, monkeypatch: pytes
     told = json.loads((tmp_path / "repaired" / "repair.json").read_text("utf-8"))
     assert told["accepted"]["name"]
     last = told["steps"][-1]
-    assert (code == 0) == (last["calibrated"] and all(t["learned"] >= 0.5 for t in last["trials"]))
+    assert (code == 0) == last["calibrated"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchbands.scanner.outcome import Outcome
 
 REPAIRED, NONE_HELD, NOTHING_TO_REPAIR = 0, 1, 3
-#: A repaired model was written, but one of the checks could not speak.
+#: A repaired model was written, but no calibrated scan judged it.
 UNPROVEN = 5
 _UNCALIBRATED = "there are no reference models, so nothing is calibrated"
 
@@ -77,7 +77,7 @@ def repair(given: argparse.Namespace) -> int:
         _print(mended, card, opened)
     if mended.model is None:
         return NONE_HELD
-    return REPAIRED if mended.steps[-1].proven else UNPROVEN
+    return REPAIRED if mended.steps[-1].calibrated else UNPROVEN
 
 
 def _rows(opened: Opened) -> Data:
@@ -164,8 +164,8 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
         print(f"no model was written: {mended.reason}")
         return
     print(f"accepted: {mended.steps[-1].repair}: {mended.reason}")
-    if not mended.steps[-1].proven:
-        print(f"not every check could speak, so this repair is unproven and the exit code is {UNPROVEN}")
+    if not mended.steps[-1].calibrated:
+        print(f"no calibrated scan judged it: this repair is unproven, and the exit code is {UNPROVEN}")
     print("the attacker's own trigger is not known: what was tried in its place no longer works")
     again = f" --refs {shlex.quote(str(opened.refs.folder))}" if opened.refs is not None else ""
     print(f"scan it again: {card['open_with']}{again}")

@@ -127,7 +127,7 @@ def _repair(commands: Commands[argparse.ArgumentParser]) -> None:
     repair = _verb(commands, "repair", "repair:repair", about)
     repair.epilog = (
         "exit codes: 0 repaired; 1 no repair held; 2 something went wrong; 3 nothing to repair against; 4 wrong usage; "
-        "5 a repaired model was written, but unproven: no calibrated scan judged it, or retuning taught it nothing"
+        "5 a repaired model was written, but unproven: no calibrated scan judged it"
     )
     repair.add_argument("suspect", metavar="SUSPECT", help=".safetensors, a state dict, or a model folder")
     repair.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")

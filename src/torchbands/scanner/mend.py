@@ -65,11 +65,6 @@ class Step:
     calibrated: bool = False
     seconds: float = 0.0
 
-    @property
-    def proven(self) -> bool:
-        """Accepted, and no check was without power: the scan was calibrated and retuning learned its samples."""
-        return self.verdict == "accepted" and self.calibrated and all(t.tested for t in self.trials)
-
 
 @dataclass(frozen=True)
 class Mended:
@@ -126,7 +121,7 @@ def mend(
     trigger no longer works there, nor do triggers that were searched apart from it and that no repair sees; (3) none of
     them comes back after retuning with a few poisoned samples (`reactivation`); and (4) the scan of the repaired model
     gives p_trigger above its alpha. Where the scan is inconclusive for another reason, or gives no p, the step says
-    that it was not calibrated; where retuning did not learn its own samples, that it shows nothing. The checks are made
+    that it was not calibrated; where retuning did not learn its own samples, that it shows little. The checks are made
     in this order, and the first that fails ends the step.
 
     The attacker's own trigger is known to none of these checks: they use what a search finds in its place. On
@@ -245,8 +240,8 @@ class _Work:
         weak = next((t for t in step.trials if not t.tested), None)
         if weak is not None:
             found = (
-                f"the triggers that were tried do not work; that the {weak.probe} trigger does not come back shows "
-                f"nothing, for retuning taught only {weak.learned or 0.0:.0%} of its own samples"
+                f"the triggers that were tried neither work nor come back (but of the {weak.probe} trigger that shows "
+                f"little: retuning taught the model {weak.learned or 0.0:.0%} of its own samples)"
             )
         if not calibrated or p is None:
             why = "; ".join(outcome.reasons) or "the scan gives no p-value"

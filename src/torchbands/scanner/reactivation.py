@@ -38,7 +38,7 @@ CONTROLS = 8
 CEILING = 0.5
 #: How often one more control of the same kind may lie above the bound that controls give.
 ABOVE = 0.05
-#: Retuning that teaches a smaller share of its own poisoned samples shows nothing.
+#: Retuning that teaches a smaller share of its own poisoned samples shows little.
 LEARNED = 0.5
 
 
@@ -112,7 +112,7 @@ class Trial:
 
     @property
     def tested(self) -> bool:
-        """Retuning taught the model most of its own samples: what did not come back then says something."""
+        """Retuning taught the model most of its own samples; what did not come back otherwise says little."""
         return self.learned is not None and self.learned >= LEARNED
 
 
