@@ -15,7 +15,7 @@ from torchbands.core.seeding import generator
 from .subspace import TOGETHER, Centred, principal
 
 
-@method("cube", paper="Cui et al., NeurIPS 2022, arXiv:2206.08514", needs=("features",))
+@method("cube", paper="Cui et al., NeurIPS 2022, arXiv:2206.08514", needs=("features",), version=2)
 class CUBE(DataFilter):
     """Density clusters (HDBSCAN) of the penultimate features of all rows; a label keeps the largest share of its rows.
 
