@@ -114,7 +114,7 @@ def test_labels_by_a_coin_name_no_class() -> None:
     task, named = toy("observation"), 0
     for seed in range(3):
         rng = torch.Generator().manual_seed(seed)
-        data = Data(torch.randn(400, 8, generator=rng), torch.randint(4, (400,), generator=rng))
+        data = Data(torch.rand(400, 8, generator=rng) * 2 - 1, torch.randint(4, (400,), generator=rng))
         found = CrossSplit().score(data, task.train(data, seed=seed), seed=seed)
         named += int(found.flagged.any())  # type: ignore[union-attr]
         for told in found.evidence["classes"].values():
