@@ -37,8 +37,9 @@ class IBAU(Repair):
     where it leaves the range, and the weights are then ruined.
 
     Deviations from the paper: the ball is given by the root mean square, which is that of an L2 norm of 10 on the 3,072
-    numbers of the paper's images, so that smaller samples are not drowned; padding is never perturbed, and for images
-    the perturbation lives in raw [0, 1] pixels; the network stays in eval mode, as in the authors' code.
+    numbers of the paper's images, so that smaller samples are not drowned; the fixed-point iteration ends before a term
+    that is larger than the last, for then it has no limit; padding is never perturbed, and for images the perturbation
+    lives in raw [0, 1] pixels; the network stays in eval mode, as in the authors' code.
     """
 
     rounds: int = 5
