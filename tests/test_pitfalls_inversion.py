@@ -20,7 +20,7 @@ from torchbands.testing.subject import victim
 
 def test_an_inverted_trigger_is_written_as_it_was_searched() -> None:
     """A mask stretched to [0, 1] before it is written on images again."""
-    search = MaskedPattern(3, 1, 8, torch.Generator().manual_seed(0))
+    search = MaskedPattern(1, 8, RowRng(0, torch.arange(3)))
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     mask, pattern = search.mask()[2].detach(), search.pattern()[2].detach()
     expected = (1 - mask) * x + mask * pattern
