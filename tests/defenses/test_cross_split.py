@@ -25,6 +25,7 @@ def known(**told: object) -> Knowledge:
         "kin_known": (57, 95),
         "other_known": (1, 5),
         "said": (said, torch.tensor([5, 95, 0, 0, 0, 0, 0, 0, 0, 0])),
+        "strays": (torch.tensor([[0, 0], *[[1, 100]] * 9]), torch.tensor([[0, 0], *[[2, 50]] * 9])),
     }
     return Knowledge(**(usual | told))  # type: ignore[arg-type]
 
@@ -32,7 +33,7 @@ def known(**told: object) -> Knowledge:
 def test_the_two_chances_are_tails_of_what_is_not_poison() -> None:
     found = verdict(known(), 0, 6.0, turned=False)
     assert found["p_mark"] == pytest.approx(
-        max(binom.sf(56, 60, 0.55), binom.sf(94, 100, 0.325), binom.cdf(5, 100, 0.3)), rel=1e-6
+        max(binom.sf(56, 60, 0.55), binom.sf(94, 100, 0.325), binom.cdf(9, 900, 0.3), binom.cdf(5, 100, 0.3)), rel=1e-6
     )
     assert found["p_relabelled"] == pytest.approx(
         max(binom.sf(56, 60, 0.55), binom.cdf(1, 60, 0.3), binom.cdf(10, 59, 0.5)), rel=1e-6
@@ -44,6 +45,7 @@ def test_the_two_chances_are_tails_of_what_is_not_poison() -> None:
     ("told", "mark", "relabelled"),
     [
         ({"kin_known": (20, 95)}, False, False),  # labels that are noise: fresh rows of the part are not known
+        ({"strays": (torch.tensor([[0, 0], [90, 100]]), torch.zeros(2, 2))}, False, False),  # labels turned round
         ({"kin_known": (57, 20)}, False, False),  # nobody knows the natural rows either
         ({"other_known": (55, 5)}, True, False),  # a mark on rows that keep their label
         ({"other_known": (1, 60)}, False, True),  # relabelled rows, and the networks know the class without them
@@ -64,7 +66,7 @@ def test_one_group_in_halves_and_few_classes_are_not_relabelled() -> None:
 
 def test_turned_parts_change_places() -> None:
     told = known()
-    parts = (told.sizes, told.kin, told.other, told.kin_known, told.other_known, told.said)
+    parts = (told.sizes, told.kin, told.other, told.kin_known, told.other_known, told.said, told.strays)
     back = verdict(Knowledge(*(part[::-1] for part in parts)), 0, 6.0, turned=True)  # type: ignore[arg-type]
     straight = verdict(told, 0, 6.0, turned=False)
     assert back.pop("cross_entropies") == straight.pop("cross_entropies")[::-1] and back == straight
@@ -103,9 +105,9 @@ def test_networks_are_asked_only_about_rows_that_they_did_not_learn() -> None:
 def test_a_part_without_a_learner_is_known_to_nobody() -> None:
     task = toy("tabular")
     data = task.load("train")[:120]
-    part = torch.arange(120) % 2
+    part = torch.arange(120) // 4 % 2
     crossed = cross(data, task.fresh(0), part, lambda rows: SGD(epochs=3, lr=1e30), 0)
-    told = knowledge(crossed, 0, part.nonzero().flatten(), (1 - part).nonzero().flatten())
+    told = knowledge(crossed, data.y, part, 0)
     assert isinstance(crossed, Crossed) and told.other[0] == pytest.approx(math.log(4), abs=1e-4)
 
 
@@ -120,3 +122,16 @@ def test_labels_by_a_coin_name_no_class() -> None:
         for told in found.evidence["classes"].values():
             assert min(told["p_relabelled"], told["p_mark"]) > 0.01 / 8
     assert named <= 1
+
+
+def test_labels_that_are_noise_are_no_mark_though_two_classes_turned_round_know_each_other() -> None:
+    """Rows of either class with the other's label: their networks learn the world upside down, and know fresh ones."""
+    task, rng = toy("tabular", classes=2), torch.Generator().manual_seed(0)
+    clean = task.load("train")[:600]
+    turned = torch.rand(600, generator=rng) < 0.2
+    data = Data(clean.x, torch.where(turned, 1 - clean.y, clean.y))
+    part = turned.long()
+    told = knowledge(cross(data, task.fresh(0), part, CrossSplit().learner_for, 0), data.y, part, 0)
+    assert told.kin_known[0] > 0.9 * told.sizes[0] and told.known(False) < 0.1
+    found = verdict(told, 0, 6.0, turned=False)
+    assert found["p_mark"] == 1.0 and found["others_taken_by_foreign"] > 0.9

@@ -44,7 +44,9 @@ class Knowledge:
     Attributes:
         kin, other: mean cross-entropies (S, L) by networks of the same and of the other part.
         kin_known, other_known: rows (S, L) that they give the class.
-        said: (K,) how often networks of L give each class to rows of S.
+        said: (K,) how often networks of L give each class to rows of S; and the other way round.
+        strays: (K, 2) how many rows of each class networks of S give this class, of how many, without its own and all
+            in the other part; and the same of networks of L.
     """
 
     sizes: tuple[int, int]
@@ -53,6 +55,7 @@ class Knowledge:
     kin_known: tuple[int, int]
     other_known: tuple[int, int]
     said: tuple[Tensor, Tensor]
+    strays: tuple[Tensor, Tensor]
 
     def excess(self) -> float:
         """By how many nats networks of one part know the other worse than fresh rows of their own; the larger of both.
@@ -120,8 +123,15 @@ def balanced(rows: Tensor, y: Tensor, shown: tuple[int, int], rng: torch.Generat
     return order[(start[met, None] + torch.arange(size) % count[met, None]).flatten()]
 
 
-def knowledge(crossed: Crossed, label: int, small: Tensor, large: Tensor) -> Knowledge:
-    """What is known of rows `small` and `large` of class `label`."""
+def knowledge(crossed: Crossed, y: Tensor, part: Tensor, label: int) -> Knowledge:
+    """What is known of the parts of class `label`; y and part as `cross` was given them."""
+    small, large = ((y == label) & (part == 1)).nonzero().flatten(), ((y == label) & (part == 0)).nonzero().flatten()
+    given, classes = crossed.other.argmax(1) == label, crossed.other.shape[1]
+    strays = []
+    for judged in (0, 1):  # networks of the smaller parts judge the larger ones
+        rows = (part == judged) & (y != label)
+        counts = [torch.bincount(y[rows & some], minlength=classes) for some in (given, torch.ones_like(given))]
+        strays.append(torch.stack(counts, 1))
     kin, other, kin_known, other_known, said = [], [], [], [], []
     for rows in (small, large):
         own, across = crossed.kin[rows], crossed.other[rows]
@@ -137,4 +147,5 @@ def knowledge(crossed: Crossed, label: int, small: Tensor, large: Tensor) -> Kno
         (kin_known[0], kin_known[1]),
         (other_known[0], other_known[1]),
         (said[0], said[1]),
+        (strays[0], strays[1]),
     )

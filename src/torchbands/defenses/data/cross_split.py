@@ -26,6 +26,8 @@ FEWEST, MOST_EPOCHS = 20, 40
 KIN, NATURAL = 0.5, 0.25
 #: Share below which rows are not known by the other part's networks.
 UNKNOWN = 0.3
+#: Share of the rows of any other class that the foreign part's networks may give its label.
+STRAY = 0.5
 #: Separation that one Gaussian cut in halves does not reach (it shows 2.66).
 TWO = 4.0
 
@@ -57,12 +59,14 @@ class CrossSplit(DataFilter):
 
     The evidence of a class has two chances at most, by exact binomial tails, of what poison alone shows; no correction
     over the classes is in them. `p_mark`: networks of the foreign part know fresh rows of it (they share a mark that
-    works), those of the natural part fresh rows of theirs (labels follow from rows), and the foreign part's networks
-    do not know the natural rows. `p_relabelled`: the same first two, the natural part's networks do not know the
-    foreign rows, and no other class is taken for more than half of them, as one more kind of thing would be. The second
-    needs four classes, and a cut that is wider than that of one group in two halves. A class with `p_relabelled` at or
-    below `level` over twice the number of classes, for there are two tests, is named whatever its index. A class that
-    is named by its index alone may be natural: two kinds of thing under one label look like this too.
+    works), those of the natural part fresh rows of theirs (labels follow from rows), the foreign part's networks
+    do not give its label to rows of other classes (it is a mark, and not what other classes look like: labels that are
+    noise teach just that), and they do not know the natural rows. `p_relabelled`: the same first three, the natural
+    part's networks do not know the foreign rows, and no other class is taken for more than half of them, as one more
+    kind of thing would be. The second needs four classes, and a cut that is wider than that of one group in two halves.
+    A class with `p_relabelled` at or below `level` over twice the number of classes, for there are two tests, is named
+    whatever its index. A class that is named by its index alone may be natural: two kinds of thing under one label look
+    like this too.
 
     The foreign part is the one that the other part's networks know, where they know one clearly better (a short cut was
     added to rows that keep their label); where neither is known, the one taken for more different classes, as
@@ -153,10 +157,7 @@ class CrossSplit(DataFilter):
         for cut in cuts.values():
             part[cut.rows] = cut.foreign.long()
         crossed = cross(data, model, part, self.learner_for, seed)
-        return {
-            label: knowledge(crossed, label, cut.rows[cut.foreign], cut.rows[~cut.foreign])
-            for label, cut in cuts.items()
-        }
+        return {label: knowledge(crossed, data.y, part, label) for label in cuts}
 
     def learner_for(self, rows: int) -> Learner:
         """The learner, with more epochs for few rows."""
@@ -192,9 +193,12 @@ def verdict(told: Knowledge, label: int, separation: float, *, turned: bool) -> 
     s, l = (1, 0) if turned else (0, 1)  # foreign, natural
     classes, n, m = len(told.said[0]), told.sizes[s], told.sizes[l]
     chance = 1 / classes
+    hits, among = told.strays[s].unbind(1)
+    worst = float((hits / among.clamp_min(1)).max())
     both = max(
         float(binom.sf(told.kin_known[s] - 1, n, chance + KIN * (1 - chance))),
         float(binom.sf(told.kin_known[l] - 1, m, chance + NATURAL * (1 - chance))),
+        float(binom.cdf(int(hits.sum()), int(among.sum()), UNKNOWN)) if worst <= STRAY else 1.0,
     )
     unmarked = float(binom.cdf(told.other_known[l], m, UNKNOWN))
     unknown, wrong = float(binom.cdf(told.other_known[s], n, UNKNOWN)), told.said[s].clone()
@@ -205,6 +209,7 @@ def verdict(told: Knowledge, label: int, separation: float, *, turned: bool) -> 
         "p_mark": max(both, unmarked),
         "p_relabelled": max(both, unknown, many),
         "mostly_taken_for": round(most / max(of, 1), 3),
+        "others_taken_by_foreign": round(worst, 3),
         "foreign_known_by_foreign": round(told.kin_known[s] / n, 3),
         "natural_known_by_natural": round(told.kin_known[l] / m, 3),
         "foreign_known_by_natural": round(told.other_known[s] / n, 3),
