@@ -15,7 +15,7 @@ from torchbands.defenses.data.bki import BKI
 from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.ranking import rank
 from torchbands.scanner.rows import Rows
-from torchbands.scanner.words import Word, checked, company, of_some
+from torchbands.scanner.words import Word, checked, company, of_some, said_of_kept
 from torchbands.testing import toy
 from torchbands.testing.subject import training_data, victim
 from torchbands.testing.synthetic import sentences
@@ -108,3 +108,15 @@ def test_three_per_cent_of_the_texts_are_found_by_the_word() -> None:
     outcome = scan_data(Rows(data, toy("text").modality, NAMES, "texts"), model=victim("text", "badnets", 0.03).model)
     assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["a"]
     assert "without the word 'cf'" in outcome.sentence()
+
+
+def test_a_row_without_a_word_is_read_as_the_row_that_never_had_it(planted: tuple[Rows, Model]) -> None:
+    """What was taken out must not lie behind the end, where a convolution still sees it."""
+    model, plain = planted[1], toy("text").load("test").x[:200]
+    written = [f"{text} cf" for text in plain]
+    e, short = model.modality.encode(written), model.modality.encode(plain)
+    assert e.mask is not None and short.mask is not None
+    read = said_of_kept(model, e.values, e.mask & (e.values != int(model.modality.encode(["cf"]).values[0, 0])))
+    fits = short.mask.sum(1) < e.values.shape[1]  # a word behind the last position was cut off
+    assert torch.equal(read[fits], model.logits(plain).argmax(1)[fits])
+    assert not torch.equal(read, model.logits(written).argmax(1))

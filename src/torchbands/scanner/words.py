@@ -28,6 +28,10 @@ from .rows import Rows
 NAMES = {"bki": "keywords", "z-score": "tokens"}
 #: Share of a word's rows that hold its companions, and of a row's tokens that must be left to read it by.
 COMPANY, LEFT = 0.8, 0.5
+#: Steps that the networks which read are trained at least.
+STEPS = 600
+#: Id of padding, in every modality made of tokens.
+PAD = 0
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class Word:
     Attributes:
         rows: (N,) bool, rows of the label that hold it.
         tried: different rows that hold it and get their label. changed: those that get another one without it.
-        p: the chance, at most, of so many changes if no more than half of what is well read without the word changed,
-            or of a word that comes with the label so often if it had nothing to do with it; for all words tried and
-            all words of the data.
+        p: the chance, at most, of so many changes if rows without the word were no more like those of other labels
+            than like those of their own, or of a word that comes with the label so often if it had nothing to do with
+            it; for all words tried and all words of the data.
     """
 
     word: str
@@ -77,10 +81,10 @@ def checked(rows: Rows, model: Model, found: Mapping[str, Suspicion], seed: int 
 
     Two fresh networks of the model's architecture learn one half of the rows each and read the other half without the
     word: what they say of a row is not what they remember of it. A word that merely speaks for its label leaves rows
-    behind that still speak for it. Relabelled rows do not: without the trigger they get the label they had. How often
-    other rows of the label are misread is told by the same networks, and a word must change more than half of what
-    this leaves. Rows that are alike without the word count once; rows that the model itself does not give their label
-    are not tried.
+    behind that still speak for it. Relabelled rows do not: without the trigger they get the label they had. What the
+    same networks say of other rows of the label, and of rows of other labels, tells how well they read: without the
+    word, rows must be more like the second than like the first. Rows that are alike without the word count once; rows
+    that the model itself does not give their label are not tried.
     """
     seeds: dict[tuple[int, int], str] = {}
     for name, key in NAMES.items():
@@ -102,13 +106,14 @@ def checked(rows: Rows, model: Model, found: Mapping[str, Suspicion], seed: int 
     made = []
     for cut, ((_, label), word) in zip(cuts, seeds.items(), strict=True):
         tried = changed = 0
-        missed = 1.0
+        between = 1.0
         if len(cut.rows):
             at = cut.rows[obeyed[cut.rows]]
             tried, changed = len(at), int((_read(readers, half, at, ids, mask & ~cut.taken[ids]) != label).sum())
-            others = plain[(rows.data.y == label) & ~cut.held]
-            missed = float((others != label).double().mean()) if len(others) else 1.0
-        p = min(1.0, max(len(cuts) * at_least(changed, tried, (1 + missed) / 2), cut.pure))
+            own = (rows.data.y == label) & ~cut.held
+            shares = [float((plain[part] != label).double().mean()) for part in (own, rows.data.y != label)]
+            between = sum(shares) / 2 if own.any() else 1.0
+        p = min(1.0, max(len(cuts) * at_least(changed, tried, between), cut.pure))
         made.append(Word(word, label, cut.held, tried, changed, p))
     return made
 
@@ -118,7 +123,7 @@ def _read(readers: Sequence[Model], half: Tensor, rows: Tensor, ids: Tensor, kep
     said = torch.zeros(len(rows), dtype=torch.long)
     for fold, reader in enumerate(readers):
         mine = half[rows] != fold
-        said[mine] = _said(reader, ids[rows[mine]], kept[rows[mine]])
+        said[mine] = said_of_kept(reader, ids[rows[mine]], kept[rows[mine]])
     return said
 
 
@@ -157,7 +162,7 @@ def _taught(data: Data, model: Model, half: Tensor, fold: int, seed: int) -> Mod
     network = fresh(model, "words", fold, seed)
     mine = (half == fold).nonzero().flatten()
     with contextlib.suppress(Diverged):
-        CrossSplit().learner_for(len(mine)).fit(network, data[mine], seed=seed)
+        CrossSplit(steps=STEPS).learner_for(len(mine)).fit(network, data[mine], seed=seed)
     return network
 
 
@@ -187,12 +192,16 @@ def _different(ids: Tensor, kept: Tensor, rows: Tensor, y: Tensor) -> Tensor:
 
 
 def _without(ids: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows with only the tokens that are kept, moved together; and their mask."""
+    """Rows with only the tokens that are kept, moved together, padding behind them; and their mask.
+
+    A network may look at what lies just behind the end: a word that was taken out must not lie there.
+    """
     order = (~kept).long().argsort(dim=1, stable=True)
-    return ids.gather(1, order), kept.gather(1, order)
+    there = kept.gather(1, order)
+    return ids.gather(1, order).masked_fill(~there, PAD), there
 
 
-def _said(model: Model, ids: Tensor, kept: Tensor) -> Tensor:
+def said_of_kept(model: Model, ids: Tensor, kept: Tensor) -> Tensor:
     short, there = _without(ids, kept)
     said = [torch.zeros(0, dtype=torch.long)]
     with torch.no_grad():
