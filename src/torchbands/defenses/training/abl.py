@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,11 @@ class ABL(Training):
     accuracy: nearly 20 points on clean digits. Of the 14 rows isolated on digits all are poison where the patch is in a
     dark corner, 0 to 14 by seed and precision where it covers strokes, and none where it is blended in.
     """
+
+    unreproduced: ClassVar[str] = (
+        "on small images what is learned first is not reliably the poison: of 14 rows isolated from digits 0 to 14 are "
+        "poisoned, by seed and processor"
+    )
 
     gamma: float = 0.5
     """The loss that isolation keeps to."""
