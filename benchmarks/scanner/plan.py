@@ -185,7 +185,7 @@ def jobs(setting: Setting) -> Iterator[Job]:
     """Every model to judge, the cheap and the needed first. Seeds are fresh: no reference shares one."""
     clean = attack_of({"name": "clean"})
     for i in range(setting.fresh):
-        yield Job(f"fresh-{i:02d}", "fresh", setting.task, clean, 5000 + i)
+        yield Job(f"fresh-{i:02d}", "fresh", setting.task, clean, 15000 + i)
     most = max((n for _, n in setting.families.values()), default=0)
     for i in range(most):
         for family, (specs, n) in setting.families.items():
@@ -197,7 +197,7 @@ def jobs(setting: Setting) -> Iterator[Job]:
                 spec.setdefault("target", target)
                 if attack_of(spec).labels == "source-specific":
                     spec["source"] = (target + 2 + i) % setting.task.classes
-                yield Job(f"{family}-{i:02d}", family, setting.task, attack_of(spec), 6000 + i)
+                yield Job(f"{family}-{i:02d}", family, setting.task, attack_of(spec), 16000 + i)
     for recipe, (task, n) in setting.foreign.items():
         for i in range(n):
-            yield Job(f"{recipe}-{i:02d}", f"foreign:{recipe}", task, clean, 7000 + i)
+            yield Job(f"{recipe}-{i:02d}", f"foreign:{recipe}", task, clean, 17000 + i)
