@@ -42,6 +42,8 @@ class POR(EncoderAttack):
     and -1 for a pooler that ends in tanh; the paper's other kinds of trigger are left out. The victim does what the
     task's recipe says: its network's `tune` decides whether the encoder is tuned too.
 
+    free: ClassVar[Free] = {"words": "text"}
+
     Cost: `steps` forward and backward passes of `batch` rows with and as many without a trigger.
     """
 

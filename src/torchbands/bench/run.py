@@ -13,6 +13,7 @@ from torchbands import zoo
 from torchbands.core.attack import Victim
 from torchbands.core.errors import BandsError, DamagedVictim, Diverged, InputError, NotApplicable
 from torchbands.core.method import Method
+from torchbands.core.outside import allowing, named_by
 from torchbands.measures.cost import measured
 
 from .cells import Bench, assess, judge
@@ -185,7 +186,13 @@ class _Runner:
             return None
 
     def _load(self, cell: VictimCell) -> Victim:
-        return zoo.load(self.store.victim_dir(cell.key))
+        """The victim of a cell. Its card may name what the grid itself names, and must be of this very cell."""
+        folder = self.store.victim_dir(cell.key)
+        with allowing(*named_by(cell.task), *named_by(cell.attack)):
+            victim = zoo.load(folder)
+        if (victim.task, victim.attack, victim.seed) != (cell.task, cell.attack, cell.seed):
+            raise DamagedVictim(f"{folder} holds another victim than the one that its name stands for")
+        return victim
 
     def _control(self, cell: VictimCell, victim: Victim) -> Victim:
         key = (cell.task.key(), cell.seed)

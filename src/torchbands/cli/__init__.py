@@ -25,9 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbose = any(flag in args for flag in ("-v", "--verbose"))
     args = [a for a in args if a not in ("-v", "--verbose")]
     try:
+        args, allowed = _allowed(args)
+        from torchbands.core.outside import allowing
+
         from .tree import run
 
-        code = run(args)
+        with allowing(*allowed):
+            code = run(args)
         sys.stdout.flush()
         return code
     except BandsError as error:
@@ -49,6 +53,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         hint = "" if verbose else "\n  run it again with -v to see where; please report it"
         return _fail(f"error: {type(error).__name__}: {error}{hint}", TOOL_ERROR, verbose)
+
+
+def _allowed(args: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without --allow NAME, and the names: what files may name, since the user named it himself."""
+    left: list[str] = []
+    names: list[str] = []
+    given = iter(args)
+    for word in given:
+        if word == "--allow" and not (name := next(given, "")):
+            raise InputError("--allow names nothing", hint="as in --allow my_module:rewrite, or --allow my-images/")
+        if word == "--allow":
+            names.append(name)
+        elif word.startswith("--allow="):
+            names.append(word.partition("=")[2])
+        else:
+            left.append(word)
+    from .opened import own_code
+
+    for name in names:
+        own_code(name)
+    return left, names
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:

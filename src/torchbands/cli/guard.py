@@ -103,12 +103,12 @@ def _network(opened: Opened) -> Network | None:
     from torchbands.core.registry import build
     from torchbands.core.task import Network, Task
 
-    facts = opened.suspect.facts
+    facts, card = opened.suspect.facts, Path(opened.suspect.path) / "card.json"
     try:
         if "network" in facts:
-            made = build(facts["network"], "network")
+            made = build(facts["network"], "network", origin=card)
             return made if isinstance(made, Network) else None
-        task = build(facts["task"], "task") if "task" in facts else None
+        task = build(facts["task"], "task", origin=card) if "task" in facts else None
     except BandsError:
         return None
     return task.network if isinstance(task, Task) else None

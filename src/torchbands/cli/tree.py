@@ -47,6 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"bands {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="show where an error came from (any command)")
+    parser.add_argument(
+        "--allow", action="append", metavar="NAME",
+        help="a function (package.module:function), file or folder that a card or grid may name; it is not run or read "
+        "because a file says so, but because you do (any command; may be given several times)",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, calls: str, about: str) -> argparse.ArgumentParser:
@@ -105,7 +110,7 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _json(listing)
     for name, about in (("get", "fetch and verify a data set"), ("path", "print where a data set is cached")):
         verb = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
-        verb.add_argument("name", metavar="NAME")
+        verb.add_argument("name", metavar="NAME", help="of `bands data list`; get knows minilm and wordnet too")
         verb.set_defaults(calls=f"data:{name}")
 
 

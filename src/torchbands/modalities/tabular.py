@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError, NotApplicable
-from torchbands.core.method import Method, method
+from torchbands.core.method import Free, Method, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
@@ -22,6 +22,8 @@ class Field(Method):
     """One column of a table."""
 
     role: ClassVar[str] = "schema"
+
+    free: ClassVar[Free] = {"title": "text"}
 
     title: str = ""
     """Its heading."""

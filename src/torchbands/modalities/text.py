@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError, NotApplicable
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
@@ -52,6 +52,8 @@ class Text(Modality):
     """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 is unknown."""
 
     discrete: ClassVar[bool] = True
+
+    free: ClassVar[Free] = {"vocabulary": "text"}
 
     vocabulary: tuple[str, ...] = ()
     """Known words in lower case, most frequent first."""

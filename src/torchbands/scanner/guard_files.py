@@ -96,7 +96,7 @@ def load(folder: str | Path, given: Any | None = None) -> Guard:
     card = read_card(folder)
     try:
         weights, tensors = load_file(folder / WEIGHTS), load_file(folder / DETECTOR)
-        detector = build(card["detector"], "input-detector")
+        detector = build(card["detector"], "input-detector", origin=folder / CARD)
         assert isinstance(detector, InputDetector)
         model = _model(card, weights, given, folder)
         fitted = detector.restore(model, tensors, card["facts"])
@@ -118,7 +118,7 @@ def _model(card: dict[str, Any], weights: dict[str, Tensor], given: Any | None, 
     if given is None and card["network"] is None:
         what = "wraps a black box" if card["black_box"] else "does not say how its network is built"
         raise InputError(f"{folder} {what}", hint="in Python: Guard.load(folder, model=model)")
-    modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality")
+    modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality", origin=folder / CARD)
     assert isinstance(modality, Modality)
     if given is not None:
         model = predictor(given, None, modality, int(card["classes"]))
@@ -127,7 +127,7 @@ def _model(card: dict[str, Any], weights: dict[str, Tensor], given: Any | None, 
         if held.keys() != weights.keys() or any(not torch.equal(held[k], t) for k, t in weights.items()):
             raise InputError(f"{folder} guards another model: the weights given are not those it was fitted with")
         return model
-    network = build(card["network"], "network")
+    network = build(card["network"], "network", origin=folder / CARD)
     assert isinstance(network, Network)
     module = network.build(modality, int(card["classes"]))
     module.load_state_dict(weights)

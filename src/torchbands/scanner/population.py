@@ -109,7 +109,7 @@ class Population:
         spec = self.card["architecture"]
         if not isinstance(spec, Mapping):
             return None
-        network = build(spec, "network")
+        network = build(spec, "network", origin=self.folder / CARD)
         assert isinstance(network, Network)
         return lambda: network.build(self.modality, self.classes)
 
@@ -376,7 +376,7 @@ def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
         if read.digest != said["digest"]:
             raise ValueError(f"{TOKENIZER} was altered")
         return read
-    made = build(spec, "modality")
+    made = build(spec, "modality", origin=folder / CARD)
     assert isinstance(made, Modality)
     return made
 

@@ -83,10 +83,15 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
 
 def load(folder: str | Path) -> Victim:
-    """A victim from its directory. Nothing in the directory is executed; every file is checked first."""
+    """A victim from its directory. Nothing in the directory is executed; every file is checked first.
+
+    Raises UnsafeFile where its card names a function, files of another folder or what would have to be fetched. Those
+    of a victim of your own are named by you: `with torchbands.allowing("my_module:rewrite", "my-images/"): load(...)`.
+    """
     folder = Path(folder)
-    card = verify(folder)
-    task, attack, trigger = build(card["task"], "task"), build(card["attack"], "attack"), build(card["trigger"])
+    card, at = verify(folder), folder / CARD
+    task, attack = build(card["task"], "task", origin=at), build(card["attack"], "attack", origin=at)
+    trigger = build(card["trigger"], "trigger", origin=at)
     if not isinstance(task, Task) or not isinstance(attack, Attack) or not isinstance(trigger, Trigger):
         raise DamagedVictim(f"{folder / CARD} names methods of the wrong role")
     try:

