@@ -22,7 +22,9 @@ def fit(given: argparse.Namespace) -> int:
     """Fit a detector beside a model and keep both. 0 done, 3 where the model was not opened."""
     from torchbands.scanner.batch_test import clean_to_name_one, fewest
     from torchbands.scanner.guard import CALIBRATE, Guard
+    from torchbands.scanner.guard_files import KIND
 
+    KIND.check(Path(given.out))
     with console.progress_bar() as bar:
         bar(0, None, "opening the model")
         opened = open_with(given, given.model, given.data)

@@ -14,7 +14,7 @@ from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 from torchbands.core.trigger import Trigger
@@ -39,8 +39,6 @@ class DeBackdoor(ModelDetector):
     single source class. The paper judges by the success of what was found, which is in the evidence; no threshold of
     its own is applied here, so nothing is flagged.
 
-    free: ClassVar[Free] = {"templates": "text"}
-
     Templates: a patch and a blend (images), words at the start (text), one or two fields (tables), dimensions
     (observations), the free bytes of a NOP (code). Other modalities are declined. Two classes are no different.
 
@@ -56,6 +54,8 @@ class DeBackdoor(ModelDetector):
 
     Cost: `passes` forward passes in all, and no gradient; at least two candidates of each template.
     """
+
+    free: ClassVar[Free] = {"templates": "text"}
 
     contract_settings: ClassVar[dict[str, Any]] = {"passes": 10_000}
 
