@@ -10,6 +10,7 @@ from torchbands import __version__
 from torchbands.core.errors import UnknownName
 
 from . import scanning
+from .streams import raw_streams
 
 _GROUPS = {
     "scan": ("model", "data"),
@@ -26,7 +27,8 @@ def run(args: Sequence[str]) -> int:
     """Parse and carry out."""
     parser = make_parser()
     _suggest(args)
-    given = parser.parse_args(args)
+    with raw_streams():
+        given = parser.parse_args(args)
     if not hasattr(given, "calls"):
         parser.print_help()
         return 0

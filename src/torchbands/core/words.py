@@ -42,9 +42,9 @@ def csv_cell(value: object) -> str:
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-def json_text(value: Any, indent: int | None = 1) -> str:
+def json_text(value: Any, *, allow_nan: bool = True) -> str:
     """JSON that reads back as it was; what is not seen is one of JSON's own escapes."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, default=str)
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=allow_nan, default=str)
     if text.isascii():
         return text
     hidden = {c for c in set(text) if c != "\n" and unicodedata.category(c) in _UNSEEN}

@@ -14,6 +14,7 @@ from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
+from torchbands.core.words import escaped
 from torchbands.triggers.tabular import SetFields
 
 
@@ -156,5 +157,5 @@ class Tabular(Modality):
 
     def render(self, row: Tensor) -> str:
         cells = zip(self.fields, row.tolist(), strict=True)
-        body = "".join(f"<tr><th>{html.escape(f.title)}</th><td>{value:.6g}</td></tr>" for f, value in cells)
+        body = "".join(f"<tr><th>{html.escape(escaped(f.title))}</th><td>{value:.6g}</td></tr>" for f, value in cells)
         return f'<table class="sample">{body}</table>'
