@@ -13,7 +13,7 @@ from torchbands import __version__
 
 from . import console
 
-CORE = ("torch", "numpy", "scikit-learn", "safetensors", "tyro", "rich", "jinja2", "matplotlib", "pillow")
+CORE = ("torch", "numpy", "scikit-learn", "safetensors", "filelock", "tyro", "rich", "jinja2", "matplotlib", "pillow")
 #: Extra -> (distribution, module) pairs it brings.
 EXTRAS = {
     "scan": (("fickling", "fickling"),),
