@@ -97,7 +97,13 @@ def references(refs: Sequence[str]) -> Population | None:
         )
     from torchbands.scanner.population import Population
 
-    return Population.load(refs[0])
+    found = Population.load(refs[0])
+    if without := found.unsummed():
+        console.note(
+            f"note: {without} cards in {refs[0]} have no checksum, since an older version wrote them: whether somebody "
+            "altered them cannot be told; references trained anew have one"
+        )
+    return found
 
 
 def limits(given: argparse.Namespace) -> Limits:

@@ -108,6 +108,10 @@ class Population:
                 raise _damaged(member, f"it is {same.name} once more, and one model counts once")
         return every
 
+    def unsummed(self) -> int:
+        """Cards without a checksum, as older versions wrote them. Weights, rows and views have always had theirs."""
+        return sum(SUM not in card for card in (self.card, *map(_card, self.members())))
+
     @property
     def classes(self) -> int:
         return int(self.card["classes"])
