@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 import tarfile
 import threading
 import zipfile
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources import archives, base, download
+from torchbands.tasks.sources import archives, base, download, packages
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -113,3 +114,42 @@ def test_archives_cannot_leave_their_folder(tmp_path: Path, member: str, kind: s
     path.write_bytes(b"garbage")
     with pytest.raises(DataUnavailable, match="not a readable archive"):
         archives.unpack(path, tmp_path / "out")
+
+
+def test_size_and_time_have_a_limit(
+    tmp_path: Path, server: tuple[str, bytes, list[str | None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = download.RemoteFile(f"{server[0]}/file", "md5:" + "0" * 32)
+    with monkeypatch.context() as patch, pytest.raises(DataUnavailable, match="more than 10 bytes"):
+        patch.setattr(download, "MOST_BYTES", 10)
+        download.download(file, tmp_path, base.silent)
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch, pytest.raises(DataUnavailable, match="took more than"):
+        patch.setattr(download, "MOST_SECONDS", -1.0)
+        download.download(file, tmp_path, base.silent)
+
+
+def test_a_client_that_fetches_too_much_or_too_long_is_ended_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "import subprocess, sys; open('much', 'wb').write(bytes(5000))\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "open('pid', 'w').write(str(child.pid)); child.wait()"
+    )
+    monkeypatch.setattr(packages, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(packages, "MOST_BYTES", 4000)
+    with pytest.raises(DataUnavailable, match="more than 4,000 bytes"):
+        packages._run([sys.executable, "-c", code], tmp_path)
+    monkeypatch.setattr(packages, "TIMEOUT_SECONDS", 0)
+    with pytest.raises(DataUnavailable, match="took more than 0 s"):
+        packages._run([sys.executable, "-c", "import time; time.sleep(300)"], tmp_path)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "MOST_BYTES", 100)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w") as archive:
+        archive.writestr("zeros", bytes(101))
+    with pytest.raises(DataUnavailable, match="more than 100"):
+        archives.unpack(tmp_path / "bomb.zip", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())

@@ -27,7 +27,7 @@ from torchbands.tasks.sources.language import has_synonyms
 from torchbands.zoo import files
 from torchbands.zoo.victims import kind_of
 
-GRID = {"tasks": ["toy/text"], "attacks": ["clean"], "defenses": ["spectral-signatures"], "seeds": [0]}
+GRID = {"tasks": ["toy/text"], "attacks": ["clean"], "seeds": [0]}
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -166,19 +166,19 @@ def test_one_model_counts_once(refs: Population) -> None:
 
 def test_altered_records_are_made_again_and_reports_say_so(tmp_path: Path) -> None:
     bench.run(GRID, tmp_path)
-    (record,) = (tmp_path / "records").glob("*.json")
+    (record,) = (tmp_path / "outcomes").glob("*.json")
     found = json.loads(record.read_text())
-    altered(record, metrics={**found["metrics"], "auroc": 0.123})
-    assert Store(tmp_path).record(record.stem) is None
+    altered(record, metrics={**found["metrics"], "ca": 0.123})
+    assert Store(tmp_path).victim_record(record.stem) is None
     assert any("altered" in p for p in read_store(tmp_path).problems)
     again = bench.run(GRID, tmp_path)
-    assert (again.computed, again.found) == (1, 1)
+    assert (again.computed, again.found) == (1, 0)
     assert json.loads(record.read_text())["metrics"] == found["metrics"] and not read_store(tmp_path).problems
     record.rename(record.with_stem("0" * 12))  # another cell's
-    assert Store(tmp_path).record("0" * 12) is None
+    assert Store(tmp_path).victim_record("0" * 12) is None
     del found["sha256"]  # as older versions wrote it
     record.write_text(json.dumps(found))
-    assert Store(tmp_path).record(record.stem) == found
+    assert Store(tmp_path).victim_record(record.stem) == found
 
 
 def test_one_process_at_a_time_works_in_a_store_or_in_references(tmp_path: Path, refs: Population) -> None:

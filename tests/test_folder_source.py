@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from torchbands.core.errors import InputError
 from torchbands.tasks.sources import load_folder
+from torchbands.tasks.sources.folder import read_scaled
 
 COLOURS = {"cat": (250, 0, 0), "dog": (0, 0, 250)}
 
@@ -100,3 +103,28 @@ def test_symlink_loops_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "cat" / "gone.png").symlink_to(tmp_path / "nothing.png")
     (tmp_path / "cat" / "gone.png").unlink()
     assert len(load_folder(tmp_path, 4)[1]) == 4
+
+
+def test_a_png_that_ends_early_is_refused_though_its_end_is_marked(tmp_path: Path) -> None:
+    """Pillow reads the missing rows as zeros."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0))
+    for rows, whole in ((32, True), (31, False), (16, False)):
+        body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes([7]) * 96 for _ in range(rows))))
+        path = tmp_path / f"{rows}.png"
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
+        if whole:
+            assert (read_scaled(path, 32, 3) == 7).all()
+        else:
+            with pytest.raises(InputError, match="before its last row"):
+                read_scaled(path, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("side", [1, 7, 32])
+def test_whole_pngs_of_every_kind_are_read(tmp_path: Path, mode: str, side: int) -> None:
+    Image.new(mode, (side, side)).save(tmp_path / "x.png")
+    assert read_scaled(tmp_path / "x.png", 8, 3).shape == (3, 8, 8)
