@@ -119,9 +119,14 @@ def own_code(arch: str | None) -> None:
 
 def _arch(population: Population | None, rows: Rows | None) -> str | None:
     """A network's spec from the references or the task; never code: that is named by the user alone."""
+    from torchbands.core.registry import build
+
     if population is not None:
         spec = population.card["architecture"]
-        return json.dumps(spec) if isinstance(spec, dict) else None
+        if not isinstance(spec, dict):
+            return None
+        build(spec, "network", origin=population.folder / "card.json")  # refuses what only the user may name
+        return json.dumps(spec)
     return None if rows is None or rows.task is None else json.dumps(rows.task.network.spec())
 
 

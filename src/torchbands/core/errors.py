@@ -56,6 +56,14 @@ class DamagedVictim(BandsError):
     """A victim directory with a missing, truncated or altered file."""
 
 
+class UnsafeFile(BandsError):
+    """A file names what only the user may name: a function to be run (`code`), or a file elsewhere."""
+
+    def __init__(self, message: str, *, hint: str = "", code: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
 class NotApplicable(Exception):
     """A method declines: a result to be recorded in the table, never a crash and never averaged in."""
 

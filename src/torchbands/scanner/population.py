@@ -25,15 +25,20 @@ from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
 from torchbands.core.task import Learner, Network, Progress, Task
 from torchbands.modalities.tokenized import TokenizedText, tokenized
-from torchbands.zoo.files import new_directory, sha256, write_json
+from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha256, sweep, write_json
+from torchbands.zoo.files import digest as digest_of
 
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
-from .seen import ASKED, How, Numbers, read, write
+from .seen import ASKED, SEEN, How, Numbers, read, write
 from .views import View, look, views_of
 
 TOKENIZER = "tokenizer.json"
 CARD, ROWS, MODELS, WEIGHTS = "card.json", "rows", "models", "weights.safetensors"
 FORMAT = 1
+#: References are never replaced as a whole, only added to; of a member, what a killed training left of it.
+KIND = Kind("a folder of references", CARD, frozenset(), lambda card: False)
+MEMBER = Kind("a reference model", CARD, frozenset({CARD, WEIGHTS, SEEN}))
+SUM = "card_sha256"
 #: Clean rows that are kept with the references: the views look at every model with the same ones.
 KEPT_ROWS = 1000
 #: The references' own views are drawn with this seed, and so is the suspect's.
@@ -77,7 +82,9 @@ class Population:
                 hint="train them: bands refs train --like SUSPECT --data CLEAN -n 40 -o refs/",
             )
         try:
-            card = json.loads(path.read_text("utf-8"))
+            card = json.loads(read_text(path))
+            if SUM in card and card[SUM] != digest_of(card, SUM):  # cards of older versions have none
+                raise BandsError(f"{path} was altered: its checksum does not fit", hint="train the references again")
             if card["format"] != FORMAT:
                 raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
             modality = _modality(folder, card["modality"])
@@ -94,7 +101,12 @@ class Population:
     def members(self) -> list[Path]:
         """The finished reference models, in order; what a killed training left under a temporary name is none."""
         found = (p.parent for p in (self.folder / MODELS).glob(f"*/{CARD}"))
-        return sorted(member for member in found if not member.name.startswith("."))
+        every = sorted(member for member in found if not member.name.startswith("."))
+        by_weights: dict[str, Path] = {}
+        for member in every:
+            if (same := by_weights.setdefault(str(_card(member)["sha256"]), member)) is not member:
+                raise _damaged(member, f"it is {same.name} once more, and one model counts once")
+        return every
 
     @property
     def classes(self) -> int:
@@ -109,7 +121,7 @@ class Population:
         spec = self.card["architecture"]
         if not isinstance(spec, Mapping):
             return None
-        network = build(spec, "network")
+        network = build(spec, "network", origin=self.folder / CARD)
         assert isinstance(network, Network)
         return lambda: network.build(self.modality, self.classes)
 
@@ -273,13 +285,15 @@ def train_references(
     if len(clean) == 0 or len(data) == 0:
         raise InputError("references need clean rows to train on and clean rows to look with")
     population = _start(folder, recipe, data, clean, modality, class_names, seed, label)
-    for i in range(n):
-        member = folder / MODELS / f"{i:04d}"
-        if progress is not None:
-            progress(i, n, "training references")
-        if not (member / CARD).is_file():
-            train_one(member, recipe, data, population, profile, seed, i)
-    population.complete(recipe.fresh, _views(population, recipe, profile), progress)
+    with only_one(folder, "the folder of references"):
+        sweep(folder / MODELS)
+        for i in range(n):
+            member = folder / MODELS / f"{i:04d}"
+            if progress is not None:
+                progress(i, n, "training references")
+            if not (member / CARD).is_file():
+                train_one(member, recipe, data, population, profile, seed, i)
+        population.complete(recipe.fresh, _views(population, recipe, profile), progress)
     return population
 
 
@@ -357,12 +371,12 @@ def _start(
         return old
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
-    with new_directory(folder) as at:
+    with new_directory(folder, KIND) as at:
         (at / MODELS).mkdir()
         if isinstance(modality, TokenizedText):
             (at / TOKENIZER).write_text(modality.tokenizer, "utf-8")
         card["rows"] = _write_rows(at, clean)
-        write_json(at / CARD, card)
+        write_json(at / CARD, {**card, SUM: digest_of(card, SUM)})
     return Population.load(folder)
 
 
@@ -376,7 +390,7 @@ def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
         if read.digest != said["digest"]:
             raise ValueError(f"{TOKENIZER} was altered")
         return read
-    made = build(spec, "modality")
+    made = build(spec, "modality", origin=folder / CARD)
     assert isinstance(made, Modality)
     return made
 
@@ -394,22 +408,20 @@ def train_one(
         drawn = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(identity))[: recipe.rows]]
     learner.fit(model, drawn, seed=identity)
     trained = time.perf_counter() - started
-    with new_directory(member) as at:
+    with new_directory(member, MEMBER) as at:
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
         )
         _look(model, population.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
         right = model.logits(population.clean.x).argmax(1) == population.clean.y
-        write_json(
-            at / CARD,
-            {
-                "recipe": i % len(recipe.learners),
-                "seed": identity,
-                "accuracy": float(right.float().mean()),
-                "seconds": round(trained, 2),
-                "sha256": weights,
-            },
-        )
+        card = {
+            "recipe": i % len(recipe.learners),
+            "seed": identity,
+            "accuracy": float(right.float().mean()),
+            "seconds": round(trained, 2),
+            "sha256": weights,
+        }
+        write_json(at / CARD, {**card, SUM: digest_of(card, SUM)})
 
 
 def _look(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
@@ -434,9 +446,11 @@ def _asked(key: str) -> str:
 
 def _card(member: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads((member / CARD).read_text("utf-8"))
+        card: dict[str, Any] = json.loads(read_text(member / CARD))
         if not {"accuracy", "seconds", "sha256"} <= set(card):
             raise ValueError(f"{CARD} is incomplete")
+        if SUM in card and card[SUM] != digest_of(card, SUM):
+            raise ValueError(f"{CARD} was altered: its checksum does not fit")
         return card
     except (ValueError, TypeError, RecursionError, OSError) as error:
         raise _damaged(member, str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,6 +109,8 @@ def _images(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         if path.is_dir():
             yield from _images(path, (*above, real))
         elif path.suffix.lower() in SUFFIXES:
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path} is no regular file", hint="remove it: it might never end")
             yield path
 
 
@@ -122,6 +125,22 @@ def _divide(root: Path, classes: dict[str, list[Path]]) -> dict[str, dict[str, l
     return parts
 
 
+def is_short(path: Path, pixels: int) -> bool:
+    """Whether a PNG file holds fewer rows than its header promises: Pillow reads the missing ones as zeros."""
+    raw, at, found, inflate = path.read_bytes(), 8, 0, zlib.decompressobj()
+    depth, kind = raw[24], raw[25]
+    least = pixels * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 1) // 8  # the filter bytes of rows come on top
+    while at + 8 <= len(raw) and found < least:
+        size, name = int.from_bytes(raw[at : at + 4], "big"), raw[at + 4 : at + 8]
+        if name == b"IDAT":
+            try:
+                found += len(inflate.decompress(raw[at + 8 : at + 8 + size], least + pixels))
+            except zlib.error:
+                return False  # Pillow says what is wrong with it
+        at += 12 + size
+    return found < least
+
+
 def read_scaled(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
     """One image file, scaled to a square: uint8 (channels, size, size). Raises InputError that names the file."""
     from PIL import Image, ImageOps
@@ -130,6 +149,8 @@ def read_scaled(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 raise InputError(f"{path}: pixels of mode {image.mode}, expected 8 bits a channel")
+            if image.format == "PNG" and is_short(path, image.width * image.height):
+                raise ValueError("its data end before its last row, which would be read as black")
             turned = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
             scaled = np.asarray(turned.resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
