@@ -121,5 +121,8 @@ def test_unlearns_badnets_and_keeps_accuracy(
     backdoored: Victim, clean: Data, rates: Callable[[Model, Victim], tuple[float, float]]
 ) -> None:
     ca, asr = rates(backdoored.model, backdoored)
-    repaired_ca, repaired_asr = rates(IBAU(rounds=10, batch=20).repair(backdoored.model, clean), backdoored)
+    """By the mean of three seeds: which rows carry the perturbation is drawn, and one draw differs much from another."""
+    method = IBAU(rounds=10, batch=20, portion=0.5)
+    made = [rates(method.repair(backdoored.model, clean, seed=seed), backdoored) for seed in range(3)]
+    repaired_ca, repaired_asr = (sum(part) / len(made) for part in zip(*made))
     assert repaired_asr < 0.5 * asr and repaired_ca > ca - 0.1
