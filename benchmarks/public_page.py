@@ -20,27 +20,26 @@ BOARD = {
 }
 #: Why a row is far from what its paper, or the board, would let one expect.
 REPAIRS = {
-    "i-bau": "a plain emulation of the authors' notebook (their order of rows, one seed) gave .828 accuracy and .110 on"
-    " all rows here; the outcome depends on which row of a batch carries the perturbation, and ends at or below theirs.",
+    "i-bau": "a plain emulation of the authors' notebook (their order of rows, one seed) gave .828 and .110 on all rows"
+    " here; the outcome differs with the rows that carry the perturbation, and ends at or below theirs.",
     "channel-lipschitz": "no layer's bounds stand out (2 of 448 channels are above 3 deviations), and the response to"
     " the trigger is spread over many channels: the most responsive one of the last layer is 45th of 128 by its bound."
     " At 1 deviation, 71 channels gone, accuracy is .39 and success still .84.",
     "fine-tune": "the board's median is of the same kind: fine-tuning alone rarely removes a patch.",
-    "fine-pruning": "all but a few seconds are the 20 epochs of fine-tuning, of which half is convolutions; the pruning"
-    " itself is one forward pass. With all 5,000 rows it gave .814 and .068 before.",
-    "fst": "the authors show no such loss of accuracy on their ResNet-18: the head's norm is 13.9 here, so its"
-    " inner-product term, .2 times 193 at the start, outweighs the cross-entropy.",
-    "ft-sam": "far above its paper's success (ResNets, CIFAR-10, 100 epochs): 780 updates in 20 epochs on this small"
-    " network with dropout hardly move what carries the backdoor; not explained further.",
+    "fine-pruning": "its time is that of `fine-tune`, of which more than half is convolutions; the pruning itself is one"
+    " forward pass. With all 5,000 rows it gave .814 and .068 before.",
+    "fst": "no such loss of accuracy in its paper; the head's norm is 13.9 here, so that the inner-product term begins"
+    " at .2 times 193 and outweighs the cross-entropy. With alpha .02 it gives .700 and .000.",
+    "ft-sam": "far above the success in its paper (larger networks, CIFAR-10, augmented rows); not explained.",
 }
 DETECTORS = {
-    "free-eagle": "names another class than 8, with its published rule raised: a false finding on a backdoored network.",
-    "decree": "is for encoders; on a classifier's features its class is not that of the backdoor.",
-    "ban": "names another class than 8.",
-    "pairwise-inversion": "its largest score is of another class: every class goes to 8, which pairs do not single out.",
-    "debackdoor": "looks at answers alone, and its budget found no trigger of class 8.",
-    "clean-logits": "looks at clean answers alone, which this backdoor leaves as they were.",
-    "final-layer": "names the right class, under its published threshold.",
+    "free-eagle": "a false finding: its rule is raised for another class than 8.",
+    "decree": "made for encoders; what it finds here is of another class than 8.",
+    "ban": "names another class than 8; it has no rule of its own here; not explained.",
+    "pairwise-inversion": "its largest score is of another class than 8; not explained.",
+    "debackdoor": "sees answers alone, and names another class than 8; not explained.",
+    "clean-logits": "a view of the scanner, for scores beside those of reference models: its class alone says little.",
+    "final-layer": "names the right class, under the threshold of its paper.",
 }
 _HEAD = """# Repairs on a public backdoored network
 

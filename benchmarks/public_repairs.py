@@ -32,6 +32,7 @@ from torchbands.core.registry import build, listing
 from torchbands.modalities.image import Image
 from torchbands.tasks import sources
 
+from . import fresh
 from .public_page import write_page
 
 TARGET, ROWS, CLASSES = 8, 5000, 10
@@ -144,6 +145,9 @@ def main() -> int:
         if given.network is None:
             parser.error("name the checkpoint, or --only-write")
         _run(given.network, set(given.only), receipt)
+    specs = [row["method"] for key in ("repairs", "detectors") for row in receipt[key].values()]
+    made = {"methods": fresh.versions(*specs)}
+    fresh.refuse_stale([(str(RECEIPT), made, "python -m benchmarks.public_repairs NETWORK.pth")])
     write_page(receipt)
     return 0
 
