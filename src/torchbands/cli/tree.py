@@ -13,7 +13,7 @@ from . import scanning
 
 _GROUPS = {
     "scan": ("model", "data"),
-    "refs": ("train", "show"),
+    "refs": ("train", "add", "show"),
     "guard": ("fit", "check"),
     "bench": ("run", "status", "report"),
     "data": ("list", "get", "path"),
