@@ -33,8 +33,8 @@ def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
         "--refs", metavar="DIR", action="append", default=[], help="reference models made by `bands refs train`"
     )
     model.add_argument(
-        "--train-references", metavar="DIR", nargs="?", const="", help="train reference models first, from --data, into "
-        "DIR (default: NAME-refs in the working folder); says its time first, and the same command again goes on",
+        "--train-references", metavar="DIR", nargs="?", const="", help="train reference models first, on --data, into "
+        "DIR (default: NAME-refs in the working folder); the time is said first, and the same command again goes on",
     )  # fmt: skip
     model.add_argument("-n", "--count", type=int, default=40, metavar="N", help="how many references (default: 40)")
     _training(model)
@@ -97,7 +97,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
     """How references are trained: what is not said is varied (a pool over recipes)."""
     group = parser.add_argument_group(
         "training references",
-        "settings that are not given are varied from reference to reference, unless the suspect's card names its recipe",
+        "settings that are not given vary from reference to reference, unless the suspect's card names its recipe",
     )
     group.add_argument(
         "--train", action="append", default=[], metavar="CODE:FUNCTION",
