@@ -29,8 +29,12 @@ def behaviour(pool: Tensor) -> dict[str, Range]:
 
 def differences(told: Mapping[str, Range]) -> str:
     """'confidence 0.84 (references 0.86 to 0.89), ...': what lies outside the references; all where nothing does."""
-    outside = {name: r for name, r in told.items() if not r[1] <= r[0] <= r[2]} or told
-    return ", ".join(f"{name} {a:.3g} (references {low:.3g} to {high:.3g})" for name, (a, low, high) in outside.items())
+    return all_of({name: r for name, r in told.items() if not r[1] <= r[0] <= r[2]} or told)
+
+
+def all_of(told: Mapping[str, Range]) -> str:
+    """Every number, the suspect's and the references'."""
+    return ", ".join(f"{name} {a:.3g} (references {low:.3g} to {high:.3g})" for name, (a, low, high) in told.items())
 
 
 def advice(told: Mapping[str, Range]) -> str:
