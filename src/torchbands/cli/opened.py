@@ -113,7 +113,7 @@ def limits(given: argparse.Namespace) -> Limits:
 def own_code(arch: str | None) -> None:
     """The user's own module may lie in the current folder, behind everything that is installed."""
     here = str(Path.cwd())
-    if arch and ":" in arch and not arch.lstrip().startswith("{") and here not in sys.path:
+    if arch and ":" in arch and ".py:" not in arch and not arch.lstrip().startswith("{") and here not in sys.path:
         sys.path.append(here)
 
 
