@@ -19,6 +19,7 @@ from torchbands.networks.layers import Normalize
 
 from . import onnx_graph
 from .limits import MAX_CLASSES, Limits
+from .onnx_wire import Pieces
 from .process import Child, TooLong, private_folder
 from .trouble import listed, plain, shown
 from .weights import State
@@ -49,7 +50,7 @@ def from_onnx(
     for package in ("onnxruntime", "numpy"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "onnx")
-    box = Box(data, limits, mean, std)
+    box = Box(graph.rebuilt, limits, mean, std)
     modality = modality or box.modality()
     state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
     found = box.probe(modality, classes)
@@ -64,14 +65,15 @@ class Box:
 
     def __init__(
         self,
-        data: bytearray,
+        pieces: Pieces,
         limits: Limits,
         mean: float | Sequence[float] | None,
         std: float | Sequence[float] | None,
     ) -> None:
         self.limits, self.mean, self.std = limits, mean, std
         with private_folder() as folder:
-            (folder / "suspect.onnx").write_bytes(data)
+            with (folder / "suspect.onnx").open("wb") as file:
+                file.writelines(pieces)
             self.child = Child("onnx", folder, limits)
             try:
                 about = self.child.ask({"file": str(folder / "suspect.onnx"), "threads": torch.get_num_threads()})
