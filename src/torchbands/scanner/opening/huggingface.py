@@ -20,7 +20,8 @@ from .files import Folder, parse_json
 from .hf_config import class_names, cleaned, kind_of
 from .hf_files import weights_of
 from .limits import MAX_JSON, MAX_TOKENIZER, Limits
-from .process import Child, private_folder
+from .private import Private
+from .process import Child
 from .trouble import alert, listed, malformed, shown
 from .weights import State, Weights
 
@@ -95,7 +96,7 @@ def _loaded(
 
     from .hf_build import Logits, as_classifier, build_body
 
-    with private_folder() as at, Child(f"transformers/{model_type}", at, limits) as child:
+    with Private() as at, Child(f"transformers/{model_type}", at, limits) as child:
         given, out, words = at / "given.safetensors", at / "made.safetensors", at / "tokenizer.json"
         save_file(weights.tensors, given)
         words.write_text(tokenizer, "utf-8")

@@ -20,7 +20,8 @@ from torchbands.networks.layers import Normalize
 from . import onnx_graph
 from .limits import MAX_CLASSES, Limits
 from .onnx_wire import Pieces
-from .process import Child, TooLong, private_folder
+from .private import Private
+from .process import Child, TooLong
 from .trouble import listed, plain, shown
 from .weights import State
 
@@ -71,18 +72,19 @@ class Box:
         std: float | Sequence[float] | None,
     ) -> None:
         self.limits, self.mean, self.std = limits, mean, std
-        with private_folder() as folder:
-            with (folder / "suspect.onnx").open("wb") as file:
-                file.writelines(pieces)
-            self.child = Child("onnx", folder, limits)
-            try:
-                about = self.child.ask({"file": str(folder / "suspect.onnx"), "threads": torch.get_num_threads()})
-                inputs, outputs = about["inputs"], about["outputs"]
-                if len(inputs) != 1 or not outputs:
-                    raise InputError(f"an ONNX model of one input is expected, got {listed(i['name'] for i in inputs)}")
-            except BaseException:
-                self.child.stop()
-                raise
+        self.folder = folder = Private()
+        with (folder / "suspect.onnx").open("wb") as file:
+            file.writelines(pieces)
+        self.child = Child("onnx", folder, limits)
+        try:
+            about = self.child.ask({"file": str(folder / "suspect.onnx"), "threads": torch.get_num_threads()})
+            inputs, outputs = about["inputs"], about["outputs"]
+            if len(inputs) != 1 or not outputs:
+                raise InputError(f"an ONNX model of one input is expected, got {listed(i['name'] for i in inputs)}")
+        except BaseException:
+            self.child.stop()
+            self.folder.close()
+            raise
         self.input, self.outputs = inputs[0], outputs
         self.output = outputs[0]["name"]
         kind = self.input["type"]
