@@ -418,7 +418,7 @@ def _start(
                 + ("; with --add, another recipe is added to it" if differs == ["recipes"] else ""),
             )
         if add and _first(known, asked) == len(known):
-            write_json(folder / CARD, {**old.card, "recipes": [*known, *asked]})
+            _write_card(folder, {**old.card, "recipes": [*known, *asked]})
             return Population.load(folder)
         return old
     if add:
@@ -430,7 +430,7 @@ def _start(
         if isinstance(modality, TokenizedText):
             (at / TOKENIZER).write_text(modality.tokenizer, "utf-8")
         card["rows"] = _write_rows(at, clean)
-        write_json(at / CARD, {**card, SUM: digest_of(card, SUM)})
+        _write_card(at, card)
     return Population.load(folder)
 
 
@@ -513,7 +513,7 @@ def add_checkpoint(population: Population, model: Model, profile: str, name: str
     known, own = list(population.card["recipes"]), {"own checkpoints": True}
     if own not in known:
         known.append(own)
-        write_json(population.folder / CARD, {**population.card, "recipes": known})
+        _write_card(population.folder, {**population.card, "recipes": known})
     _keep(member, model, population, profile, known.index(own), 0, 0.0)
     return True
 
@@ -546,7 +546,7 @@ def _keep(
             "seconds": round(seconds, 2),
             "sha256": weights,
         }
-        write_json(at / CARD, {**card, SUM: digest_of(card, SUM)})
+        _write_card(at, card)
 
 
 def _look(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
@@ -567,6 +567,10 @@ def _seen(member: Path) -> Numbers:
 
 def _asked(key: str) -> str:
     return f"{key}/{ASKED}"
+
+
+def _write_card(folder: Path, card: dict[str, Any]) -> None:
+    write_json(folder / CARD, {**card, SUM: digest_of(card, SUM)})
 
 
 def _card(member: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torchbands.scanner.outcome import Level
 
 from . import archives, pickles, tensors
 from .limits import MAX_PICKLE, Limits
-from .process import Child, Refusal, private_folder
+from .private import Private
+from .process import Child, Refusal
 from .trouble import CODE, UNUSUAL, Trouble, alert, listed, malformed, shown
 from .weights import State, Weights
 
@@ -35,7 +35,7 @@ def from_zip(data: bytearray, state: State, limits: Limits, allow_pickle: bool) 
     if archive.scripted:
         state.facts["torchscript"] = "its tensors were read; its code was not run"
         inert = walk.foreign()
-    with private_folder() as folder:
+    with Private() as folder:
         archive.repack(folder / "suspect.pt", limits.bytes)
         return _child(folder, state, limits, inert)
 
@@ -48,7 +48,7 @@ def from_pickle(data: bytearray, state: State, limits: Limits, allow_pickle: boo
     inert = _judged(walk, walk.foreign(), data[: max(walk.end, 1)], state, limits, allow_pickle)
     if not legacy:
         raise InputError("this is a pickle that torch.save did not write: no weights can be read from it", hint=_RESAVE)
-    with private_folder() as folder:
+    with Private() as folder:
         (folder / "suspect.pt").write_bytes(data)
         return _child(folder, state, limits, inert)
 
@@ -121,7 +121,7 @@ def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
 
     if importlib.util.find_spec("fickling") is None:
         raise MissingExtra("fickling", "scan")
-    with private_folder() as folder:
+    with Private() as folder:
         (folder / "suspect.pkl").write_bytes(data)
         with Child("fickling", folder, limits) as child:
             try:
@@ -130,7 +130,7 @@ def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
                 return {"severity": "UNKNOWN", "overt": True, "lines": [str(error)]}
 
 
-def _child(folder: Path, state: State, limits: Limits, foreign: list[str]) -> Weights:
+def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) -> Weights:
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
         raise InputError(
             f"torch {torch.__version__} can run code with weights_only=True (CVE-2025-32434)",

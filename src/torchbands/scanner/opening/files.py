@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from torchbands.core.errors import InputError
 
 from .limits import MAX_FILES, MB
-from .trouble import alert, malformed, plain, shown, unusual
+from .trouble import alert, ambiguous, malformed, plain, shown, unusual
 
 _KINDS = {
     stat.S_ISFIFO: "a named pipe",
@@ -59,13 +60,22 @@ def read(path: Path, most: int, *, follow: bool = True) -> bytearray:
 def parse_json(data: bytes | bytearray, name: str) -> dict[str, Any]:
     """A JSON object from bytes. Raises Trouble for anything else, however deep."""
     try:
-        found = json.loads(bytes(data).decode("utf-8"))
+        found = json.loads(bytes(data).decode("utf-8"), object_pairs_hook=lambda pairs: _once(pairs, name))
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else plain(str(error)[:100])
         raise malformed(f"{shown(name)} is not the JSON it should be: {why}", subject=name) from None
     if not isinstance(found, dict):
         raise malformed(f"{shown(name)} holds {type(found).__name__}, expected a JSON object", subject=name)
     return found
+
+
+def _once(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
+    """A JSON object whose keys differ: of two, some readers take the first."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        twice = Counter(k for k, _ in pairs).most_common(1)[0][0]
+        raise ambiguous(f"{shown(name)} has the key {shown(twice)} twice", subject=name)
+    return made
 
 
 @dataclass
@@ -105,6 +115,8 @@ class Folder:
         """A file of the folder, by its plain name; its hash is kept."""
         if name not in self.names:
             raise malformed(f"the folder has no readable {shown(name)}", subject=name)
+        if twins := [n for n in self.names if n != name and n.casefold() == name.casefold()]:
+            raise ambiguous(f"{shown(name)} and {shown(twins[0])} differ only in case: some systems keep one", subject=name)
         path = self.path / name
         data = read(path.resolve() if path.is_symlink() else path, most, follow=False)
         self.hashes[name] = hashlib.sha256(data).hexdigest()

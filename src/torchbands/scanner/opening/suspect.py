@@ -16,7 +16,7 @@ from . import archives, onnx_graph, pickles, tensors
 from .files import Folder, read
 from .home import Home
 from .limits import Limits
-from .trouble import Trouble, alert, listed, malformed, plain, shown
+from .trouble import Trouble, alert, ambiguous, listed, malformed, plain, shown
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
@@ -207,6 +207,8 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
         said += ", though it has the names of modules that Python would import" if shadows else ""
         level: Level = "medium" if shadows else "low"
         state.alerts.append(alert("BD-FILE-03", said, subject=(shadows or code)[0], level=level, files=code[:50]))
+    if "card.json" in folder.names and "config.json" in folder.names:
+        raise ambiguous("the folder has a card.json and a config.json: torchbands and transformers build other models")
     try:
         if "card.json" in folder.names:
             from .victim import from_victim
