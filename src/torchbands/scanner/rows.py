@@ -100,10 +100,10 @@ def read_rows(
             body) and one of labels;
             a victim directory, for the training data it was made from (`split="train"`) or its task's other splits;
             a task's name, or its JSON spec, for the split of that name.
-        size: side in pixels that a folder's images are scaled to, as squares; by default that of the first one, at
-            most 64. channels: 3 or 1; by default those of the first image.
-        split: "train", "clean" or "test" of a task or victim. A folder with `train` and `test` folders gives "test" or,
-            for any other split, "train"; other folders and files have only one part, whatever is asked.
+        size: side in pixels that a folder's images are scaled to, as squares; by default that of most of them, at
+            most 64. channels: 3 or 1; by default those of most images.
+        split: "train", "clean" or "test" of a task or victim. A folder with `train` and `test` (or `val`, `valid` ...)
+            folders gives the latter for "test" and else the former; other folders and files have only one part, whatever is asked.
         label: the label column of a table; by default one named label, class, target or y, else the last.
 
     Raises:
