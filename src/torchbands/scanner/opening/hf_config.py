@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import Unsupported
 
 from .limits import MAX_CLASSES
 from .trouble import malformed, shown
@@ -40,7 +40,7 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
         return "text", str(name)
     if name in VISION:
         return "vision", str(name)
-    raise InputError(
+    raise Unsupported(
         f"config.json has the model_type {shown(name)}, which is not opened here",
         hint=f"known: {', '.join((*TEXT, *VISION))}; others open as ONNX",
     )
