@@ -65,7 +65,7 @@ class Archive:
         """Entries that no torch file has; archives inside the archive first."""
         root = self.root or ""
         usual = ("data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", "constants.pkl")
-        folders = ("data/", "constants/", "code/", "extra/", ".data/")
+        folders = ("data/", "constants/", "code/", "extra/", ".data/", "traced_inputs/", "traced_inputs.pkl")
         odd = [
             n
             for n in self.names

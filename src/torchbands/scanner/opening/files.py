@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, Unsupported
 
 from .limits import MAX_FILES, MB
 from .trouble import alert, ambiguous, malformed, plain, shown, unusual
@@ -23,6 +23,8 @@ _KINDS = {
     stat.S_ISBLK: "a device",
     stat.S_ISSOCK: "a socket",
 }
+#: What stands in the place of a file that Git keeps elsewhere.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 #: Without these, opening a named pipe waits for its writer, and a link is followed.
 _NO_WAIT, _NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
 
@@ -54,6 +56,10 @@ def read(path: Path, most: int, *, follow: bool = True) -> bytearray:
             done += got
         if done != len(data):
             raise InputError(f"{plain(path)} changed while it was read", hint="copy it first, then scan the copy")
+    if data.startswith(_POINTER):
+        raise Unsupported(f"{plain(path)} is a Git LFS pointer: its content was not fetched", hint="run: git lfs pull")
+    if data[:512].lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise Unsupported(f"{plain(path)} is a web page: its download failed", hint="download the file itself again")
     return data
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import Unsupported
 
 from .limits import MAX_CLASSES
 from .trouble import malformed, shown
@@ -43,7 +43,7 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
         return "text", str(name)
     if name in VISION:
         return "vision", str(name)
-    raise InputError(
+    raise Unsupported(
         f"config.json has the model_type {shown(name)}, which is not opened here",
         hint=f"known: {', '.join((*TEXT, *VISION))}; others open as ONNX",
     )
@@ -52,7 +52,7 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
 def cleaned(config: Mapping[str, Any], tensors: int) -> dict[str, Any]:
     """Settings that may be given to the config class. Raises Trouble for sizes that no weights here could have."""
     if refused := [k for k, v in config.items() if v and k not in _DROPPED and (k in _REFUSED or k.startswith("_"))]:
-        raise InputError(
+        raise Unsupported(
             f"config.json has the setting {shown(refused[0])}, with which transformers would compute something else "
             "than what can be built here",
             hint="save the model without it (quantised or adapted weights: merged, in float32), or export it to ONNX",

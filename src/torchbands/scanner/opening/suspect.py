@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert, Level, Subject
 
 from . import archives, onnx_graph, pickles, tensors
@@ -189,7 +189,7 @@ def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
         refuse_arrays(data, path.name)
     for magic, (name, hint) in _OTHERS.items():
         if data.startswith(magic):
-            raise InputError(f"{plain(path)} is {name}, which is not opened here", hint=hint)
+            raise Unsupported(f"{plain(path)} is {name}, which is not opened here", hint=hint)
     if path.suffix.lower() in _PROMISES:
         raise malformed(f"{shown(path.name)} is not the {path.suffix.lower()} file that its name promises")
     raise InputError(
