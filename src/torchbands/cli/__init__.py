@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName
+from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName, Unsupported
 
 # Threads that wait by spinning made training six times slower as soon as another process wanted a core (measured).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Returns:
-        The exit code: 0 done, 1 findings and nothing else, 2 something went wrong, 3 the method does not apply, 4 wrong
-        usage, 130 interrupted, 129 and 143 told to stop.
+        The exit code: 0 done, 1 findings and nothing else, 2 something went wrong, 3 the method does not apply or the
+        file is not read here, 4 wrong usage, 130 interrupted, 129 and 143 told to stop.
     """
     if argv is None:
         for name in ("SIGTERM", "SIGHUP"):
@@ -56,6 +56,8 @@ def _main(argv: Sequence[str] | None) -> int:
             code = run(args)
         sys.stdout.flush()
         return code
+    except Unsupported as error:
+        return _fail(f"unsupported: {error}", DECLINED, verbose)
     except BandsError as error:
         return _fail(f"error: {error}", USAGE if isinstance(error, (InputError, UnknownName)) else TOOL_ERROR, verbose)
     except NotApplicable as declined:

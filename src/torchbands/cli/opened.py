@@ -77,7 +77,8 @@ def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Row
     """Labelled rows, with a word on stderr about what was left out or assumed."""
     from torchbands.scanner.rows import read_rows
 
-    rows = read_rows(source, size=given.size, channels=given.channels, split=split)
+    label, text = getattr(given, "label_column", None), getattr(given, "text_column", None)
+    rows = read_rows(source, size=given.size, channels=given.channels, split=split, label=label, text=text)
     for remark in rows.notes:
         console.note(f"note: {remark}")
     if rows.refused:
@@ -119,7 +120,7 @@ def limits(given: argparse.Namespace) -> Limits:
 def own_code(arch: str | None) -> None:
     """The user's own module may lie in the current folder, behind everything that is installed."""
     here = str(Path.cwd())
-    if arch and ":" in arch and not arch.lstrip().startswith("{") and here not in sys.path:
+    if arch and ":" in arch and ".py:" not in arch and not arch.lstrip().startswith("{") and here not in sys.path:
         sys.path.append(here)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchbands.core.errors import BandsError, InputError, UnknownName
+from torchbands.core.errors import BandsError, InputError, UnknownName, Unsupported
 
 from . import console
 
@@ -91,9 +91,11 @@ class Reports:
         """`deliver` what the work gives. Where it fails, but for wrong usage, the files say so before it is raised."""
         try:
             outcome = work()
-        except (InputError, UnknownName, KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a library's panic is no Exception
+            if isinstance(error, (InputError, UnknownName)) and not isinstance(error, Unsupported):
+                raise
             self._failed(kind, path, error)
             raise
         return self.deliver(outcome)
@@ -107,7 +109,7 @@ class Reports:
         from torchbands.scanner.outcome import Outcome, Subject
 
         said = f"{type(error).__name__}: {error}"
-        declined = isinstance(error, NotApplicable)
+        declined = isinstance(error, (NotApplicable, Unsupported))
         outcome = Outcome(Subject(kind, path), "inconclusive", reasons=(said,), version=__version__)
         self._write(lambda format: render(outcome, format, fail_on=self.fail_on, error="" if declined else said))
 

@@ -1,4 +1,4 @@
-"""`bands refs train | show`."""
+"""`bands refs train | add | show`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torchbands.core.modality import Modality
     from torchbands.core.task import Learner, Task
     from torchbands.scanner.population import Population
+    from torchbands.scanner.recipes import Trains
     from torchbands.scanner.rows import Rows
 
 _FLAGS = ("epochs", "lr", "batch", "label_smoothing", "augment", "optimizer")
@@ -29,9 +30,6 @@ INCONCLUSIVE = 3
 
 def train(given: argparse.Namespace) -> int:
     """Train what is missing of a population; the same command goes on where it stopped."""
-    from torchbands.learners.sgd import SGD
-    from torchbands.scanner.population import Recipe, train_references
-
     if given.count < 1:
         raise InputError(f"-n is at least 1, got {given.count}")
     if not given.like and not given.data:
@@ -39,31 +37,104 @@ def train(given: argparse.Namespace) -> int:
     with console.progress_bar() as bar:
         bar(0, None, "reading")
         opened = open_with(given, given.like, given.data, split="train") if given.like else None
-        if opened is not None and opened.suspect.model is None:
-            why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model"
-            raise InputError(f"{given.like} was not opened: {why}", hint=f"see: bands scan model {given.like}")
         rows = opened.rows if opened is not None else rows_of(given, given.data, "train")
-        task = _task(opened, rows)
-        data, clean, per_model = _data(rows, task, given)
-        modality = _modality(opened, rows, task)
-        names = tuple(map(str, task.class_names)) if task is not None else rows.class_names if rows is not None else ()
-        architecture, fresh = _network(given, opened, task, modality, len(names))
-        of_suspect = _task(opened, None) or task
-        base = of_suspect.learner if of_suspect is not None else SGD()
-        recipe = Recipe(fresh, architecture, learners(base, given), per_model)
-        population = train_references(
-            Path(given.out),
-            recipe,
-            data,
-            modality,
-            names,
-            n=given.count,
-            clean=clean,
-            profile=given.profile,
-            seed=given.seed,
-            label=task.name if task is not None else str(given.data),
-            progress=lambda done, total, what: bar(done, total, f"{what}: number {done + 1}"),
+        population = trained(given, opened, rows, Path(given.out), bar)
+    return _tell(population, given.json)
+
+
+def trained(
+    given: argparse.Namespace, opened: Opened | None, rows: Rows | None, folder: Path, bar: console.Bar
+) -> Population:
+    """References of an opened suspect, or of the network that --arch names, on these rows."""
+    from torchbands.scanner.population import Recipe, train_references
+
+    if opened is not None and opened.suspect.model is None:
+        why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model"
+        raise InputError(
+            f"{opened.suspect.path} was not opened: {why}", hint=f"see: bands scan model {opened.suspect.path}"
         )
+    task = _task(opened, rows)
+    data, clean, per_model = _data(rows, task, given)
+    modality = _modality(opened, rows, task)
+    names = tuple(map(str, task.class_names)) if task is not None else rows.class_names if rows is not None else ()
+    architecture, fresh = _network(given, opened, task, modality, len(names))
+    of_suspect = _task(opened, None)
+    found, pool = recipes(of_suspect or task, of_suspect is not None, given, modality, per_model or len(data))
+    if pool:
+        console.note(
+            f"note: how the suspect was trained is not known, so the references are a pool over {len(found)} recipes; "
+            "where you know it, say so: --train YOUR_CODE:FUNCTION, or --one-recipe with --epochs, --lr and the others"
+        )
+    return train_references(
+        folder,
+        Recipe(fresh, architecture, found, per_model, settles=pool),
+        data,
+        modality,
+        names,
+        n=given.count,
+        clean=clean,
+        profile=given.profile,
+        seed=given.seed,
+        label=task.name if task is not None else str(given.data),
+        add=given.add,
+        progress=lambda done, total, what: bar(done, total, f"{what}: number {done + 1}"),
+        announce=console.note,
+    )
+
+
+def recipes(
+    task: Task | None, known: bool, given: argparse.Namespace, modality: Modality, rows: int
+) -> tuple[tuple[Trains, ...], bool]:
+    """How references are trained, and whether that is a pool of guesses around the task's recipe or the default.
+
+    Args:
+        known: whether the task is the suspect's own, so that its recipe is known.
+    """
+    from torchbands.learners.sgd import SGD
+    from torchbands.scanner.recipes import OwnTraining, long_enough, pool_around
+
+    own = tuple(OwnTraining.named(text) for text in given.train)
+    if own:
+        return own + (learners(task.learner if task is not None else SGD(), given) if given.recipe else ()), False
+    base = task.learner if task is not None else long_enough(SGD(), rows)
+    if given.optimizer == "adamw" and given.lr is None and getattr(base, "optimizer", "") == "sgd":
+        base = base.but(lr=2e-3)  # a rate for SGD makes AdamW diverge
+    made = learners(base, given)
+    if known or given.one_recipe or given.recipe:
+        return made, False
+    fixed = [name for name in _FLAGS if getattr(given, name) is not None]
+    pool = pool_around(made[0], modality, fixed)
+    return pool, len(pool) > 1
+
+
+def add(given: argparse.Namespace) -> int:
+    """Keep clean models that somebody trained as references, in a folder that is there or in a new one."""
+    from torchbands.scanner.population import CARD, Population, add_checkpoint, start_empty
+
+    folder, new = Path(given.refs), 0
+    there = (folder / CARD).is_file()
+    if not there and not given.data:
+        raise InputError(
+            f"{folder} holds no references yet, so clean rows to look with are needed",
+            hint="name rows that none of the checkpoints was trained on: --data SOURCE",
+        )
+    with console.progress_bar() as bar:
+        population = Population.load(folder) if there else None
+        for at, path in enumerate(given.checkpoints):
+            bar(at, len(given.checkpoints), f"looking at {path}")
+            opened = open_with(given, path, None if there else given.data, [str(folder)] if there else ())
+            model = opened.suspect.model
+            if model is None or "weights" not in model.capabilities:
+                why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it gives predictions only"
+                raise InputError(f"{path} is no reference: {why}", hint="name checkpoints with weights")
+            if population is None:
+                assert opened.rows is not None
+                names, label = opened.rows.class_names, str(given.data)
+                what = opened.suspect.facts.get("network") or given.arch or opened.suspect.format
+                population = start_empty(folder, what, opened.rows.data, model.modality, names, label)
+            new += add_checkpoint(population, model, given.profile, str(path))
+    assert population is not None
+    console.note(f"{new} of {len(given.checkpoints)} checkpoints are new references; they count as clean on your word")
     return _tell(population, given.json)
 
 
@@ -230,9 +301,10 @@ def _shown(value: Any) -> str:
     """A method's spec as its label; anything else as JSON on one plain line."""
     from torchbands.core.registry import build
     from torchbands.report.scan.plain import plain
+    from torchbands.scanner.recipes import told
 
     if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
-        return "; ".join(map(_shown, value))
+        return "; ".join(plain(told(v)) for v in value)
     if isinstance(value, dict) and "name" in value:
         try:
             return plain(build(value, origin="card.json").label())

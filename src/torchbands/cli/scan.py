@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchbands import __version__
-from torchbands.core.errors import BandsError
+from torchbands.core.errors import BandsError, InputError
 
 from . import console
 from .opened import Opened, open_with, rows_of
@@ -31,9 +33,17 @@ def model(given: argparse.Namespace) -> int:
 def _model(given: argparse.Namespace) -> Outcome:
     with console.progress_bar() as bar:
         bar(0, None, "opening the suspect")
-        opened = open_with(given, given.suspect, given.data, given.refs)
+        training = given.train_references is not None
+        if training and (given.refs or not given.data):
+            raise InputError(
+                "--train-references needs clean rows to train on, and no other references",
+                hint="as in --data CLEAN --train-references; or --refs DIR where they are trained already",
+            )
+        opened = open_with(given, given.suspect, given.data, given.refs, split="train" if training else "clean")
         if opened.suspect.model is None:
             return _unjudged(opened, given, "the model was not opened: " + _why(opened))
+        if given.train_references is not None:
+            opened = _with_references(given, opened, bar)
         if opened.refs is None and opened.rows is None:
             return _unjudged(opened, given, _NO_REFERENCES)
         if opened.refs is not None and opened.rows is not None:
@@ -54,6 +64,17 @@ def _model(given: argparse.Namespace) -> Outcome:
             progress=lambda done, total, what: bar(done, total, what),
             announce=console.note,
         ).adding(opened.suspect.alerts)
+
+
+def _with_references(given: argparse.Namespace, opened: Opened, bar: console.Bar) -> Opened:
+    """The suspect with references that are trained now, or were by the same command before."""
+    from .refs import trained
+
+    name = Path(given.suspect).resolve().name.removesuffix(Path(given.suspect).suffix)
+    folder = Path(given.train_references or f"{name}-refs")
+    population = trained(given, opened, opened.rows, folder, bar)
+    console.note(f"references: {folder}; scan others of the same network with --refs {folder}")
+    return replace(opened, refs=population, rows=None, class_names=opened.class_names or population.class_names)
 
 
 def data(given: argparse.Namespace) -> int:

@@ -32,6 +32,12 @@ def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
     model.add_argument(
         "--refs", metavar="DIR", action="append", default=[], help="reference models made by `bands refs train`"
     )
+    model.add_argument(
+        "--train-references", metavar="DIR", nargs="?", const="", help="train reference models first, on --data, into "
+        "DIR (default: NAME-refs in the working folder); the time is said first, and the same command again goes on",
+    )  # fmt: skip
+    model.add_argument("-n", "--count", type=int, default=40, metavar="N", help="how many references (default: 40)")
+    _training(model)
     _opening(model)
     _depth(model)
     model.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="false alarms accepted (default: 0.05)")
@@ -73,6 +79,31 @@ def _refs(commands: Commands[argparse.ArgumentParser]) -> None:
     train.add_argument("-o", "--out", required=True, metavar="DIR", help="where they are kept")
     _opening(train)
     _depth(train)
+    _training(train)
+    _json(train)
+    add = _verb(verbs, "add", "refs:add", "keep clean checkpoints of your own as reference models")
+    add.add_argument("refs", metavar="DIR", help="references that are there, or a new folder (then with --data)")
+    add.add_argument("checkpoints", metavar="CHECKPOINT", nargs="+", help="clean models of the suspect's architecture")
+    add.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows, for a new folder: {SOURCE}")
+    _opening(add)
+    _depth(add)
+    _json(add)
+    show = _verb(verbs, "show", "refs:show", "what reference models were trained from, and what they can tell")
+    show.add_argument("refs", metavar="DIR")
+    _json(show)
+
+
+def _training(parser: argparse.ArgumentParser) -> None:
+    """How references are trained: what is not said is varied (a pool over recipes)."""
+    group = parser.add_argument_group(
+        "training references",
+        "settings that are not given vary from reference to reference, unless the suspect's card names its recipe",
+    )
+    group.add_argument(
+        "--train", action="append", default=[], metavar="CODE:FUNCTION",
+        help="your own training function, as my_module:fit or ./my_file.py:fit; fit(network, x, y, seed) trains the "
+        "network in place on images in [0, 1] (or what else the rows are)",
+    )  # fmt: skip
     for flag, kind, about in (
         ("epochs", int, "passes over the data"),
         ("lr", float, "largest learning rate"),
@@ -81,17 +112,17 @@ def _refs(commands: Commands[argparse.ArgumentParser]) -> None:
         ("augment", str, "none, shift or crop-flip"),
         ("optimizer", str, "sgd or adamw"),
     ):
-        train.add_argument(f"--{flag}", type=kind, metavar=flag.split("-")[0].upper(), help=about)
-    train.add_argument("--rows", type=int, metavar="N", help="training rows of each reference, drawn anew for each")
-    train.add_argument(
+        group.add_argument(f"--{flag}", type=kind, metavar=flag.split("-")[0].upper(), help=about)
+    group.add_argument("--rows", type=int, metavar="N", help="training rows of each reference, drawn anew for each")
+    group.add_argument(
         "--recipe", action="append", default=[], metavar="JSON",
         help="settings of one recipe, such as '{\"epochs\": 10, \"augment\": \"shift\"}'; "
-        "several are taken in turn (a pool)",
+        "several are taken in turn (a pool of your own)",
     )  # fmt: skip
-    _json(train)
-    show = _verb(verbs, "show", "refs:show", "what reference models were trained from, and what they can tell")
-    show.add_argument("refs", metavar="DIR")
-    _json(show)
+    group.add_argument("--one-recipe", action="store_true", help="the recipe is known: vary nothing")
+    group.add_argument(
+        "--add", action="store_true", help="add N references of this recipe to a folder that holds those of others"
+    )
 
 
 def _guard(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -165,6 +196,8 @@ def _opening(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--std", type=_numbers, metavar="S,...", help="divides each channel before the model")
     group.add_argument("--size", type=int, metavar="PIXELS", help="side that the images of a folder are scaled to")
     group.add_argument("--channels", type=int, choices=(1, 3), help="of the images of a folder")
+    group.add_argument("--text-column", metavar="NAME", help="column of texts in a .csv, .tsv or .jsonl file")
+    group.add_argument("--label-column", metavar="NAME", help="column of labels in such a file or a table")
     group.add_argument(
         "--allow-pickle", action="store_true", help="read pickles, after their instructions were inspected"
     )

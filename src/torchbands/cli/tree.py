@@ -14,7 +14,7 @@ from .streams import raw_streams
 
 _GROUPS = {
     "scan": ("model", "data"),
-    "refs": ("train", "show"),
+    "refs": ("train", "add", "show"),
     "guard": ("fit", "check"),
     "bench": ("run", "status", "report"),
     "data": ("list", "get", "path"),

@@ -27,6 +27,10 @@ class InputError(BandsError):
     """A value of the wrong shape, dtype, range or type."""
 
 
+class Unsupported(InputError):
+    """Something ordinary that is not read here: no finding and no mistake. The hint says what to do instead."""
+
+
 class Diverged(InputError):
     """Training left the finite numbers: one result of a sweep, not its end."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,20 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
+from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.row_certainty import RowCertainty, trained_on
 from torchbands.measures.cost import measured
 from torchbands.modalities.image import Image
 
-from .calibrate import FEWEST, Compared, compare
+from .behaviour import advice, behaviour, differences
+from .calibrate import FEWEST, Compared, Kind, compare
+from .left_out import left_out
+from .normalisation import Misread, misread
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
 from .pairs import NOTHING, ByPair, cheapest
-from .pool import pools_of, shapes_of
+from .pool import pools_of
 from .population import VIEW_SEED, Population
+from .same_network import as_references_read, same_network
 from .seen import How
 from .views import Seen, look, views_of
 
@@ -74,6 +79,9 @@ def scan(
     suspect, clean = _suspect(model, data, population)
     names = _names(class_names, population, suspect)
     views = views_of(profile, suspect)
+    lowest = None if population is None else (population.summary()["accuracy"] or [None])[0]
+    if (wrong := misread(suspect, clean, lowest)) is not None and wrong.mean:
+        return _unread(wrong, subject or _subject(model), population, profile, alpha, seed)
     with measured(suspect) as cost:
         drawn = seed if population is None else VIEW_SEED
         seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
@@ -83,6 +91,8 @@ def scan(
         shown = _show(suspect, clean, strongest, names)
     found = made.alerts(names, shown)
     reasons = list(made.reasons)
+    if wrong is not None and population is not None:
+        reasons.insert(0, wrong.reason())
     if not any(s.finding is not None for s in seen if s.view.says == "trigger"):
         reasons.append("no trigger view applies to this model")
     verdict: Verdict = "inconclusive" if reasons else "none"
@@ -91,7 +101,7 @@ def scan(
     elif found and not reasons:
         verdict = "unusual"
     return Outcome(
-        subject=subject or Subject("model", type(getattr(suspect, "_module", None) or model).__name__),
+        subject=subject or _subject(model),
         verdict=verdict,
         alerts=tuple(found),
         trigger=made.trigger,
@@ -103,9 +113,12 @@ def scan(
         methods=tuple(s.view.name for s in made.seen if s.finding is not None),
         not_covered=(*NOT_COVERED[profile], *_not_searched(made.seen, suspect, made.answers.get("trigger"))),
         reasons=tuple(reasons),
+        next_steps=_next_steps(verdict, found, made, population, alpha),
         profile=profile,
         alpha=alpha,
-        calibration={} if population is None else population.summary() | _looked(population, suspect, made.seen),
+        calibration={}
+        if population is None
+        else population.summary() | _looked(population, suspect, made.seen) | dict(made.told),
         cost={k: float(v) for k, v in cost.values().items() if isinstance(v, float)}
         | {"clean_rows": float(len(clean))},
         seed=seed,
@@ -113,6 +126,57 @@ def scan(
         version=__version__,
         found=strongest,
     )
+
+
+def _subject(model: Any) -> Subject:
+    made = model if isinstance(model, Model) else getattr(model, "model", model)
+    return Subject("model", type(getattr(made, "_module", None) or made).__name__)
+
+
+def _unread(
+    wrong: Misread, subject: Subject, population: Population | None, profile: str, alpha: float, seed: int
+) -> Outcome:
+    """A model that does not read the clean rows is not judged: its numbers would say nothing of it."""
+    unasked = Answer(None, reason="the model does not read the clean rows")
+    return Outcome(
+        subject,
+        "inconclusive",
+        trigger=unasked,
+        recipe=unasked,
+        not_covered=("everything: no view looked at the model",),
+        reasons=(wrong.reason(),),
+        next_steps=(wrong.next_step(),),
+        profile=profile,
+        alpha=alpha,
+        calibration={} if population is None else population.summary(),
+        seed=seed,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+
+
+def _next_steps(
+    verdict: Verdict, found: Sequence[Alert], made: _Judged, population: Population | None, alpha: float
+) -> tuple[str, ...]:
+    """What a reader may do now."""
+    if population is None:
+        return ("train reference models on clean rows: bands scan model SUSPECT --data CLEAN --train-references",)
+    steps = [made.advice] if made.advice else []
+    needed = math.ceil(1 / alpha) - 1
+    if len(population) < needed:
+        steps.append(f"train at least {needed} references: the command that trained them, with -n {needed} or more")
+    if verdict == "indicated":
+        steps.append(
+            "do not use the model; look at the trigger that was recovered, try to repair it (bands repair SUSPECT), "
+            "and look at what it was trained on (bands scan data)"
+        )
+    elif verdict == "unusual":
+        steps.append("compare how the model and its references were trained; if that is known to differ, train others")
+    elif verdict == "none" and not found:
+        steps.append(
+            "nothing stands out; what was not covered is listed, and a fast scan can be repeated as a full one"
+        )
+    return tuple(steps)
 
 
 def _looked(population: Population, suspect: Model, seen: Sequence[Seen]) -> dict[str, Any]:
@@ -169,6 +233,8 @@ class _Judged:
     reasons: tuple[str, ...]
     answers: Mapping[str, Compared | None]
     alpha: float
+    advice: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def alerts(self, names: Sequence[str], shown: _Shown) -> list[Alert]:
         out = []
@@ -236,6 +302,9 @@ def _judge(
         for says in ("trigger", "recipe", "evidence")
     }
     guard = _compare([s for s in seen if s.view.guard], pools)
+    recipes, behaves = population.recipes(), dict[str, tuple[float, float, float]]()
+    if CleanBehaviour.name in pools:
+        behaves = behaviour(pools[CleanBehaviour.name])
     reasons = [] if same else ["the reference models have another architecture"]
     reasons += _unasked(seen, pools, suspect, answers["trigger"], len(population), alpha)
     if guard is None:
@@ -248,10 +317,15 @@ def _judge(
         )
     elif outside(guard, alpha):
         reasons.append(
-            "the suspect behaves unlike the reference models on clean rows: it was trained by another recipe, "
-            "so its trigger costs cannot be compared with theirs"
+            "the suspect behaves unlike the reference models on clean rows: "
+            f"{differences(behaves) or 'its numbers differ'}; it was trained by another recipe, so its trigger costs "
+            "cannot be compared with theirs"
         )
     n = len(population)
+    told: dict[str, Any] = {"behaviour": {k: [round(v, 4) for v in r] for k, r in behaves.items()}} if behaves else {}
+    trigger_pools, guard_pools = (_with_kinds(seen, pools, what) for what in ("trigger", "guard"))
+    if unseen := left_out(trigger_pools, guard_pools, recipes, alpha, outside):
+        told["left_out_recipes"] = unseen
     return _Judged(
         seen,
         _answer(answers["trigger"], n, "no trigger view could be compared"),
@@ -260,7 +334,18 @@ def _judge(
         tuple(reasons),
         answers,
         alpha,
+        advice(behaves) if guard is not None and outside(guard, alpha) and behaves else "",
+        told,
     )
+
+
+def _with_kinds(seen: Sequence[Seen], pools: Mapping[str, Tensor], what: str) -> dict[str, tuple[Tensor, Kind]]:
+    mine = [s for s in seen if s.finding is not None and s.view.name in pools]
+    return {
+        s.view.name: (pools[s.view.name], s.view.kind)
+        for s in mine
+        if (s.view.guard if what == "guard" else s.view.says == what)
+    }
 
 
 def _unasked(
@@ -343,7 +428,7 @@ def _same_architecture(population: Population, suspect: Model) -> bool:
     theirs = population.shapes()
     if not theirs:
         return False
-    return "weights" not in suspect.capabilities or shapes_of(suspect.module) == theirs
+    return "weights" not in suspect.capabilities or same_network(suspect.module, theirs)
 
 
 def _cell(s: Seen, compared: Compared | None) -> Strongest:
@@ -452,11 +537,13 @@ def _suspect(model: Any, data: Any, population: Population | None) -> tuple[Mode
     if isinstance(made, Model):
         if population is not None and made.classes != population.classes:
             raise InputError(f"the model has {made.classes} classes, the references have {population.classes}")
-        return _answering(made, clean), clean
+        made = _answering(made, clean)
+        return (made if population is None else as_references_read(made, population)), clean
     if not isinstance(model, nn.Module):
         raise InputError(f"a suspect is an nn.Module or a Model, got {type(model).__name__}")
     if population is not None:
-        return _answering(Model(model, population.modality, population.classes), clean), clean
+        answering = _answering(Model(model, population.modality, population.classes), clean)
+        return as_references_read(answering, population), clean
     x = take(clean.x, torch.arange(1))
     if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[-1] != x.shape[-2]:
         raise InputError(

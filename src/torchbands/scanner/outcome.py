@@ -184,6 +184,7 @@ class Outcome:
         trigger, recipe: the two calibrated answers; only `trigger` may say "backdoor".
         not_covered: what this profile did not look for.
         reasons: why the result is inconclusive, where it is.
+        next_steps: what a reader may do now.
         pictures: recovered trigger, a sample before and after, worst rows.
         accepted: alerts that a baseline accepts: shown, but they decide nothing.
         cost: seconds, peak memory in MB, forward passes, clean samples.
@@ -202,6 +203,7 @@ class Outcome:
     methods: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    next_steps: tuple[str, ...] = ()
     profile: str = "full"
     alpha: float = 0.05
     calibration: Mapping[str, Any] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from torchbands.core.task import Progress
 
 from .pairs import ByPair, ask, forward_of, nothing_asked, pooled
 from .population import VIEW_SEED, Population
+from .same_network import behind_normalisation, shapes_of
 from .seen import How
 from .views import Seen
 
@@ -84,10 +85,5 @@ def rebuilt(population: Population, suspect: Model) -> Fresh | None:
     with seeded("reference"):
         if fresh is not None and shapes_of(fresh()) == shapes:
             return fresh
-    given = "weights" in suspect.capabilities and shapes_of(suspect.module) == shapes
-    return (lambda: copy.deepcopy(suspect.module)) if given else None
-
-
-def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of a module's weights."""
-    return {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    given = behind_normalisation(suspect.module, shapes) if shapes and "weights" in suspect.capabilities else None
+    return None if given is None else lambda: copy.deepcopy(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,9 @@ from torchbands.modalities.tokenized import TokenizedText, tokenized
 from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha256, sweep, write_json
 from torchbands.zoo.files import digest as digest_of
 
+from .forecast import forecast, in_words, pace
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
+from .recipes import LEARNED, Trains, settled
 from .seen import ASKED, SEEN, How, Numbers, read, write
 from .views import View, look, views_of
 
@@ -54,12 +57,15 @@ class Recipe:
         architecture: what to call it in the card: a network's spec, or "package.module:factory".
         learners: one training recipe, or several to pool over; they are taken in turn.
         rows: training rows of each reference, drawn anew for each (0: all).
+        settles: whether a training that diverges or learns next to nothing is done again with a smaller rate; for a
+            pool of recipes that nobody has tried on this network.
     """
 
     fresh: Callable[[], nn.Module]
     architecture: Any
-    learners: tuple[Learner, ...]
+    learners: tuple[Trains, ...]
     rows: int = 0
+    settles: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,10 @@ class Population:
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.card["class_names"])
+
+    def recipes(self) -> list[int]:
+        """Which of the card's recipes each reference was trained by."""
+        return [int(_card(member).get("recipe", 0)) for member in self.members()]
 
     def fresh(self) -> Callable[[], nn.Module] | None:
         """Builds the references' architecture where the card names a network of torchbands; imports nothing else."""
@@ -247,6 +257,7 @@ class Population:
             "references": len(cards),
             "architecture": self.card["architecture"],
             "recipes": self.card["recipes"],
+            "per_recipe": [sum(c.get("recipe", 0) == i for c in cards) for i in range(len(self.card["recipes"]))],
             "data": self.card["data"],
             "training_rows": self.card["training_rows"],
             "accuracy": [round(min(accuracy), 4), round(max(accuracy), 4)] if accuracy else [],
@@ -266,7 +277,9 @@ def train_references(
     profile: str = "full",
     seed: int = 0,
     label: str = "",
+    add: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Population:
     """Train reference models, one directory each; the same call again goes on where it stopped.
 
@@ -276,6 +289,8 @@ def train_references(
         clean: rows for the views, which must not be among `data`.
         n: how many in all. 19 are the fewest for a p-value of 0.05, 99 for 0.01.
         label: what the data are, for the card.
+        add: to a folder that is there: `n` references of this recipe beside those of the others.
+        announce: told how long it will take, before it starts.
     """
     folder = Path(folder)
     if n < 1 or not recipe.learners:
@@ -288,15 +303,18 @@ def train_references(
         clean = clean.sample(KEPT_ROWS, "views' rows", label, balanced=True)
     if len(clean) == 0 or len(data) == 0:
         raise InputError("references need clean rows to train on and clean rows to look with")
-    population = _start(folder, recipe, data, clean, modality, class_names, seed, label)
+    population = _start(folder, recipe, data, clean, modality, class_names, seed, label, add)
     with only_one(folder, "the folder of references"):
         sweep(folder / MODELS)
+        first = _first(population.card["recipes"], _specs(recipe)) if add else None
+        if announce is not None:
+            announce(_announced(population, recipe, data, profile, n))
         for i in range(n):
-            member = folder / MODELS / f"{i:04d}"
+            member = folder / MODELS / (f"r{first}-{i:04d}" if add else f"{i:04d}")
             if progress is not None:
                 progress(i, n, "training references")
             if not (member / CARD).is_file():
-                train_one(member, recipe, data, population, profile, seed, i)
+                train_one(member, recipe, data, population, profile, seed, i, first=first)
         population.complete(recipe.fresh, _views(population, recipe, profile), progress)
     return population
 
@@ -334,6 +352,30 @@ def references_of(
     )
 
 
+def _announced(population: Population, recipe: Recipe, data: Data, profile: str, n: int) -> str:
+    """How long the trainings and the looks that are missing take, as far as that can be told."""
+    left = n - sum((population.folder / MODELS / f"{i:04d}" / CARD).is_file() for i in range(n))
+    epochs = [getattr(learner, "epochs", None) for learner in recipe.learners]
+    known = [e for e in epochs if isinstance(e, int)]
+    with seeded("reference"):
+        model = Model(recipe.fresh().to(default_device()), population.modality, population.classes)
+    views = [v.detector for v in views_of(profile, model)]
+    looks = sum(s for s in forecast(model, population.clean, views) if s is not None)
+    if left <= 0:
+        return f"all {n} references are trained"
+    if len(known) < len(epochs):
+        return (
+            f"{left} references to train by your own function, which may take as long as it likes, and to look at, "
+            f"about {in_words(left * looks)}; stop at any time: the same command goes on"
+        )
+    step = pace(model, data, gradients=True)
+    one = step * (recipe.rows or len(data)) * sum(known) / len(known)
+    return (
+        f"{left} references to train and to look at: about {in_words(left * (one + looks))} ({in_words(one + looks)} "
+        "each); stop at any time: the same command goes on"
+    )
+
+
 def _views(population: Population, recipe: Recipe, profile: str) -> tuple[View, ...]:
     with seeded("reference"):
         module = recipe.fresh()
@@ -349,6 +391,7 @@ def _start(
     class_names: Sequence[str],
     seed: int,
     label: str,
+    add: bool = False,
 ) -> Population:
     card = {
         "format": FORMAT,
@@ -357,7 +400,7 @@ def _start(
         "modality": modality.spec(),
         "classes": len(class_names),
         "class_names": list(class_names),
-        "recipes": [learner.spec() for learner in recipe.learners],
+        "recipes": _specs(recipe),
         "training_rows": recipe.rows or len(data),
         "training_sha256": digest(data),
         "views_sha256": digest(clean),
@@ -366,13 +409,24 @@ def _start(
     }
     if (folder / CARD).is_file():
         old = Population.load(folder)
+        known, asked = old.card["recipes"], card["recipes"]
+        if add or known[: len(asked)] == asked:  # recipes that were added since are none of this call's business
+            card["recipes"] = known
+        if add:
+            card |= {k: old.card[k] for k in ("seed", "training_rows", "architecture") if k in old.card}
         differs = [k for k in card if k not in ("torchbands",) and old.card.get(k) != json.loads(json.dumps(card[k]))]
         if differs:
             raise InputError(
                 f"{folder} holds references of another recipe or of other data: {', '.join(differs)} differ",
-                hint="name a new folder, or give the settings and the data of the first call to go on with it",
+                hint="name a new folder, or give the settings and the data of the first call to go on with it"
+                + ("; with --add, another recipe is added to it" if differs == ["recipes"] else ""),
             )
+        if add and _first(known, asked) == len(known):
+            _write_card(folder, {**old.card, "recipes": [*known, *asked]})
+            return Population.load(folder)
         return old
+    if add:
+        raise InputError(f"{folder} holds no references to add to", hint="train the first ones without --add")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
     with new_directory(folder, KIND) as at:
@@ -380,8 +434,19 @@ def _start(
         if isinstance(modality, TokenizedText):
             (at / TOKENIZER).write_text(modality.tokenizer, "utf-8")
         card["rows"] = _write_rows(at, clean)
-        write_json(at / CARD, {**card, SUM: digest_of(card, SUM)})
+        _write_card(at, card)
     return Population.load(folder)
+
+
+def _specs(recipe: Recipe) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(json.dumps([learner.spec() for learner in recipe.learners]))
+    return found
+
+
+def _first(known: Sequence[Any], asked: Sequence[Any]) -> int:
+    """Where recipes stand among those of a card; behind them where they do not."""
+    places = range(len(known) - len(asked) + 1)
+    return next((i for i in places if list(known[i : i + len(asked)]) == list(asked)), len(known))
 
 
 def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
@@ -400,32 +465,92 @@ def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
 
 
 def train_one(
-    member: Path, recipe: Recipe, data: Data, population: Population, profile: str, seed: int, i: int
+    member: Path,
+    recipe: Recipe,
+    data: Data,
+    population: Population,
+    profile: str,
+    seed: int,
+    i: int,
+    *,
+    first: int | None = None,
 ) -> None:
+    """Train the i-th reference; `first`: where the learners stand in the card, if they were added to others."""
     started = time.perf_counter()
-    learner, identity = recipe.learners[i % len(recipe.learners)], seed_of("reference", seed, i)
-    with seeded("reference", identity):
-        module = recipe.fresh()
-    model = Model(module.to(default_device()), population.modality, population.classes)
+    at = i % len(recipe.learners)
+    identity = seed_of("reference", seed, i) if first is None else seed_of("reference", seed, "added", first, i)
     drawn = data
     if recipe.rows and recipe.rows < len(data):
         drawn = data[torch.randperm(len(data), generator=torch.Generator().manual_seed(identity))[: recipe.rows]]
-    learner.fit(model, drawn, seed=identity)
-    trained = time.perf_counter() - started
+
+    def fit(learner: Trains) -> Model:
+        with seeded("reference", identity):
+            module = recipe.fresh()
+        made = Model(module.to(default_device()), population.modality, population.classes)
+        learner.fit(made, drawn, seed=identity)
+        return made
+
+    def learns(model: Model) -> bool:
+        return _accuracy(model, population.clean) > min(0.99, LEARNED / population.classes) or population.classes < 3
+
+    learner = recipe.learners[at]
+    model = settled(learner, fit, learns) if recipe.settles else fit(learner)
+    _keep(member, model, population, profile, (first or 0) + at, identity, time.perf_counter() - started)
+
+
+def add_checkpoint(population: Population, model: Model, profile: str, name: str) -> bool:
+    """Keep a clean model that somebody else trained as a reference; whether it is new.
+
+    Raises InputError where it has another architecture or fewer classes than the others.
+    """
+    if model.classes != population.classes:
+        raise InputError(f"{name} has {model.classes} classes, the references have {population.classes}")
+    mine = {k: tuple(t.shape) for k, t in model.module.state_dict().items()}
+    if len(population) and population.shapes() != mine:
+        raise InputError(f"{name} has another architecture than the references in {population.folder}")
+    made = hashlib.sha256()
+    for key, tensor in sorted(model.module.state_dict().items()):
+        made.update(key.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    member = population.folder / MODELS / f"own-{made.hexdigest()[:16]}"
+    if (member / CARD).is_file():
+        return False
+    known, own = list(population.card["recipes"]), {"own checkpoints": True}
+    if own not in known:
+        known.append(own)
+        _write_card(population.folder, {**population.card, "recipes": known})
+    _keep(member, model, population, profile, known.index(own), 0, 0.0)
+    return True
+
+
+def start_empty(
+    folder: Path, architecture: Any, data: Data, modality: Modality, class_names: Sequence[str], label: str
+) -> Population:
+    """A folder without references, for models that were trained elsewhere: it keeps the rows that views look with."""
+    recipe = Recipe(nn.Identity, architecture, ())
+    clean = data.sample(KEPT_ROWS, "views' rows", label, balanced=True)
+    return _start(folder, recipe, data, clean, modality, class_names, 0, label)
+
+
+def _accuracy(model: Model, clean: Data) -> float:
+    return float((model.logits(clean.x).argmax(1) == clean.y).float().mean())
+
+
+def _keep(
+    member: Path, model: Model, population: Population, profile: str, recipe: int, identity: int, seconds: float
+) -> None:
     with new_directory(member, MEMBER) as at:
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
         )
         _look(model, population.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
-        right = model.logits(population.clean.x).argmax(1) == population.clean.y
         card = {
-            "recipe": i % len(recipe.learners),
+            "recipe": recipe,
             "seed": identity,
-            "accuracy": float(right.float().mean()),
-            "seconds": round(trained, 2),
+            "accuracy": _accuracy(model, population.clean),
+            "seconds": round(seconds, 2),
             "sha256": weights,
         }
-        write_json(at / CARD, {**card, SUM: digest_of(card, SUM)})
+        _write_card(at, card)
 
 
 def _look(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
@@ -446,6 +571,10 @@ def _seen(member: Path) -> Numbers:
 
 def _asked(key: str) -> str:
     return f"{key}/{ASKED}"
+
+
+def _write_card(folder: Path, card: dict[str, Any]) -> None:
+    write_json(folder / CARD, {**card, SUM: digest_of(card, SUM)})
 
 
 def _card(member: Path) -> dict[str, Any]:

@@ -33,7 +33,9 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
             suspected=plain.suspected(outcome),
             costs=plain.cost(outcome),
             facts=plain.facts(outcome.subject.facts),
-            calibration=plain.facts(outcome.calibration),
+            calibration=plain.calibration(outcome)
+            if outcome.subject.kind == "model"
+            else plain.facts(outcome.calibration),
             shown=[(picture_of(p), p.caption) for p in outcome.pictures],
         )
     )

@@ -35,6 +35,8 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
              safe(l.reason, 200)] for l in outcome.ledger
         ]  # fmt: skip
         out += [*_table(["view", "answers", "score", "z", "p", "suspected", "why not"], rows), ""]
+    if outcome.next_steps:
+        out += ["What to do next:", "", *(f"- {safe(step)}" for step in outcome.next_steps), ""]
     if outcome.not_covered:
         out += ["Not covered:", "", *(f"- {safe(item)}" for item in outcome.not_covered), ""]
     spent = ", ".join(f"{safe(name)} {safe(amount)}" for name, amount in cost(outcome))

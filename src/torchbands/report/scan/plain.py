@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchbands.core.words import shown
+from torchbands.scanner.behaviour import all_of
+from torchbands.scanner.left_out import in_words
 from torchbands.scanner.outcome import Answer, LedgerLine, Outcome
+from torchbands.scanner.recipes import told
 
 LONGEST = 600
 
@@ -99,6 +102,26 @@ def facts(given: Mapping[str, Any], most: int = 40) -> list[tuple[str, str]]:
         shown = value if isinstance(value, str) else number(value) if isinstance(value, float) else _compact(value)
         out.append((plain(name, 80).replace("_", " "), plain(shown, 300)))
     return out + ([("…", f"{len(given) - most} more")] if len(given) > most else [])
+
+
+def calibration(outcome: Outcome) -> list[tuple[str, str]]:
+    """What the references are and how far they can be trusted, in words."""
+    given = dict(outcome.calibration)
+    out: list[tuple[str, str]] = []
+    if isinstance(recipes := given.pop("recipes", None), list):
+        counts = given.pop("per_recipe", [])
+        each = [f"{told(r)}{f' × {counts[i]}' if i < len(counts) else ''}" for i, r in enumerate(recipes)]
+        out.append(("recipes", plain("; ".join(each))))
+    if behaves := given.pop("behaviour", None):
+        out.append(("on clean rows", plain(all_of(behaves))))
+    if unseen := given.pop("left_out_recipes", None):
+        out.append(("left-out recipes", plain(in_words(unseen))))
+    if isinstance(span := given.pop("accuracy", None), list) and len(span) == 2:
+        out.append(("accuracy of references", " to ".join(f"{float(a):.1%}" for a in span)))
+    network = given.pop("architecture", None)
+    if network is not None:
+        out.append(("architecture", plain(told(network) if isinstance(network, Mapping) else network, 300)))
+    return out + facts(given)
 
 
 def _compact(value: object) -> str:

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from torchbands.scanner.outcome import RULES, Alert, Level, Outcome
 
-from .plain import ANSWERS, TITLES, answers, cost, facts, number, p_of, pair, plain, suspected
+from .plain import ANSWERS, TITLES, answers, calibration, cost, facts, number, p_of, pair, plain, suspected
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:
@@ -28,6 +28,13 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
         out += ["", "numbers", *(f"  {name}: {value}" for name, value in facts(outcome.calibration))]
     if outcome.verdict != "inconclusive" and outcome.reasons:
         out += ["", "why the rest is open", *_listed(outcome.reasons)]
+    if outcome.next_steps:
+        out += ["", "what to do next", *_listed(outcome.next_steps)]
+    if outcome.calibration and outcome.subject.kind == "model":
+        told = [
+            f"{name}: {value}" for name, value in calibration(outcome) if name in ("on clean rows", "left-out recipes")
+        ]
+        out += ["", "references", *_listed(told)] if told else []
     if outcome.not_covered:
         out += ["", "not covered", *_listed(outcome.not_covered)]
     spent = ", ".join(f"{name} {amount}" for name, amount in cost(outcome))

@@ -21,6 +21,7 @@ from torchbands.networks.layers import Normalize
 
 from .home import Home
 from .limits import MAX_CLASSES
+from .own_code import from_file, is_file
 from .tensors import Shape
 from .trouble import plain
 from .weights import State, Weights, fits, match, misfit
@@ -195,6 +196,8 @@ def finished(module: nn.Module, modality: Modality, classes: int | None, state: 
 
 def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:
     """The user's factory, and whether it takes the number of classes."""
+    if is_file(arch):  # typed by the user, who may keep a checkpoint beside its code
+        return _maker(arch, from_file(arch, "--arch"), modality, home)
     path, _, attribute = arch.partition(":")
     parts = path.split(".")
     with home.left_out():
@@ -216,6 +219,10 @@ def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:
             f"--arch {arch!r}: module {path!r} has no {attribute!r}",
             hint="name a class or a function that builds the network, as package.module:factory",
         ) from None
+    return _maker(arch, make, modality, home)
+
+
+def _maker(arch: str, make: Any, modality: Modality, home: Home) -> tuple[Maker, bool]:
     if not callable(make):
         raise InputError(f"--arch {arch!r} names {type(make).__name__}, expected a class or function")
     takes = inspect.signature(make).parameters

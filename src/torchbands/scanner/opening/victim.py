@@ -18,8 +18,9 @@ from . import tensors
 from .architecture import Numbers, finished, fitted, standardised
 from .files import Folder, parse_json
 from .limits import MAX_CLASSES, MAX_JSON, Limits
-from .process import Child, private_folder
-from .trouble import Trouble, malformed
+from .private import Private
+from .process import Child
+from .trouble import Trouble, malformed, plain
 from .weights import State, Weights, misfit
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
@@ -49,8 +50,14 @@ def from_victim(
     weights = Weights(tensors.tensors(data, tensors.header(data)))
     state.facts |= weights.facts()
     weights.check()
-    with private_folder() as at, Child("network", at, limits) as child:
+    with Private() as at, Child("network", at, limits) as child:
         reply: dict[str, Any] = child.ask({"task": task})
+    if "unavailable" in reply:
+        raise InputError(
+            f"the card's network {plain(reply['unavailable'])} needs an encoder that is not in the data cache, and "
+            "nothing is fetched because a suspect says so",
+            hint="train something of your own that begins from that encoder: this fetches it",
+        )
     have = {k: tuple(t.shape) for k, t in weights.tensors.items()}
     want = {k: tuple(s) for k, s in reply["shapes"].items()}
     if have != want or not 2 <= reply["classes"] <= MAX_CLASSES:

@@ -14,11 +14,12 @@ import numpy.typing as npt
 from torchbands.core.errors import InputError
 from torchbands.tasks.sources.base import SPLITS
 from torchbands.tasks.sources.decode import IMAGE_FORMATS
+from torchbands.tasks.sources.splits import JUDGE, LEARN, parts
 
 if TYPE_CHECKING:
     import torch
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 TEST_SHARE = 0.2
 _LAYOUT = "expected FOLDER/CLASS/*.png (or .jpg ...), or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*"
 
@@ -29,7 +30,7 @@ def load_folder(
     """Read class-per-folder images, scaled to a square.
 
     Args:
-        path: a folder of class folders; or of ``train`` and ``test`` folders, each of class folders.
+        path: a folder of class folders; or of ``train`` and ``test`` (or ``val``, ``valid`` ...) folders of those.
         size: side of the square in pixels; the whole image is scaled to it (bilinear), aspect ratio is not kept.
         channels: 3 for colour, 1 for grey.
         split: ``"train"`` or ``"test"``; None for all images. Without ``train`` and ``test`` folders a fifth of each
@@ -68,17 +69,18 @@ def stamp(path: str | Path) -> str:
 
 
 def _listing(root: Path, split: str | None) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    parted = all((root / name).is_dir() for name in SPLITS)
-    found = {name: _classes(root / name) for name in SPLITS} if parted else {"train": _classes(root)}
+    folders = _parts(root)
+    parted = len(folders) == len(SPLITS)
+    found = {name: _classes(folder) for name, folder in folders.items()}
     names = tuple(sorted(found["train"]))
     if not names:
-        raise InputError(f"{root / 'train' if parted else root} holds no images in class folders", hint=_LAYOUT)
+        raise InputError(f"{folders['train']} holds no images in class folders", hint=_LAYOUT)
     if len(names) < 2:
         raise InputError(f"{root} holds one class only, {names[0]!r}; at least two are needed", hint=_LAYOUT)
     if unknown := sorted(set(found.get("test", {})) - set(names)):
-        raise InputError(f"{root / 'test'} holds classes without training images: {', '.join(unknown)}")
+        raise InputError(f"{folders['test']} holds classes without training images: {', '.join(unknown)}")
     if not parted and split is not None:
-        found = _divide(root, found["train"])
+        found = _divide(folders["train"], found["train"])
     wanted = SPLITS if split is None else (split,)
     files = [
         (file, label)
@@ -89,6 +91,14 @@ def _listing(root: Path, split: str | None) -> tuple[list[tuple[Path, int]], tup
     if not files:
         raise InputError(f"{root / str(split)} holds no images in class folders", hint=_LAYOUT)
     return files, names
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders of the training and, where one is there, of the test split, whatever they are called."""
+    found = parts(root)
+    learn, judge = (next((found[name] for name in names if name in found), None) for names in (LEARN, JUDGE))
+    made = {"train": learn or judge or root}
+    return made | {"test": judge} if learn and judge else made
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:
