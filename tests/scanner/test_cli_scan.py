@@ -58,7 +58,9 @@ class Seams:
 @pytest.fixture
 def seams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seams:
     made = Seams()
-    refs = SimpleNamespace(modality=None, classes=2, class_names=("a", "b"), card={"architecture": "x:y"})
+    refs = SimpleNamespace(
+        modality=None, classes=2, class_names=("a", "b"), card={"architecture": "x:y"}, unsummed=lambda: 0
+    )
     monkeypatch.setattr("torchbands.scanner.opening.open_suspect", made.open, raising=False)
     monkeypatch.setattr("torchbands.scanner.judge.scan", made.scan)
     monkeypatch.setattr("torchbands.scanner.population.Population.load", lambda folder: refs)
