@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 from torchbands import zoo
 from torchbands.core.attack import Victim
 from torchbands.core.errors import BandsError, DamagedVictim
-from torchbands.zoo.files import sha256
-from torchbands.zoo.victims import _digest
+from torchbands.zoo.files import digest, sha256
 
 
 def altered(folder: Path, name: str) -> None:
@@ -23,7 +22,7 @@ def altered(folder: Path, name: str) -> None:
     card = json.loads((folder / "card.json").read_text())
     card.pop("card_sha256")
     card["files"][name] = sha256(folder / name)
-    (folder / "card.json").write_text(json.dumps({**card, "card_sha256": _digest(card)}))
+    (folder / "card.json").write_text(json.dumps({**card, "card_sha256": digest(card, "card_sha256")}))
 
 
 def test_weights_of_another_architecture_are_refused_though_their_number_fits(
