@@ -42,7 +42,24 @@ def written(held: Entries, base: int = 0, extra: bytes = b"", local_name: bytes 
         crc, at, n = zlib.crc32(data), base + len(local), local_name or name
         local += struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, crc, len(data), len(data), len(n), 0) + n + data
         directory += struct.pack(
-            "<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 33, crc, len(data), len(data), len(name), len(extra), 0, 0, 0, 0, at
+            "<4s6H3L5H2L",
+            b"PK\1\2",
+            20,
+            20,
+            0,
+            0,
+            0,
+            33,
+            crc,
+            len(data),
+            len(data),
+            len(name),
+            len(extra),
+            0,
+            0,
+            0,
+            0,
+            at,
         )
         directory += name + extra
     return local, directory
@@ -76,7 +93,9 @@ def zip64_elsewhere() -> bytes:
 
 def other_case() -> bytes:
     held = entries(saved(2))
-    return plain([*held, *((n.replace(b"/data/0", b"/DATA/0"), bytes(len(d))) for n, d in held if n.endswith(b"data/0"))])
+    return plain(
+        [*held, *((n.replace(b"/data/0", b"/DATA/0"), bytes(len(d))) for n, d in held if n.endswith(b"data/0"))]
+    )
 
 
 def twice() -> bytes:

@@ -13,7 +13,7 @@ from torchbands.core.errors import InputError
 from torchbands.scanner.outcome import Alert
 
 from .tensors import Shape
-from .trouble import NON_FINITE, Trouble, listed, shown
+from .trouble import NON_FINITE, Trouble, listed, malformed, shown
 
 #: Names that a checkpoint may lack, or have in excess, without a change in what the model computes.
 _OPTIONAL = ("num_batches_tracked",)
@@ -36,6 +36,14 @@ class Weights:
 
     tensors: dict[str, Tensor]
     ordered: bool = False
+
+    def afford(self, limit: int) -> None:
+        """Raises Trouble where the weights, as the float32 that they are computed with, take more bytes than allowed."""
+        needed = 4 * sum(t.numel() for t in self.tensors.values())
+        if needed > limit:
+            raise malformed(
+                f"the weights take {needed >> 20:,} MB as float32; the limit is {limit >> 20:,} MB (--memory-limit)"
+            )
 
     def check(self) -> None:
         """Raises Trouble when a value is NaN or infinite."""

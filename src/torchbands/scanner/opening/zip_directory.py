@@ -50,7 +50,9 @@ def _directory(data: bytes | bytearray) -> tuple[int, int, int, int]:
     end = len(data) - 22
     if end < 0 or data[end : end + 4] != _END:
         if data.rfind(_END) >= 0:
-            raise ambiguous("the zip archive has bytes or a comment after its end record: readers look for it elsewhere")
+            raise ambiguous(
+                "the zip archive has bytes or a comment after its end record: readers look for it elsewhere"
+            )
         raise malformed("the zip archive is truncated: it has no end record")
     disk, first, here, count, size, start, comment = struct.unpack_from("<4H2LH", data, end + 4)
     if comment:
@@ -59,13 +61,15 @@ def _directory(data: bytes | bytearray) -> tuple[int, int, int, int]:
         raise malformed("the zip archive claims to lie on several disks")
     at = end - 20
     if at < 0 or data[at : at + 4] != _LOCATOR:
-        if _UNSET16 == count or _UNSET32 in (size, start):
+        if count == _UNSET16 or _UNSET32 in (size, start):
             raise ambiguous("the zip archive needs a zip64 record and has no locator of one")
         return count, size, start, end
     on, place, disks = struct.unpack_from("<LQL", data, at + 4)
     record = at - 56
     if on or disks > 1 or place != record or record < 0 or data[record : record + 4] != _END64:
-        raise ambiguous("the zip64 locator points elsewhere than to the record before it: readers take one or the other")
+        raise ambiguous(
+            "the zip64 locator points elsewhere than to the record before it: readers take one or the other"
+        )
     length, _, _, disk, first, here, many, long, begin = struct.unpack_from("<Q2H2L4Q", data, record + 4)
     if length != 44 or disk or first or here != many:
         raise ambiguous("the zip64 record has not the form that every reader expects")
