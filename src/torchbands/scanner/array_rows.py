@@ -135,14 +135,12 @@ def _check_header(archive: zipfile.ZipFile, name: str, stored: int, path: Path) 
     if dtype.hasobject:
         raise InputError(f"{path}: {name[0]} holds Python objects, which would have to be unpickled", hint=_WANTED)
     promised = math.prod(shape) * dtype.itemsize
-    small = (
-        dtype.itemsize == 1 and len(shape) > 2
-    )  # images of bytes stay so; whatever else becomes float32 beside itself
-    held = promised if small else promised + 4 * math.prod(shape)
-    if held > MOST_BYTES:
-        raise InputError(f"{path}: {name[0]} takes {held:,} bytes in memory, the most is {MOST_BYTES:,}")
     if promised > stored:
         raise InputError(f"{path}: {name[0]} promises {promised:,} bytes, its file holds {stored:,}")
+    # images of bytes stay so; whatever else becomes float32 beside itself
+    held = promised if dtype.itemsize == 1 and len(shape) > 2 else promised + 4 * math.prod(shape)
+    if held > MOST_BYTES:
+        raise InputError(f"{path}: {name[0]} takes {held:,} bytes in memory, the most is {MOST_BYTES:,}")
 
 
 def _native(array: Any) -> Any:

@@ -11,7 +11,7 @@ from .trouble import malformed
 #: Characters that normalisation may make of one; compatibility forms make 18 of some.
 MAX_GROWTH = 64
 #: A repetition of what itself repeats: takes time that grows as a power, or worse, with the text.
-_NESTED = re.compile(r"\([^()]*[+*}][^()]*\)[+*{]")
+_NESTED = re.compile(r"\([^()]*[+*][^()]*\)[+*{]")
 
 
 def check(table: Mapping[str, Any]) -> None:
@@ -32,9 +32,9 @@ def _growth(part: Any, depth: int) -> int:
         for step in steps if isinstance(steps, list) else []:
             grown = min(grown * _growth(step, depth + 1), 1 << 40)
     pattern = part.get("pattern")
-    if isinstance(pattern, Mapping) and isinstance(said := pattern.get("Regex"), str):
-        if len(said) > 2000 or _NESTED.search(said):
-            raise malformed("tokenizer.json has a pattern whose time is not bounded by the text")
+    said = pattern.get("Regex") if isinstance(pattern, Mapping) else None
+    if isinstance(said, str) and (len(said) > 2000 or _NESTED.search(said)):
+        raise malformed("tokenizer.json has a pattern whose time is not bounded by the text")
     for name in ("content", "prepend", "replacement"):
         if isinstance(text := part.get(name), str):
             grown = min(grown * max(1, len(text)), 1 << 40)

@@ -38,7 +38,7 @@ class Weights:
     ordered: bool = False
 
     def afford(self, limit: int) -> None:
-        """Raises Trouble where the weights, as the float32 that they are computed with, take more bytes than allowed."""
+        """Raises Trouble where the weights, as float32 (which they are computed in), take more bytes than allowed."""
         needed = 4 * sum(t.numel() for t in self.tensors.values())
         if needed > limit:
             raise malformed(
