@@ -6,6 +6,7 @@ import importlib.util
 import os
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -31,8 +32,14 @@ pytestmark = [
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("onnx")
     folder = tmp_path_factory.mktemp("corpus")
-    hostile.build(folder)
+    hostile.build(folder, slow=False)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_temporaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left there was left by the test."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_the_corpus_is_large() -> None:
@@ -60,6 +67,9 @@ def test_hostile_where_pickles_are_allowed(case: hostile.Case, corpus: Path, mon
 
 def _survives(case: hostile.Case, corpus: Path, monkeypatch: pytest.MonkeyPatch, *, allow_pickle: bool) -> None:
     path = corpus / case.name
+    if case.slow:
+        case.make(path, corpus / hostile.MARKER)
+    started = _children()
     if path.is_dir():
         monkeypatch.chdir(path)
         monkeypatch.setattr(sys, "path", ["", *sys.path])  # as `python -m` or a notebook has it
@@ -84,6 +94,23 @@ def _survives(case: hostile.Case, corpus: Path, monkeypatch: pytest.MonkeyPatch,
     assert time.monotonic() - start < limits.seconds + 180
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 1024, f"{grown:.0f} MB"
+    child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest: libraries and the limit
+    assert child < 1024 + 1500, f"a child took {child:.0f} MB"
+    assert _children() <= started, "a child was left behind"
+    assert not list(Path(tempfile.gettempdir()).glob("torchbands-*")), "a copy of the suspect was left behind"
+
+
+def _children() -> set[int]:
+    """This process's children that run, where the system says so."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rsplit(")", 1)[1].split()[:2]
+        except OSError:
+            continue
+        if int(parent) == os.getpid() and state not in "ZX":
+            found.add(int(stat.parent.name))
+    return found
 
 
 def _clear(line: str) -> None:

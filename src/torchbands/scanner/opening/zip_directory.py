@@ -17,6 +17,8 @@ _END, _LOCATOR, _END64, _ENTRY, _LOCAL = (b"PK" + bytes(n) for n in ((5, 6), (6,
 _UNSET16, _UNSET32 = 0xFFFF, 0xFFFFFFFF
 #: Extra fields: 64-bit sizes, and another name for the entry, which some readers prefer.
 _ZIP64, _UNICODE_NAME = 0x0001, 0x7075
+#: Among an entry's attributes.
+_FOLDER = 0x10
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _entry(data: bytes | bytearray, at: int, end: int) -> tuple[Place, int]:
     if at + 46 > end or data[at : at + 4] != _ENTRY:
         raise ambiguous("the zip directory holds fewer entries than its end record counts")
     packed, size, name, extra, comment, disk = struct.unpack_from("<2L4H", data, at + 20)
-    offset = struct.unpack_from("<L", data, at + 42)[0]
+    marks, offset = struct.unpack_from("<2L", data, at + 38)
     middle = at + 46 + name
     after = middle + extra + comment
     if after > end:
@@ -96,6 +98,8 @@ def _entry(data: bytes | bytearray, at: int, end: int) -> tuple[Place, int]:
         raise malformed(f"the zip entry {shown(raw.decode('utf-8', 'replace'))} lacks its 64-bit sizes")
     for i, value in zip(wanted, longer):
         given[i] = value
+    if given[0] and (marks & _FOLDER or raw.endswith((b"/", b"\\"))):  # torch then leaves its numbers unread
+        raise ambiguous(f"the zip entry {shown(raw.decode('utf-8', 'replace'))} is marked as a folder and has contents")
     return Place(raw, given[1], given[0], given[2]), after
 
 
