@@ -135,10 +135,11 @@ def _image(told: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Image:
     size = size or preprocessing.get("size") or told["size"]
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
-    sizes, channels = (size or told["size"], told["size"] or size), told["channels"]
-    if not all(isinstance(n, int) and 1 <= n <= MAX_EDGE for n in sizes) or not 1 <= channels <= MAX_CHANNELS:
-        raise malformed(f"the folder says its images have size {shown(sizes[1], 40)} and {channels} channels")
-    return Image(channels=channels, size=int(sizes[1]))
+    size, channels = size or told["size"], told["channels"]
+    edge = told["size"] or size
+    if not all(isinstance(n, int) and 1 <= n <= MAX_EDGE for n in (size, edge)) or not 1 <= channels <= MAX_CHANNELS:
+        raise malformed(f"the folder says its images have size {shown(edge, 40)} and {channels} channels")
+    return Image(channels=channels, size=edge)
 
 
 def _text(told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str) -> Modality:

@@ -54,9 +54,13 @@ def from_onnx(
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "onnx")
     box = Box(graph.rebuilt, limits, mean, std)
-    modality = modality or box.modality()
-    state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
-    found = box.probe(modality, classes)
+    try:
+        modality = modality or box.modality()
+        state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
+        found = box.probe(modality, classes)
+    except BaseException:
+        box.stop()  # at once, and not when the error is forgotten
+        raise
     state.facts |= {"classes": found, "outputs_are": "probabilities" if box.probabilities else "logits"}
     return Model.black_box(box, modality, found)
 
