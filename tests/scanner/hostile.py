@@ -827,7 +827,11 @@ def onnx_outside(how: str) -> bytes:
     weight = TensorProto(dims=[48, 3], data_type=TensorProto.FLOAT, name="v")
     proto = onnx.ModelProto.FromString(onnx_model("plain"))
     if how == "tag":
-        hidden = weight.SerializeToString() + tag_of_five(b"\x0a\x08location\x12\x0b/etc/passwd", 13) + b"\x70\x01"
+        hidden = (
+            weight.SerializeToString()
+            + tag_of_five(b"\x0a\x08location\x12\x0b/etc/passwd", 13)
+            + b"\xf0\x80\x80\x80\x10\x01"
+        )
         graph = bytes([0x2A, len(hidden)]) + hidden  # a second graph field: parsers merge the two
         return bytes(proto.SerializeToString()) + bytes([0x3A, len(graph)]) + graph
     weight.data_location = TensorProto.EXTERNAL
