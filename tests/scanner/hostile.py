@@ -13,6 +13,7 @@ import pickle
 import struct
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,31 +24,40 @@ MARKER = "EXECUTED"
 
 @dataclass(frozen=True)
 class Case:
-    """One hostile file or folder. expect: an alert's rule, or "error" for one clear error."""
+    """One hostile file or folder. expect: an alert's rule, or "error" for one clear error; level: of the alert.
+
+    slow: needs a child with large libraries.
+    """
 
     name: str
     make: Callable[[Path, Path], None]
     expect: str
+    level: str = ""
+    slow: bool = False
 
 
 CASES: list[Case] = []
 
 
-def case(name: str, expect: str) -> Callable[[Callable[[Path, Path], None]], Callable[[Path, Path], None]]:
+def case(
+    name: str, expect: str, level: str = "", slow: bool = False
+) -> Callable[[Callable[[Path, Path], None]], Callable[[Path, Path], None]]:
     """Register a maker: called with where to write and with the marker that its payload would create."""
 
     def wrap(make: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
-        CASES.append(Case(name, make, expect))
+        CASES.append(Case(name, make, expect, level, slow))
         return make
 
     return wrap
 
 
-def build(folder: Path) -> dict[str, Case]:
+def build(folder: Path, *, slow: bool = True) -> dict[str, Case]:
     """Write the corpus; the cases by the path of each."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for one in CASES:
+        if one.slow and not slow:
+            continue
         path = folder / one.name
         if not (path.exists() or path.is_symlink()):
             one.make(path, folder / MARKER)
@@ -643,6 +653,318 @@ def _(path: Path, marker: Path) -> None:
     path.mkdir()
     (path / "config.json").symlink_to("/etc/passwd")
     (path / "loop").symlink_to(path)
+
+
+# --- zip archives that two readers read differently --------------------------------------------------------------
+
+Entries = list[tuple[bytes, bytes]]
+
+
+def state_zip(seed: int) -> bytes:
+    raw = struct.pack("<2f", seed, -seed)
+    return torch_zip(state_pickle((2,), (1,), 2), storages={"0": raw})
+
+
+def entries(raw: bytes) -> Entries:
+    with zipfile.ZipFile(io.BytesIO(raw)) as file:
+        return [(i.filename.encode(), file.read(i)) for i in file.infolist()]
+
+
+def written(held: Entries, base: int = 0, extra: bytes = b"", local_name: bytes | None = None) -> tuple[bytes, bytes]:
+    """(local entries, directory) at an offset."""
+    local = directory = b""
+    for name, data in held:
+        crc, at, n = zlib.crc32(data), base + len(local), local_name or name
+        local += struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 33, crc, len(data), len(data), len(n), 0) + n + data
+        directory += struct.pack(
+            "<4s6H3L5H2L",
+            b"PK\1\2",
+            20,
+            20,
+            0,
+            0,
+            0,
+            33,
+            crc,
+            len(data),
+            len(data),
+            len(name),
+            len(extra),
+            0,
+            0,
+            0,
+            0,
+            at,
+        )
+        directory += name + extra
+    return local, directory
+
+
+def ended(local: bytes, directory: bytes, count: int, start: int | None = None, comment: bytes = b"") -> bytes:
+    start = len(local) if start is None else start
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, len(directory), start, len(comment))
+    return local + directory + end + comment
+
+
+def plain(held: Entries, **how: bytes) -> bytes:
+    return ended(*written(held, **how), len(held))  # type: ignore[arg-type]
+
+
+def zip64_elsewhere() -> bytes:
+    """The locator names the record of one archive, while another record lies before it."""
+
+    def record(count: int, size: int, at: int) -> bytes:
+        return struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, at)
+
+    evil, clean = entries(state_zip(1)), entries(state_zip(2))
+    local, directory = written(evil)
+    first = local + directory
+    at, first = len(first), first + record(len(evil), len(directory), len(local))
+    local, directory = written(clean, len(first))
+    second = local + directory + record(len(clean), len(directory), len(first) + len(local))
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return first + second + struct.pack("<4sLQL", b"PK\6\7", 0, at, 1) + end
+
+
+def other_case() -> bytes:
+    held = entries(state_zip(2))
+    return plain(
+        [*held, *((n.replace(b"/data/0", b"/DATA/0"), bytes(len(d))) for n, d in held if n.endswith(b"data/0"))]
+    )
+
+
+def twice() -> bytes:
+    held = entries(state_zip(2))
+    return plain([*held, *((n, bytes(len(d))) for n, d in held if n.endswith(b"data/0"))])
+
+
+def prefixed() -> bytes:
+    """Another archive before this one: some readers shift the offsets, some do not."""
+    return state_zip(1)[:-22] + plain(entries(state_zip(2)))
+
+
+def two_ends() -> bytes:
+    local, directory = written(entries(state_zip(1)))
+    inner = ended(local, directory, len(entries(state_zip(1))))
+    held = entries(state_zip(2))
+    again = written(held, len(inner))
+    return inner + ended(*again, len(held), start=len(inner) + len(again[0]), comment=inner)
+
+
+def first_folder_decides() -> bytes:
+    held = entries(state_zip(2))
+    return plain([(b"other/version", b"3\n"), *held])
+
+
+def marked_as_folder() -> bytes:
+    raw = bytearray(plain(entries(state_zip(2))))
+    raw[raw.rindex(b"PK\1\2") + 38] = 0x10
+    return bytes(raw)
+
+
+READINGS: dict[str, Callable[[], bytes]] = {
+    "zip64 record elsewhere": zip64_elsewhere,
+    "names that differ in case": other_case,
+    "a name twice": twice,
+    "bytes before the archive": prefixed,
+    "two end records": two_ends,
+    "bytes after the end": lambda: plain(entries(state_zip(2))) + b"x",
+    "a folder that comes first": first_folder_decides,
+    "contents marked as a folder": marked_as_folder,
+    "a second name in an extra field": lambda: plain(
+        entries(state_zip(2)), extra=struct.pack("<2H", 0x7075, 9) + b"\x01" + bytes(4) + b"evil"
+    ),
+    "another name where it lies": lambda: plain(entries(state_zip(2)), local_name=b"archive/data/9"),
+    "more entries than are counted": lambda: ended(*written(entries(state_zip(2))), len(entries(state_zip(2))) - 1),
+}
+
+
+def _raw(data: bytes) -> Callable[[Path, Path], None]:
+    return lambda path, _: path.write_bytes(data) and None
+
+
+def _from(make: Callable[[], bytes]) -> Callable[[Path, Path], None]:
+    return lambda path, _: path.write_bytes(make()) and None
+
+
+CASES += [Case(f"zip with {n}.pt", _from(make), "BD-FILE-02", "high") for n, make in READINGS.items()]
+
+
+# --- one callable each, raw and within a torch zip ---------------------------------------------------------------
+
+_CALLABLES = (
+    *("os.popen", "os.execv", "os.spawnl", "os.remove", "os.rename", "os.fork", "nt.system", "posix.execv"),
+    *("subprocess.Popen", "subprocess.getoutput", "subprocess.check_output", "pty.spawn", "shutil.rmtree"),
+    *("builtins.exec", "builtins.compile", "builtins.open", "builtins.__import__", "builtins.getattr"),
+    *("importlib.import_module", "runpy.run_path", "code.interact", "pdb.run", "timeit.timeit", "cProfile.run"),
+    *("socket.create_connection", "urllib.request.urlopen", "http.client.HTTPConnection", "webbrowser.open"),
+    *("ctypes.CDLL", "pickle.loads", "marshal.loads", "types.CodeType", "operator.attrgetter", "functools.partial"),
+    *("multiprocessing.Process", "threading.Thread", "signal.alarm", "tempfile.mkstemp", "zipfile.ZipFile"),
+    *("os.kill", "os.chmod", "builtins.eval", "pip.main", "bdb.Bdb.run", "commands.getoutput", "trace.Trace"),
+    *("torch.load", "torch.hub.load", "torch.jit.load", "torch.utils.cpp_extension.load", "numpy.load"),
+    *("pandas.read_pickle", "pydoc.pipepager", "site.main", "asyncio.run", "pathlib.Path.unlink"),
+)
+for _at, _dotted in enumerate(_CALLABLES):
+    _call = global_call(*_dotted.rsplit(".", 1), "x")
+    _file = (f"calls {_dotted}.pt", torch_zip(_call)) if _at % 2 else (f"calls {_dotted}.pkl", _call)
+    CASES.append(Case(_file[0], _raw(_file[1]), "BD-FILE-01", "high"))
+
+
+# --- ONNX: files of others, and batches of no end ----------------------------------------------------------------
+
+
+def tag_of_five(raw: bytes, number: int) -> bytes:
+    """A varint of five bytes that a parser of 32-bit tags reads as field `number`, text."""
+    value = (1 << 32) | (number << 3 | 2)
+    return bytes(value >> s & 0x7F | (0x80 if s < 28 else 0) for s in range(0, 35, 7)) + bytes([len(raw)]) + raw
+
+
+def onnx_outside(how: str) -> bytes:
+    """Weights outside of the file, as a plain parser does not see them."""
+    import onnx
+    from onnx import AttributeProto, TensorProto, helper
+
+    weight = TensorProto(dims=[48, 3], data_type=TensorProto.FLOAT, name="v")
+    proto = onnx.ModelProto.FromString(onnx_model("plain"))
+    if how == "tag":
+        hidden = (
+            weight.SerializeToString()
+            + tag_of_five(b"\x0a\x08location\x12\x0b/etc/passwd", 13)
+            + b"\xf0\x80\x80\x80\x10\x01"
+        )
+        graph = bytes([0x2A, len(hidden)]) + hidden  # a second graph field: parsers merge the two
+        return bytes(proto.SerializeToString()) + bytes([0x3A, len(graph)]) + graph
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="/etc/passwd")
+    if how == "place alone":
+        weight.ClearField("data_location")
+    if how == "default of a function":
+        node = helper.make_node("Constant", [], ["y"])
+        node.attribute.append(AttributeProto(name="value", ref_attr_name="v", type=AttributeProto.TENSOR))
+        made = helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 17)])
+        made.attribute_proto.append(helper.make_attribute("v", weight))
+        proto.functions.append(made)
+    elif how == "constant":
+        proto.graph.node.append(helper.make_node("Constant", [], ["u"], value=weight))
+    else:
+        proto.graph.initializer.append(weight)
+    return bytes(proto.SerializeToString())
+
+
+def onnx_sized(shape: list[int], operator: str = "ReduceMean") -> bytes:
+    """A tiny model whose input claims a shape."""
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node(operator, ["x"], ["y"])], "g", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(made.SerializeToString())
+
+
+_OUTSIDE = {"tag": "BD-FILE-02", **dict.fromkeys(("default of a function", "constant", "place alone"), "BD-FILE-03")}
+for _how, _rule in _OUTSIDE.items():
+    CASES.append(Case(f"external data by {_how}.onnx", _from(lambda how=_how: onnx_outside(how)), _rule))
+_SIZED = {"a batch of 400,000": [400_000, 3, 32, 32], "86 GB": [7_000_000, 3, 32, 32], "all numbers": [1 << 31] * 4}
+for _said, _shape in _SIZED.items():
+    CASES.append(Case(f"input of {_said}.onnx", _from(lambda shape=_shape: onnx_sized(shape)), "BD-FILE-02"))
+CASES.append(Case("reads an engine.onnx", _from(lambda: onnx_sized([1, 3, 32, 32], "EPContext")), "BD-FILE-03"))
+
+
+# --- more safetensors: each header claims what its bytes do not bear out -----------------------------------------
+
+for _dtype in ("BOOL", "U8", "I8", "F8_E4M3", "I16", "F16", "BF16", "I32", "F32", "I64", "F64"):
+    for _wrong, _bytes in (("too few", 8), ("too many", 80)):
+        _claim = safetensors({"w": entry(_dtype, [9], 0, _bytes)}, bytes(_bytes))
+        CASES.append(Case(f"{_wrong} bytes of {_dtype}.safetensors", _raw(_claim), "BD-FILE-02"))
+
+
+@case("one-byte weights that grow.safetensors", "BD-FILE-02")
+def _(path: Path, marker: Path) -> None:
+    with path.open("wb") as file:  # 300 MB of a sparse file, 1.2 GB as float32
+        file.write(safetensors({"w": entry("U8", [300 << 20], 0, 300 << 20)}))
+        file.truncate(file.tell() + (300 << 20))
+
+
+# --- folders that two loaders read differently, or that ask for too much -----------------------------------------
+
+_BERT = {"model_type": "bert", "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8}
+_SHARD = safetensors({"classifier.weight": entry("F32", [2, 4], 0, 32)}, b"\x01" * 32)
+_INDEX_NAME = "model.safetensors.index.json"
+
+
+def _index(**names: str) -> bytes:
+    return json.dumps({"weight_map": names}).encode()
+
+
+def _tokenizer(**steps: Any) -> dict[str, bytes]:
+    return {"tokenizer.json": json.dumps(steps).encode()}
+
+
+_TIMES_100 = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 100}
+_ENDLESS = {"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated"}
+_FOLDERS: tuple[tuple[str, dict[str, Any] | bytes, dict[str, bytes], str, str], ...] = (
+    ("adapter beside the model", _BERT, {"adapter_config.json": b"{}"}, "BD-FILE-02", "high"),
+    ("weights that the config names", {**_BERT, "transformers_weights": "x.safetensors"}, {}, "BD-FILE-02", "high"),
+    ("index beside the model", _BERT, {_INDEX_NAME: _index(w="a.st.safetensors")}, "BD-FILE-02", ""),
+    ("other shards", _BERT, {_INDEX_NAME: _index(w="a.safetensors"), "a.safetensors": _SHARD}, "BD-FILE-02", "high"),
+    ("card beside the config", _BERT, {"card.json": b"{}"}, "BD-FILE-02", "high"),
+    ("key twice in the config", b'{"model_type": "bert", "model_type": "vit"}', {}, "BD-FILE-02", "high"),
+    ("names that differ in case", _BERT, {"Model.safetensors": _SHARD}, "BD-FILE-02", "high"),
+    ("index that names pickles", _BERT, {_INDEX_NAME: _index(w="w.bin"), "w.bin": b"x"}, "BD-FILE-02", ""),
+    ("quantised weights", {**_BERT, "quantization_config": {"bits": 4}}, {}, "error", ""),
+    ("a setting that nobody knows", {**_BERT, "_impl": "x"}, {}, "error", ""),
+    ("a tokenizer that multiplies", _BERT, _tokenizer(normalizer={"normalizers": [_TIMES_100] * 3}), "BD-FILE-02", ""),
+    ("a tokenizer that never ends", _BERT, _tokenizer(pre_tokenizer=_ENDLESS), "BD-FILE-02", ""),
+)
+for _named, _config, _files, _rule, _high in _FOLDERS:
+    CASES.append(Case(f"hf {_named}", lambda path, _, c=_config, f=_files: hf_folder(path, c, f), _rule, _high))
+
+
+@case("hf two shards with one tensor", "BD-FILE-02", "high")
+def _(path: Path, marker: Path) -> None:
+    names = _index(x="a.safetensors", y="b.safetensors")
+    hf_folder(path, _BERT, {_INDEX_NAME: names, "a.safetensors": _SHARD, "b.safetensors": _SHARD})
+    (path / "model.safetensors").unlink()
+
+
+@case("hf weights are a pipe", "error")
+def _(path: Path, marker: Path) -> None:
+    hf_folder(path, _BERT)
+    (path / "model.safetensors").unlink()
+    os.mkfifo(path / "model.safetensors")
+
+
+def vision_folder(path: Path, kind: str, said: dict[str, Any], **settings: Any) -> None:
+    """A whole small image classifier whose config.json then says otherwise."""
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(num_labels=2, **settings)
+    getattr(transformers, f"{kind}ForImageClassification")(config).save_pretrained(path)
+    table = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**table, **said}))
+
+
+@case("hf images of 240 GB", "BD-FILE-02", slow=True)
+def _(path: Path, marker: Path) -> None:
+    vision_folder(path, "ConvNext", {"image_size": 100_000}, hidden_sizes=[4, 4, 4, 4], depths=[1, 1, 1, 1])
+
+
+@case("hf attention of 42 GB", "BD-FILE-02", slow=True)
+def _(path: Path, marker: Path) -> None:
+    sizes = {"hidden_size": 2, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 2}
+    vision_folder(path, "ViT", {}, image_size=512, patch_size=2, **sizes)
+
+
+@case("victim that asks for a download", "error", slow=True)
+def _(path: Path, marker: Path) -> None:
+    import hashlib
+
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(_SHARD)
+    task = {"name": "text/sst2", "params": {"network": {"name": "transformer", "params": {}}}}
+    digest = hashlib.sha256(_SHARD).hexdigest()
+    (path / "card.json").write_text(json.dumps({"task": task, "files": {"model.safetensors": digest}}))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from .rows import MOST_CLASSES, Rows
 
 #: Most bytes that one array may take when it is unpacked.
 MOST_BYTES = 8 << 30
+#: What small files may not unpack to: times their size, beyond so many bytes.
+MOST_RATIO, SMALL = 100, 64 << 20
 _WANTED = "expected arrays x (samples) and y (integer labels): numpy.savez('rows.npz', x=images, y=labels)"
 
 
@@ -106,6 +108,12 @@ def _npz(path: Path) -> tuple[Tensor, Tensor]:
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {name: archive.getinfo(name).file_size for name in archive.namelist()}
+            packed = sum(archive.getinfo(name).compress_size for name in archive.namelist())
+            if (whole := sum(sizes.values())) > max(SMALL, MOST_RATIO * packed):
+                raise InputError(
+                    f"{path} unpacks {packed:,} bytes to {whole:,}: no real rows do (a zip bomb?)",
+                    hint="save it uncompressed, numpy.savez, where you trust it",
+                )
             for name in ("x.npy", "y.npy"):
                 if name not in sizes:
                     raise InputError(f"{path} holds {', '.join(sorted(sizes)[:8]) or 'nothing'}", hint=_WANTED)
@@ -118,7 +126,7 @@ def _npz(path: Path) -> tuple[Tensor, Tensor]:
         raise InputError(f"{path} is not a readable .npz file: {str(error).splitlines()[0:1]}", hint=_WANTED) from None
 
 
-def _check_header(archive: zipfile.ZipFile, name: str, held: int, path: Path) -> None:
+def _check_header(archive: zipfile.ZipFile, name: str, stored: int, path: Path) -> None:
     """What an array's header promises must be what the archive holds."""
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
@@ -127,8 +135,12 @@ def _check_header(archive: zipfile.ZipFile, name: str, held: int, path: Path) ->
     if dtype.hasobject:
         raise InputError(f"{path}: {name[0]} holds Python objects, which would have to be unpickled", hint=_WANTED)
     promised = math.prod(shape) * dtype.itemsize
-    if promised > held or promised > MOST_BYTES:
-        raise InputError(f"{path}: {name[0]} promises {promised:,} bytes, its file holds {held:,}")
+    if promised > stored:
+        raise InputError(f"{path}: {name[0]} promises {promised:,} bytes, its file holds {stored:,}")
+    # images of bytes stay so; whatever else becomes float32 beside itself
+    held = promised if dtype.itemsize == 1 and len(shape) > 2 else promised + 4 * math.prod(shape)
+    if held > MOST_BYTES:
+        raise InputError(f"{path}: {name[0]} takes {held:,} bytes in memory, the most is {MOST_BYTES:,}")
 
 
 def _native(array: Any) -> Any:

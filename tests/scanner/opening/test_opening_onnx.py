@@ -76,7 +76,7 @@ def external(how: str) -> bytes:
     weight = TensorProto(dims=[48, 3], data_type=TensorProto.FLOAT, name="w")
     proto = onnx.ModelProto.FromString(model(False)[0])
     if how == "tag":
-        hidden = weight.SerializeToString() + tag_of_five(place, 13) + b"\x70\x01"
+        hidden = weight.SerializeToString() + tag_of_five(place, 13) + b"\xf0\x80\x80\x80\x10\x01"
         del proto.graph.initializer[:]
         graph = proto.graph.SerializeToString() + b"\x2a" + bytes([len(hidden)]) + hidden
         proto.ClearField("graph")

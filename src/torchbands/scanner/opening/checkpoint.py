@@ -10,6 +10,7 @@ from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.scanner.outcome import Level
 
 from . import archives, pickles, tensors
+from .files import read
 from .limits import MAX_PICKLE, Limits
 from .private import Private
 from .process import Child, Refusal
@@ -153,7 +154,7 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
         raise InputError(
             f"the file holds no weights {kind}", hint="a state dict is expected: torch.save(m.state_dict())"
         )
-    data = bytearray(out.read_bytes())
+    data = read(out, limits.bytes)
     found = tensors.tensors(data, tensors.header(data))
     if reply["where"] != "state dict":
         state.facts["weights_in"] = reply["where"]

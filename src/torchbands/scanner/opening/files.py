@@ -122,7 +122,9 @@ class Folder:
         if name not in self.names:
             raise malformed(f"the folder has no readable {shown(name)}", subject=name)
         if twins := [n for n in self.names if n != name and n.casefold() == name.casefold()]:
-            raise ambiguous(f"{shown(name)} and {shown(twins[0])} differ only in case: some systems keep one", subject=name)
+            raise ambiguous(
+                f"{shown(name)} and {shown(twins[0])} differ only in case: some systems keep one", subject=name
+            )
         path = self.path / name
         data = read(path.resolve() if path.is_symlink() else path, most, follow=False)
         self.hashes[name] = hashlib.sha256(data).hexdigest()

@@ -108,9 +108,30 @@ def _converted(body: nn.Module, job: dict[str, Any]) -> dict[str, Any]:
     wrong = [f"{name} is {tuple(have)}, expected {tuple(want)}" for name, have, want in told["mismatched_keys"]]
     missing, spare = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
     if not missing and not wrong:
+        _tried(filled.eval(), job["kind"])
         state = {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in filled.state_dict().items()}
         save_file(state, job["out"])
     return {"missing": missing, "wrong": wrong, "spare": spare}
+
+
+def _tried(body: Any, kind: str) -> None:
+    """A pass at the size that the config asks for, while the limits of this process hold."""
+    from torchbands.modalities.image import Image
+
+    from .limits import MAX_CHANNELS, MAX_EDGE, MAX_TEXT
+    from .trial import weigh, weigh_ids
+
+    config = body.config
+    if kind == "text":
+        reserved = config.pad_token_id or 0
+        length = min(getattr(config, "max_position_embeddings", MAX_TEXT) - reserved - 1, MAX_TEXT)
+        weigh_ids(body, max(1, length))
+        return
+    size = getattr(config, "image_size", None) or 32
+    size = size if isinstance(size, int) else size[0]
+    if not 1 <= size <= MAX_EDGE or not 1 <= config.num_channels <= MAX_CHANNELS:
+        raise ValueError(f"images of {size} x {size} with {config.num_channels} channels")
+    weigh(Logits(body, False), Image(channels=config.num_channels, size=size), int(config.num_labels))
 
 
 def _tokenizer(file: str, tokens: int) -> dict[str, Any]:

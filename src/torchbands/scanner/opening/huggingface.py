@@ -16,16 +16,15 @@ from torchbands.modalities.image import Image
 
 from . import tensors
 from .architecture import Numbers, finished, standardised
-from .files import Folder, parse_json
+from .files import Folder, parse_json, read
 from .hf_config import class_names, cleaned, kind_of
 from .hf_files import weights_of
-from .limits import MAX_JSON, MAX_TOKENIZER, Limits
+from .hf_tokenizer import check as check_tokenizer
+from .limits import MAX_CHANNELS, MAX_EDGE, MAX_JSON, MAX_TEXT, MAX_TOKENIZER, Limits
 from .private import Private
 from .process import Child
 from .trouble import alert, listed, malformed, shown
 from .weights import State, Weights
-
-_LONGEST_TEXT = 512
 
 
 def from_folder(
@@ -45,10 +44,13 @@ def from_folder(
     weights = weights_of(folder, config, limits, state)
     state.facts |= {**weights.facts(), "model_type": model_type}
     settings = cleaned(config, len(weights.tensors))
+    weights.afford(limits.bytes)
     weights.check()
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "text")
     tokenizer = folder.read("tokenizer.json", MAX_TOKENIZER).decode("utf-8", "replace") if _tokenized(folder) else ""
+    if tokenizer:
+        check_tokenizer(parse_json(bytearray(tokenizer.encode()), "tokenizer.json"))
     if kind == "text" and modality is None and not tokenizer:
         raise InputError("the folder has no tokenizer.json", hint="save the fast tokenizer beside the model")
     module, told = _loaded(kind, model_type, settings, weights, tokenizer if kind == "text" else "", limits, state)
@@ -105,8 +107,10 @@ def _loaded(
         told = child.ask({**job, **files})
         if told["missing"] or told["wrong"]:
             raise _misfit(model_type, told)
-        data = bytearray(out.read_bytes())
+        weights.tensors.clear()  # held again below, under the names of the class
+        data = read(out, limits.bytes)
     made = tensors.tensors(data, tensors.header(data))
+    del data
     with torch.random.fork_rng(devices=[]):
         body = build_body(kind, model_type, config)
     body.load_state_dict(made)
@@ -131,10 +135,11 @@ def _image(told: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Image:
     size = size or preprocessing.get("size") or told["size"]
     if isinstance(size, dict):
         size = size.get("height") or size.get("shortest_edge")
-    size = size or told["size"]
-    if not isinstance(size, int) or not 1 <= size <= 1024 or not 1 <= told["channels"] <= 16:
-        raise malformed(f"the folder says its images have size {shown(size, 40)} and {told['channels']} channels")
-    return Image(channels=told["channels"], size=told["size"] or size)
+    size, channels = size or told["size"], told["channels"]
+    edge = told["size"] or size
+    if not all(isinstance(n, int) and 1 <= n <= MAX_EDGE for n in (size, edge)) or not 1 <= channels <= MAX_CHANNELS:
+        raise malformed(f"the folder says its images have size {shown(edge, 40)} and {channels} channels")
+    return Image(channels=channels, size=edge)
 
 
 def _text(told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str) -> Modality:
@@ -143,7 +148,7 @@ def _text(told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str) ->
     pad = config.get("pad_token_id")
     pad = pad if isinstance(pad, int) and 0 <= pad < told["tokens"] else 0
     reserved = pad + 1 if config.get("model_type") in ("roberta", "camembert", "xlm-roberta") else 0
-    length = max(min(int(told["length"]) - reserved, _LONGEST_TEXT), told["special"] + 2)
+    length = max(min(int(told["length"]) - reserved, MAX_TEXT), told["special"] + 2)
     return tokenized(tokenizer, length=length, padding=pad, prefix=told["prefix"])
 
 

@@ -43,6 +43,8 @@ def _network(job: Job) -> Job:
     from torchbands.core.registry import build
     from torchbands.core.task import Task
 
+    from .trial import weigh
+
     task = build(job["task"], "task")
     assert isinstance(task, Task)
     modality, classes = task.modality, task.classes
@@ -50,8 +52,10 @@ def _network(job: Job) -> Job:
         module = task.network.build(modality, classes)
     except PermissionError:
         return {"unavailable": task.network.label()}
+    row = weigh(module, modality, classes)
     return {
         "shapes": {name: list(t.shape) for name, t in module.state_dict().items()},
+        "row_bytes": row,
         "classes": classes,
         "class_names": [str(n)[:200] for n in task.class_names],
         "modality": modality.spec(),

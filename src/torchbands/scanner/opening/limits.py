@@ -22,6 +22,10 @@ MAX_RATIO = 100
 MAX_CLASSES = 100_000
 #: Names of tensors, and tensor axes.
 MAX_NAME, MAX_AXES = 1_000, 8
+#: Edge of an image, and channels.
+MAX_EDGE, MAX_CHANNELS = 1024, 16
+#: Tokens of a text that are read.
+MAX_TEXT = 512
 #: One answer of a child process.
 MAX_REPLY = 64 * MB
 #: How long a child may take to import its libraries, in seconds; nothing of the suspect runs in this time.

@@ -18,16 +18,18 @@ from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
 
 from . import onnx_graph
-from .limits import MAX_CLASSES, Limits
+from .limits import MAX_CLASSES, MAX_EDGE, MB, Limits
 from .onnx_wire import Pieces
 from .private import Private
 from .process import Child, TooLong
-from .trouble import listed, plain, shown
+from .trouble import listed, malformed, plain, shown
 from .weights import State
 
 _FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _WHOLE = {"tensor(int64)": "int64", "tensor(int32)": "int32"}
 _CONTROL = ("If", "Loop", "Scan")
+#: Bytes that are held for each number of a batch: the rows, their padding, what is sent and what the child reads.
+_HELD = 16
 #: Fewest rows by which logits and probabilities are told apart.
 _PROBE = 8
 
@@ -52,9 +54,13 @@ def from_onnx(
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "onnx")
     box = Box(graph.rebuilt, limits, mean, std)
-    modality = modality or box.modality()
-    state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
-    found = box.probe(modality, classes)
+    try:
+        modality = modality or box.modality()
+        state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
+        found = box.probe(modality, classes)
+    except BaseException:
+        box.stop()  # at once, and not when the error is forgotten
+        raise
     state.facts |= {"classes": found, "outputs_are": "probabilities" if box.probabilities else "logits"}
     return Model.black_box(box, modality, found)
 
@@ -82,8 +88,7 @@ class Box:
             if len(inputs) != 1 or not outputs:
                 raise InputError(f"an ONNX model of one input is expected, got {listed(i['name'] for i in inputs)}")
         except BaseException:
-            self.child.stop()
-            self.folder.close()
+            self.stop()
             raise
         self.input, self.outputs = inputs[0], outputs
         self.output = outputs[0]["name"]
@@ -94,10 +99,24 @@ class Box:
             raise InputError(f"the ONNX model reads {shown(kind)}, expected numbers")
         first = (self.input["shape"] or [None])[0]
         self.rows = first if isinstance(first, int) and first > 0 else 0
+        fixed = [n for n in self.input["shape"] if isinstance(n, int) and n > 0]
+        if _HELD * math.prod(fixed) > limits.bytes:  # in Python's numbers, which do not overflow
+            self.stop()
+            raise malformed(
+                f"one batch of the ONNX model has shape {self.told['shape']}, which needs "
+                f"{_HELD * math.prod(fixed) / MB:,.0f} MB; the limit is {limits.megabytes:,} MB"
+            )
+
+    def stop(self) -> None:
+        """End the process and remove its folder."""
+        self.child.stop()
+        self.folder.close()
 
     def modality(self) -> Modality:
         """Images where the input says their size."""
         shape = self.input["shape"]
+        if len(shape) == 4 and any(isinstance(n, int) and n > MAX_EDGE for n in shape[1:]):
+            raise malformed(f"the ONNX input {self.told['shape']} is larger than an image of {MAX_EDGE} x {MAX_EDGE}")
         if len(shape) == 4 and all(isinstance(n, int) for n in shape[1:]) and shape[2] == shape[3] and shape[1] <= 4:
             return Image(channels=shape[1], size=shape[2])
         raise InputError(

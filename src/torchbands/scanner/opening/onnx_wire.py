@@ -40,7 +40,9 @@ def fields(view: memoryview, at: int, end: int) -> Iterator[Field]:
         key, at = varint(view, at, end)
         number, wire = key >> 3, key & 7
         if at - begin != len(number_of(key)) or not 0 < number < 1 << 29:
-            raise malformed("the ONNX file spells a field's number in a way that parsers read differently", level="high")
+            raise malformed(
+                "the ONNX file spells a field's number in a way that parsers read differently", level="high"
+            )
         if wire == 0:
             value, at = varint(view, at, end)
             yield number, wire, value, value

@@ -1,5 +1,8 @@
-"""A private folder for one child process, with a sentry: when this process dies, in whatever way, the child and all that
-it started are killed, and the folder with its copy of the suspect is removed."""
+"""A private folder for one child process, with a sentry.
+
+When this process dies, in whatever way, the child and all that it started are killed, and the folder with its copy of
+the suspect is removed.
+"""
 
 from __future__ import annotations
 

@@ -160,6 +160,7 @@ def _open_file(path: Path, ask: _Ask, home: Home, state: State, *, follow: bool 
         return from_onnx(data, state, ask.limits, ask.modality, ask.classes, ask.mean, ask.std)
     weights = _weights(data, path, ask, state)
     state.facts |= weights.facts()
+    weights.afford(ask.limits.bytes)
     weights.check()
     from .architecture import model_of
 

@@ -49,6 +49,7 @@ def from_victim(
         raise malformed(f"{WEIGHTS} is not the file that {CARD} was written for: its checksum differs", subject=WEIGHTS)
     weights = Weights(tensors.tensors(data, tensors.header(data)))
     state.facts |= weights.facts()
+    weights.afford(limits.bytes)
     weights.check()
     with Private() as at, Child("network", at, limits) as child:
         reply: dict[str, Any] = child.ask({"task": task})

@@ -13,7 +13,7 @@ from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert
 
 from .tensors import Shape
-from .trouble import NON_FINITE, Trouble, listed, shown
+from .trouble import NON_FINITE, Trouble, listed, malformed, shown
 
 #: Names that a checkpoint may lack, or have in excess, without a change in what the model computes.
 _OPTIONAL = ("num_batches_tracked",)
@@ -47,6 +47,14 @@ class Weights:
 
     tensors: dict[str, Tensor]
     ordered: bool = False
+
+    def afford(self, limit: int) -> None:
+        """Raises Trouble where the weights, as float32 (which they are computed in), take more bytes than allowed."""
+        needed = 4 * sum(t.numel() for t in self.tensors.values())
+        if needed > limit:
+            raise malformed(
+                f"the weights take {needed >> 20:,} MB as float32; the limit is {limit >> 20:,} MB (--memory-limit)"
+            )
 
     def check(self) -> None:
         """Raises Trouble when a value is NaN or infinite, Unsupported for weights of few bits, which need scales."""

@@ -17,6 +17,8 @@ _END, _LOCATOR, _END64, _ENTRY, _LOCAL = (b"PK" + bytes(n) for n in ((5, 6), (6,
 _UNSET16, _UNSET32 = 0xFFFF, 0xFFFFFFFF
 #: Extra fields: 64-bit sizes, and another name for the entry, which some readers prefer.
 _ZIP64, _UNICODE_NAME = 0x0001, 0x7075
+#: Among an entry's attributes.
+_FOLDER = 0x10
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def _directory(data: bytes | bytearray) -> tuple[int, int, int, int]:
     end = len(data) - 22
     if end < 0 or data[end : end + 4] != _END:
         if data.rfind(_END) >= 0:
-            raise ambiguous("the zip archive has bytes or a comment after its end record: readers look for it elsewhere")
+            raise ambiguous(
+                "the zip archive has bytes or a comment after its end record: readers look for it elsewhere"
+            )
         raise malformed("the zip archive is truncated: it has no end record")
     disk, first, here, count, size, start, comment = struct.unpack_from("<4H2LH", data, end + 4)
     if comment:
@@ -59,13 +63,15 @@ def _directory(data: bytes | bytearray) -> tuple[int, int, int, int]:
         raise malformed("the zip archive claims to lie on several disks")
     at = end - 20
     if at < 0 or data[at : at + 4] != _LOCATOR:
-        if _UNSET16 == count or _UNSET32 in (size, start):
+        if count == _UNSET16 or _UNSET32 in (size, start):
             raise ambiguous("the zip archive needs a zip64 record and has no locator of one")
         return count, size, start, end
     on, place, disks = struct.unpack_from("<LQL", data, at + 4)
     record = at - 56
     if on or disks > 1 or place != record or record < 0 or data[record : record + 4] != _END64:
-        raise ambiguous("the zip64 locator points elsewhere than to the record before it: readers take one or the other")
+        raise ambiguous(
+            "the zip64 locator points elsewhere than to the record before it: readers take one or the other"
+        )
     length, _, _, disk, first, here, many, long, begin = struct.unpack_from("<Q2H2L4Q", data, record + 4)
     if length != 44 or disk or first or here != many:
         raise ambiguous("the zip64 record has not the form that every reader expects")
@@ -79,7 +85,7 @@ def _entry(data: bytes | bytearray, at: int, end: int) -> tuple[Place, int]:
     if at + 46 > end or data[at : at + 4] != _ENTRY:
         raise ambiguous("the zip directory holds fewer entries than its end record counts")
     packed, size, name, extra, comment, disk = struct.unpack_from("<2L4H", data, at + 20)
-    offset = struct.unpack_from("<L", data, at + 42)[0]
+    marks, offset = struct.unpack_from("<2L", data, at + 38)
     middle = at + 46 + name
     after = middle + extra + comment
     if after > end:
@@ -92,6 +98,8 @@ def _entry(data: bytes | bytearray, at: int, end: int) -> tuple[Place, int]:
         raise malformed(f"the zip entry {shown(raw.decode('utf-8', 'replace'))} lacks its 64-bit sizes")
     for i, value in zip(wanted, longer):
         given[i] = value
+    if given[0] and (marks & _FOLDER or raw.endswith((b"/", b"\\"))):  # torch then leaves its numbers unread
+        raise ambiguous(f"the zip entry {shown(raw.decode('utf-8', 'replace'))} is marked as a folder and has contents")
     return Place(raw, given[1], given[0], given[2]), after
 
 
