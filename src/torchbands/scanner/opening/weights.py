@@ -141,8 +141,8 @@ def _under_one(bare: Mapping[str, str], want: Mapping[str, Shape], optional: Seq
 
 
 def _bare(name: str) -> str:
-    """A name without the marks that torch.compile and DataParallel leave in it."""
-    return ".".join(part for i, part in enumerate(name.split(".")) if part != "_orig_mod" and (i or part != "module"))
+    """A name without the mark that torch.compile leaves in it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _by_name(
