@@ -235,7 +235,7 @@ def test_a_table(tmp_path: Path) -> None:
         ("", "no rows"),
         ("a,b\n", "no rows"),
         ("1\n2\n", "1 column"),
-        ("1,2\n3\n", "row 2 has 1 cells"),
+        ("1,2\n3\n", r"row 2 \(line 2\) has 1 cells"),
         ("a,b,y\n1,tcp,0\n2,udp,1\n", "'tcp' in column 'b', row 1"),
         ("1,0\n2,0\n", "one class only"),
         ("1,nan,0\n2,3,1\n", "not finite"),

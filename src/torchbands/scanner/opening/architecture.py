@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, NotApplicable
@@ -24,7 +25,7 @@ from .limits import MAX_CLASSES
 from .own_code import from_file, is_file
 from .tensors import Shape
 from .trouble import plain
-from .weights import State, Weights, fits, match, misfit
+from .weights import State, Weights, fits, match, misfit, quantised
 
 Numbers = float | Sequence[float]
 #: classes or None (the factory's own) -> a module.
@@ -61,7 +62,7 @@ def model_of(
         network = network_of(arch)
         maker, sized, what = (lambda k: network.build(modality, k or 2)), True, network.label()
         state.facts["network"] = network.spec()
-    module = fitted(weights, maker, sized, classes, what, state)
+    module = fitted(weights, maker, sized, classes, what, state, modality)
     module = standardised(module, modality, mean, std, state)
     return finished(module, modality, classes, state)
 
@@ -79,23 +80,33 @@ def network_of(arch: str) -> Network:
     return made
 
 
-def fitted(weights: Weights, make: Maker, sized: bool, classes: int | None, what: str, state: State) -> nn.Module:
+def fitted(
+    weights: Weights,
+    make: Maker,
+    sized: bool,
+    classes: int | None,
+    what: str,
+    state: State,
+    modality: Modality | None = None,
+) -> nn.Module:
     """A module with the weights in it. Sizes are compared before the module of that size is built.
 
     Args:
         sized: whether `make` takes the number of classes; where none is given it is read from the head.
     """
     have: dict[str, Shape] = {k: tuple(t.shape) for k, t in weights.tensors.items()}
-    small = _made(make, 2 if sized else None, what)
+    small = _made(make, 2 if sized else None, what, modality)
     want: dict[str, Shape] = _shapes(small)
     if sized:
-        other = _shapes(_made(make, 3, what))
+        other = _shapes(_made(make, 3, what, modality))
         want = {k: tuple(-1 if a != b else a for a, b in zip(s, other[k])) for k, s in want.items()}
-    optional = [k for k, _ in _normalisers(small)]
+    tied = _tied(small)
+    optional = [k for k, _ in _normalisers(small)] + [k for names in tied for k in names]
     found = match(have, want, optional, weights.ordered)
     if found is None:
         raise misfit(have, {k: s for k, s in want.items() if k in have or k not in optional}, what)
     pairs = {k: weights.tensors[v] for k, v in found.names.items()}
+    _check_tied(tied, pairs, have, want, what)
     if not all(fits(want[k], tuple(t.shape)) for k, t in pairs.items()):
         raise misfit({k: tuple(t.shape) for k, t in pairs.items()}, {k: want[k] for k in pairs}, what)
     if sized:
@@ -104,28 +115,68 @@ def fitted(weights: Weights, make: Maker, sized: bool, classes: int | None, what
             raise InputError(f"the head of the weights is for {sorted(inferred)} classes, given: {classes or 'none'}")
         if not 2 <= (count := inferred.pop()) <= MAX_CLASSES:
             raise InputError(f"the weights claim {count:,} classes; 2 to {MAX_CLASSES:,} can be judged")
-        small = small if count == 2 else _made(make, count, what)
+        small = small if count == 2 else _made(make, count, what, modality)
     with torch.no_grad():
         own = small.state_dict()
         for name, tensor in pairs.items():
             if own[name].shape != tensor.shape:
                 raise misfit({name: tuple(tensor.shape)}, {name: tuple(own[name].shape)}, what)
+            if own[name].is_floating_point() != tensor.is_floating_point() and tensor.ndim:
+                raise quantised([name])
             own[name].copy_(tensor)
     state.facts["weights_matched"] = found.how
+    if found.unused:
+        state.facts["weights_not_used"] = list(found.unused[:50])
     if "order" in found.how:
         state.facts["weights_matched_note"] = "names differ; check the accuracy on known data"
     _default_normalisation(small, found.missing, state)
     return small
 
 
-def _made(make: Maker, classes: int | None, what: str) -> nn.Module:
+def _made(make: Maker, classes: int | None, what: str, modality: Modality | None = None) -> nn.Module:
+    """A module in float32 whose tensors are there: a lazy one has seen a batch, one on no device is put on the CPU."""
     try:
         module = make(classes)
     except (ValueError, NotApplicable) as error:
         raise InputError(f"{what} cannot be built: {plain(error)}") from None
     if not isinstance(module, nn.Module):
         raise InputError(f"{what} gives {type(module).__name__}, expected a torch.nn.Module")
-    return module
+    module = getattr(module, "_orig_mod", module)  # torch.compile: what it wraps computes the same
+    if isinstance(module, nn.DataParallel):
+        module = module.module
+    tensors = [*module.parameters(), *module.buffers()]
+    if any(isinstance(t, (UninitializedParameter, UninitializedBuffer)) for t in tensors):
+        if modality is None:
+            raise InputError(f"{what} is lazy, and what it reads is not known", hint="give --data with its inputs")
+        with torch.no_grad():
+            modality.call(module.eval(), modality.encode(modality.random(2, torch.Generator().manual_seed(0))))
+    if any(t.is_meta for t in tensors):
+        module = module.to_empty(device="cpu")
+    return module.float()
+
+
+def _tied(module: nn.Module) -> list[tuple[str, ...]]:
+    """Names of one and the same tensor: files may keep it under any of them, or under each."""
+    groups: dict[tuple[int, Shape], list[str]] = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.numel():
+            groups.setdefault((tensor.data_ptr(), tuple(tensor.shape)), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def _check_tied(
+    tied: Sequence[tuple[str, ...]], pairs: dict[str, Tensor], have: dict[str, Shape], want: dict[str, Shape], what: str
+) -> None:
+    """Raises InputError where a tensor is there under none of its names, or is not the same under each."""
+    for names in tied:
+        there = [k for k in names if k in pairs]
+        if not there:
+            raise misfit(have, {names[0]: want[names[0]]}, what)
+        if any(not torch.equal(pairs[there[0]], pairs[k]) for k in there[1:]):
+            raise InputError(
+                f"{what} uses one tensor as {' and '.join(there[:3])}, the file has different ones",
+                hint="give the architecture that the file was saved from: --arch package.module:factory",
+            )
 
 
 def _shapes(module: nn.Module) -> dict[str, Shape]:

@@ -91,24 +91,31 @@ class Match:
     names: Mapping[str, str]
     how: str
     missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def match(have: Mapping[str, Shape], want: Mapping[str, Shape], optional: Sequence[str], ordered: bool) -> Match | None:
-    """Pair a file's names with a module's: as they are, without a prefix that all share, or by order and shape.
+    """Pair a file's names with a module's: as they are, without a wrapper's mark or a prefix, or by order and shape.
 
-    By order only where the sequence of (last part of the name, shape) agrees exactly and the order is the module's.
-    Axes of size -1 in `want` fit any size. None where nothing fits.
+    Prefixes are those that all names share, then one under which every wanted tensor is found, as beside a loss with
+    weights of its own. By order only where the sequence of (last part of the name, shape) agrees exactly and the order
+    is the module's. Axes of size -1 in `want` fit any size. None where nothing fits.
     """
+    bare = {_bare(k): k for k in have}
+    if len(bare) < len(have):
+        bare = {k: k for k in have}
     prefix = ""
     while True:
-        stripped = {k.removeprefix(prefix): k for k in have}
+        stripped = {k.removeprefix(prefix): v for k, v in bare.items()}
         found = _by_name(stripped, want, optional)
         if found is not None:
             return Match(*found[:1], f"without the prefix {prefix!r}" if prefix else "by name", found[1])
-        heads = {k[len(prefix) :].split(".", 1)[0] for k in have}
-        if len(heads) != 1 or not all("." in k[len(prefix) :] for k in have):
+        heads = {k[len(prefix) :].split(".", 1)[0] for k in bare}
+        if len(heads) != 1 or not all("." in k[len(prefix) :] for k in bare):
             break
         prefix += f"{heads.pop()}."
+    if under := _under_one(bare, want, optional):
+        return under
     if not ordered:
         return None
     absent = [o for o in optional if o not in have]
@@ -123,6 +130,27 @@ def match(have: Mapping[str, Shape], want: Mapping[str, Shape], optional: Sequen
     if not same:
         return None
     return Match({a: b for (a, _), (b, _) in zip(needed, given)}, "by order and shape", tuple(absent))
+
+
+def _under_one(bare: Mapping[str, str], want: Mapping[str, Shape], optional: Sequence[str]) -> Match | None:
+    """The only prefix that holds a whole network; what lies beside it is not used. InputError where several do."""
+    under = []
+    for prefix in dict.fromkeys(f"{k.split('.', 1)[0]}." for k in bare):
+        part = {k.removeprefix(prefix): v for k, v in bare.items() if k.startswith(prefix)}
+        if (found := _by_name(part, want, optional)) is not None:
+            rest = tuple(v for k, v in bare.items() if not k.startswith(prefix))
+            under.append(Match(found[0], f"under the prefix {prefix!r}", found[1], rest))
+    if len(under) > 1:
+        raise InputError(
+            f"the file holds {len(under)} networks of this kind: {listed(m.how for m in under)}",
+            hint="save the one that is used to a file of its own: which of them is judged must not be guessed",
+        )
+    return under[0] if under else None
+
+
+def _bare(name: str) -> str:
+    """A name without the mark that torch.compile leaves in it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _by_name(
@@ -142,7 +170,7 @@ def fits(want: Shape, have: Shape) -> bool:
 
 def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> InputError:
     """Names the first few tensors that are missing, unexpected or of another shape, whatever prefix all may share."""
-    have = _unprefixed(have, want)
+    have = _unprefixed({_bare(k): shape for k, shape in have.items()}, want)
     missing = [k for k in want if k not in have and not k.endswith(_OPTIONAL)]
     extra = [k for k in have if k not in want and k.rsplit(".", 1)[-1] not in _SPARE]
     wrong = [k for k in want if k in have and not fits(want[k], have[k])]
