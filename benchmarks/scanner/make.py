@@ -25,6 +25,7 @@ from torchbands.scanner.views import PROFILES, View, look, white_box
 from torchbands.zoo.files import write_json
 
 from .plan import Job, Setting, jobs, settings
+from .same_trigger import show
 
 
 def views(task: Task) -> tuple[View, ...]:
@@ -230,6 +231,7 @@ def run(
     parts: int,
     only: Sequence[str] = (),
     each: int = 1,
+    same: Path | None = None,
 ) -> None:
     """Carry out some stages of some settings; `only` names groups of models to judge."""
     torch.set_num_threads(1)
@@ -243,6 +245,8 @@ def run(
             judge(store, known[name], part, parts, only)
         if "pairs" in stages:
             pairs(store, known[name], part, parts)
+        if "same-trigger" in stages:
+            show(store, known[name], same or store / "same-trigger", part, parts)
         if "baselines" in stages:
             baselines(store, known[name], part, parts, each)
         if "controls" in stages and part == 0:

@@ -8,6 +8,12 @@ from typing import Any
 from benchmarks.fresh import refuse_stale
 from torchbands.report.cells import unreproduced
 
+from .page_parts import final_layer, same_trigger, ways
+from .page_parts import interval as _interval
+from .page_parts import number as _n
+from .page_parts import share as _share
+from .page_parts import table as _table
+
 _HEAD = """# How well the scanner tells models apart
 
 Written by `python -m benchmarks.scanner tables` from [`receipts/scanner.json`](../receipts/scanner.json); the models
@@ -216,8 +222,9 @@ def _setting(name: str, s: Mapping[str, Any]) -> str:
         out.insert(1, f"{s['note']}\n")
     for profile, p in s["profiles"].items():
         out.append(_profile(profile, p))
-    out.append(_rivals(s))
-    return "\n".join(out)
+    out += [_rivals(s), _price(s.get("price")), final_layer(s.get("final_layer"))]
+    out += [same_trigger(s.get("same_trigger")), ways(s.get("combining"))]
+    return "\n".join(part for part in out if part)
 
 
 def _profile(name: str, p: Mapping[str, Any]) -> str:
@@ -328,25 +335,34 @@ def _rivals(s: Mapping[str, Any]) -> str:
     return "\n".join(out)
 
 
+def _price(told: Mapping[str, Any] | None) -> str:
+    """Supervised and unsupervised side by side."""
+    if not told:
+        return ""
+    groups = list(next(iter(told.values()))["foreign"])
+    body = [
+        (
+            name,
+            _share(r["power"]),
+            _n((r["fresh"] or {}).get("share"), 2),
+            *(_share(r["foreign"].get(g)) for g in groups),
+        )
+        for name, r in told.items()
+    ]
+    head = ("At level .05", "power on unseen families", "fresh", *(g.split(":")[1] for g in groups))
+    return _PRICE + _table(head, body)
+
+
+_PRICE = """### The price of being supervised, and of not being it
+
+The rival's level is set on the fresh models that it was not trained on. Under the recipes are false alarms on
+never-poisoned models of a recipe that neither the rival nor the references are of; for the rival the mean over its
+classifiers (one for every family left out), with the lowest and the highest of them in brackets.
+
+"""
+
+
 def _published(found: Mapping[str, Any]) -> str:
     n = next((b["all"]["n"] for b in found.values() if b["all"]), None)
     count = "" if n is None else f" ({n[0]} victims that count, {n[1]} fresh ones)"
     return f"On the models that all of them were run on{count}; no references, no calibration.\n"
-
-
-def _n(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _interval(v: Mapping[str, Any] | None) -> str:
-    return "–" if v is None else f"{v['auroc']:.3f} [{v['low']:.2f}, {v['high']:.2f}]"
-
-
-def _share(v: Mapping[str, Any] | None) -> str:
-    return "–" if v is None else f"{v['share']:.2f} [{v['low']:.2f}, {v['high']:.2f}]"
-
-
-def _table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in body]
-    return "\n".join(lines) + "\n"

@@ -17,8 +17,9 @@ from torch import Tensor
 from benchmarks.fresh import versions
 from torchbands import __version__
 from torchbands.core.metric import Undefined
+from torchbands.defenses.models.final_layer import FinalLayer
 from torchbands.measures.effectiveness import auroc, auroc_interval
-from torchbands.scanner.calibrate import Compared, compare
+from torchbands.scanner.calibrate import Compared, Kind, compare
 from torchbands.scanner.judge import outside
 from torchbands.scanner.pairs import pooled
 from torchbands.scanner.population import Population
@@ -84,18 +85,27 @@ class Zoo:
 Scores = dict[str, tuple[float, float]]  # suspect -> (statistic, p)
 
 
-def judged(zoo: Zoo, views: Sequence[View], limit: int | None = None) -> dict[str, Compared | None]:
-    """Every suspect against the references (the first `limit` of them)."""
+#: suspect -> view -> (n + 1, ...) numbers of its pool, for views that are in no profile.
+More = Mapping[str, Mapping[str, Tensor]]
+
+
+def judged(
+    zoo: Zoo, views: Sequence[View], limit: int | None = None, more: More | None = None
+) -> dict[str, Compared | None]:
+    """Every suspect against the references (the first `limit` of them); with `more`, those that it names alone."""
     theirs = {v.name: (v, numbers[:limit]) for v in views if (numbers := zoo.references.numbers(v)) is not None}
     asked = {v.name: both[1][:limit] for v in views if (both := zoo.references.pairs(v)) is not None}
     out = {}
-    for s in zoo.suspects:
+    for s in zoo.suspects if more is None else [s for s in zoo.suspects if s.id in more]:
         pools = {
             name: _pool(s, v, numbers, asked.get(name))
             for name, (v, numbers) in theirs.items()
             if v.key() in s.seen and s.seen[v.key()].shape == numbers.shape[1:]
         }
-        out[s.id] = compare(pools, {name: theirs[name][0].kind for name in pools}) if pools else None
+        kinds = {name: theirs[name][0].kind for name in pools}
+        for name, pool in (more or {}).get(s.id, {}).items():
+            pools[name], kinds[name] = pool, Kind()
+        out[s.id] = compare(pools, kinds) if pools else None
     return out
 
 
@@ -109,9 +119,9 @@ def _pool(suspect: Suspect, view: View, theirs: Tensor, asked: Tensor | None) ->
     return pooled(own, torch.cat([asked, answers[None]]))
 
 
-def scores(zoo: Zoo, views: Sequence[View], limit: int | None = None) -> Scores:
+def scores(zoo: Zoo, views: Sequence[View], limit: int | None = None, more: More | None = None) -> Scores:
     """Statistic and p of every suspect by the combination of some views."""
-    return {i: (float(c.combined[-1]), c.p) for i, c in judged(zoo, views, limit).items() if c is not None}
+    return {i: (float(c.combined[-1]), c.p) for i, c in judged(zoo, views, limit, more).items() if c is not None}
 
 
 def auroc_of(found: Scores, bad: Sequence[Suspect], good: Sequence[Suspect]) -> dict[str, Any] | None:
@@ -145,16 +155,19 @@ def gain(a: Scores, b: Scores, bad: Sequence[Suspect], good: Sequence[Suspect]) 
 
 def rate(found: Scores, suspects: Sequence[Suspect], alpha: float) -> dict[str, Any] | None:
     """Share with p <= alpha, with its 95 % Clopper-Pearson interval."""
-    p = [found[s.id][1] for s in suspects if s.id in found]
-    if not p:
+    return share([found[s.id][1] <= alpha + 1e-12 for s in suspects if s.id in found])
+
+
+def share(hits: Sequence[bool]) -> dict[str, Any] | None:
+    """Share of what is true, with its 95 % Clopper-Pearson interval."""
+    if not hits:
         return None
-    hits = sum(v <= alpha + 1e-12 for v in p)
-    interval = stats.binomtest(hits, len(p)).proportion_ci()
+    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci()
     return {
-        "share": round(hits / len(p), 4),
+        "share": round(sum(hits) / len(hits), 4),
         "low": round(interval.low, 4),
         "high": round(interval.high, 4),
-        "n": len(p),
+        "n": len(hits),
     }
 
 
@@ -240,39 +253,6 @@ def _seconds(zoo: Zoo, views: Sequence[View]) -> dict[str, float]:
     return out
 
 
-def meta_classifier(zoo: Zoo, profile: str) -> dict[str, Any]:
-    """A supervised rival on the same numbers: logistic regression, each family judged by one that never saw it.
-
-    Fresh models are split in two: one half trains, the other is the negative class of the test.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    views = [v for v in white_box(profile, tokens=zoo.references.modality.discrete) if v.says != "evidence"]
-    found = judged(zoo, views)
-    names = [v.name for v in views]
-
-    def row(s: Suspect) -> list[float]:
-        c = found[s.id]
-        return [0.0 if c is None or n not in c.per_view else float(c.per_view[n][-1].nan_to_num(0.0)) for n in names]
-
-    train_good, test_good = zoo.fresh[::2], zoo.fresh[1::2]
-    out: dict[str, Any] = {}
-    for family in zoo.families:
-        seen = zoo.group(lambda g, family=family: g in zoo.families and g != family)
-        unseen = zoo.group(lambda g, family=family: g == family)
-        if not unseen or not seen:
-            continue
-        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
-        x = [row(s) for s in (*seen, *train_good)]
-        model.fit(x, [1] * len(seen) + [0] * len(train_good))
-        said = {s.id: (float(v), 0.0) for s, v in zip((*unseen, *test_good),
-                model.decision_function([row(s) for s in (*unseen, *test_good)]))}  # fmt: skip
-        out[family] = auroc_of(said, unseen, test_good)
-    return out
-
-
 def baselines(folder: Path) -> dict[str, Any]:
     """Published detectors with their own rule, on the models they were run on (the same ones for all)."""
     told = {p.stem: json.loads(p.read_text()) for p in sorted((folder / "baselines").glob("*.json"))}
@@ -323,8 +303,12 @@ def members(zoo: Zoo) -> dict[str, Any]:
 RECEIPT = Path("receipts/scanner.json")
 
 
-def write(store: Path, names: Sequence[str]) -> None:
+def write(store: Path, names: Sequence[str], same: Path | None = None) -> None:
     """receipts/scanner.json and, from it, docs/scanner-results.md. Settings that the store lacks stay as they are."""
+    from .combining import ways
+    from .rivals import final_layer, meta_classifier, price
+    from .same_judged import same_trigger
+
     receipt: dict[str, Any] = {
         "command": "python -m benchmarks.scanner make && python -m benchmarks.scanner tables",
         "torchbands": __version__,
@@ -340,6 +324,10 @@ def write(store: Path, names: Sequence[str]) -> None:
             "members": members(zoo),
             "profiles": {profile: profile_report(zoo, profile) for profile in PROFILES},
             "meta_classifier": meta_classifier(zoo, "full"),
+            "price": price(zoo, "full"),
+            "final_layer": final_layer(zoo, store / name),
+            "same_trigger": same_trigger(zoo, store, name, same or store / "same-trigger"),
+            "combining": ways(zoo, "full"),
             "baselines": baselines(store / name),
         }
     _keep(receipt)
@@ -350,7 +338,7 @@ def methods(zoo: Zoo, folder: Path) -> dict[str, int]:
     made = [spec for s in zoo.suspects for spec in s.facts["spec"][:2]]
     views = [v.detector for profile in PROFILES.values() for v in profile]
     rivals = [t["spec"] for p in (folder / "baselines").glob("*.json") for t in json.loads(p.read_text()).values()]
-    return versions(*made, *views, *rivals)
+    return versions(*made, *views, *rivals, FinalLayer())
 
 
 def write_baselines(store: Path, names: Sequence[str]) -> None:
