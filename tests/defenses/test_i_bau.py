@@ -120,9 +120,9 @@ def test_only_the_first_rows_carry_the_perturbation_and_padding_never() -> None:
 def test_unlearns_badnets_and_keeps_accuracy(
     backdoored: Victim, clean: Data, rates: Callable[[Model, Victim], tuple[float, float]]
 ) -> None:
-    """By the mean of three seeds: which rows carry the perturbation is drawn, and draws differ much."""
+    """By the mean of two seeds: which rows carry the perturbation is drawn, and draws differ much."""
     ca, asr = rates(backdoored.model, backdoored)
     method = IBAU(rounds=10, batch=20, portion=0.5)
-    made = [rates(method.repair(backdoored.model, clean, seed=seed), backdoored) for seed in range(3)]
+    made = [rates(method.repair(backdoored.model, clean, seed=seed), backdoored) for seed in range(2)]
     repaired_ca, repaired_asr = (sum(part) / len(made) for part in zip(*made))
     assert repaired_asr < 0.5 * asr and repaired_ca > ca - 0.1

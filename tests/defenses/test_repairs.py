@@ -28,6 +28,8 @@ HARM = {
     "fst": 0.1,
     "sau": 0.04,
 }
+#: Repairs of which one draw differs from another by as much as the bound: the harm is the mean of so many.
+DRAWS = {"unlearn": 4}
 
 Measure = Callable[[Model, Victim], tuple[float, float]]
 
@@ -45,13 +47,14 @@ def test_little_harm_to_a_clean_model_which_stays_as_it_was(
     model = untouched.model
     before, state = rates(model, untouched)[0], [p.requires_grad for p in model.module.parameters()]
     copy = model.clone()
-    repaired = _repair(name).repair(model, clean, seed=0)
+    made = [_repair(name).repair(model, clean, seed=seed) for seed in range(DRAWS.get(name, 1))]
+    repaired = made[0]
     assert repaired is not model and repaired.module is not model.module
     assert same_weights(model, copy)
     assert not model.module.training and not repaired.module.training
     assert [p.requires_grad for p in model.module.parameters()] == state
     assert all(p.grad is None for p in model.module.parameters())
-    assert before - rates(repaired, untouched)[0] <= HARM[name]
+    assert before - sum(rates(one, untouched)[0] for one in made) / len(made) <= HARM[name]
 
 
 @pytest.mark.parametrize("name", REPAIRS)
