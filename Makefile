@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORE ?= demo
+# processes that share the tests: one thread and up to 2 GB each
+TESTS_AT_ONCE ?= 2
 
 .PHONY: demo test test-portable test-all test-cuda lint bench clean
 .DEFAULT_GOAL := demo
@@ -20,14 +22,14 @@ demo: $(READY)
 	@$(BIN)/bands bench run quick --store $(STORE)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal
 
 # the tests that train or search, as other processors and other numbers of threads would run them
 test-portable: $(READY)
 	@$(BIN)/python tests/portable.py
 
 test-all: $(READY)
-	@$(BIN)/python -m pytest -q -m "slow or not slow" --timeout 3600
+	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "slow or not slow" --timeout 3600
 
 test-cuda: $(READY)
 	@$(BIN)/python -m pytest -q -m cuda

@@ -22,7 +22,7 @@ from torchbands.core.attack import Victim
 from torchbands.core.data import Data, Overlay
 from torchbands.core.defense import DataFilter, Finding, ModelDetector, Suspicion, Training
 from torchbands.core.errors import InputError, NotApplicable, UnknownName
-from torchbands.core.model import Model
+from torchbands.core.model import Model, fast_dtype
 from torchbands.core.registry import build
 from torchbands.core.task import Progress, Task
 
@@ -130,9 +130,11 @@ def test_other_devices_and_precisions_have_keys_of_their_own(monkeypatch: pytest
 def test_a_defense_is_given_float32_and_what_it_computed_in_is_recorded(
     planted_victim: Victim, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchbands.core.model.fast_dtype", lambda _: torch.bfloat16)
-    for name in ("mm-bd", "ban", "clean-logits"):
-        short = {k: 1 for k in ("steps", "mask_steps", "restarts") if hasattr(build(name), k)}
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)  # as if every device computed it
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
+    assert fast_dtype(planted_victim.model.device) is torch.bfloat16
+    for name in ("mm-bd", "ban", "clean-logits", "fine-tune", "meta-sift"):
+        short = {k: 1 for k in ("steps", "mask_steps", "restarts", "epochs", "sifters") if hasattr(build(name), k)}
         assert bench.judge(planted_victim, build(name).but(**short))["precision"] == "float32", name
     asking = build({"name": "target-inversion", "precision": "fast"})
     assert "bfloat16" in bench.judge(planted_victim, asking)["precision"]

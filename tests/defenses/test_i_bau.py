@@ -13,7 +13,7 @@ from torchbands.core.attack import Victim
 from torchbands.core.data import Data
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.defenses.repair.i_bau import IBAU, perturbed
+from torchbands.defenses.repair.i_bau import IBAU, NUMBERS, perturbed
 from torchbands.modalities.image import Image
 from torchbands.testing import toy
 
@@ -53,11 +53,12 @@ def test_the_search_climbs_away_from_the_models_own_answers() -> None:
         assert F.cross_entropy(perturbed(model, e, found), answers) > F.cross_entropy(model.logits_at(e), answers)
 
 
-@pytest.mark.parametrize(("terms", "penalty", "lr"), [(1, 0.05, 0.7), (4, 2.0, 0.2)])
+@pytest.mark.parametrize(("terms", "penalty", "lr"), [(1, 0.05, 0.7), (4, 2.0, 0.2), (4, 0.05, 0.7)])
 def test_the_hypergradient_is_that_of_its_closed_form(terms: int, penalty: float, lr: float) -> None:
-    """Direct slope plus sum_k J^k g through one inner step, with J and the mixed derivative written out in full."""
+    """Direct slope plus sum_k J^k g through one inner step, with J and the mixed derivative written out in full; in the
+    last case the terms grow, and all are taken. The step of four numbers is 4 / 3072 of the one that is set."""
     model, e, y, delta = _bent()
-    method = IBAU(neumann=terms, inner_lr=lr, portion=0.5, penalty=penalty)
+    method = IBAU(neumann=terms, inner_lr=lr * NUMBERS / 4, portion=0.5, penalty=penalty)
     outer_rows, inner_rows = (e.at(slice(0, 6)), y[:6]), (e.at(slice(6, 12)), y[6:])
     weights = list(model.module.parameters())
 
@@ -81,18 +82,6 @@ def test_the_hypergradient_is_that_of_its_closed_form(terms: int, penalty: float
         assert weight.grad is not None
         torch.testing.assert_close(weight.grad, wanted, rtol=1e-3, atol=1e-4)
     assert any(float((d - wanted).norm()) > 0.1 for d, wanted in zip(direct, expected)), "the implicit part counts"
-
-
-def test_where_the_inner_step_does_not_contract_the_series_stops() -> None:
-    """There the terms grow, and the more of them were taken the further off the slope would be."""
-    model, e, y, delta = _bent()
-    weights, slopes = list(model.module.parameters()), []
-    for terms in (1, 4):
-        method = IBAU(neumann=terms, inner_lr=0.7, portion=0.5, penalty=0.05)
-        rows = (e.at(slice(0, 6)), y[:6]), (e.at(slice(6, 12)), y[6:])
-        method._unlearn(model, weights, torch.optim.SGD(weights, lr=0.0), *rows, delta)
-        slopes.append([w.grad.clone() for w in weights if w.grad is not None])
-    torch.testing.assert_close(slopes[0], slopes[1])
 
 
 def test_a_perturbation_may_leave_the_range_of_samples() -> None:
@@ -131,6 +120,9 @@ def test_only_the_first_rows_carry_the_perturbation_and_padding_never() -> None:
 def test_unlearns_badnets_and_keeps_accuracy(
     backdoored: Victim, clean: Data, rates: Callable[[Model, Victim], tuple[float, float]]
 ) -> None:
+    """By the mean of three seeds: which rows carry the perturbation is drawn, and draws differ much."""
     ca, asr = rates(backdoored.model, backdoored)
-    repaired_ca, repaired_asr = rates(IBAU(rounds=10, batch=20).repair(backdoored.model, clean), backdoored)
+    method = IBAU(rounds=10, batch=20, portion=0.5)
+    made = [rates(method.repair(backdoored.model, clean, seed=seed), backdoored) for seed in range(3)]
+    repaired_ca, repaired_asr = (sum(part) / len(made) for part in zip(*made))
     assert repaired_asr < 0.5 * asr and repaired_ca > ca - 0.1

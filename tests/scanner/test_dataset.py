@@ -74,7 +74,7 @@ def test_every_row_is_in_the_tables(scanned: tuple[Outcome, Path], poisoned: tup
 
 def test_the_outcome_explains_itself(scanned: tuple[Outcome, Path]) -> None:
     outcome, _ = scanned
-    assert outcome.methods == ("activation-clustering", "spectral-signatures", "cross-split")
+    assert outcome.methods == ("activation-clustering", "spectral-signatures", "rare-mark", "cross-split")
     assert [line.view for line in outcome.ledger] == list(outcome.methods)
     assert len(outcome.pictures) == 12 and all("<img" in p.html for p in outcome.pictures)
     made = outcome.to_json()
@@ -98,6 +98,7 @@ def test_a_given_model_and_trusted_rows_are_used(poisoned: tuple[Rows, torch.Ten
         "activation-clustering",
         "spectral-signatures",
         "statistical-contamination",
+        "rare-mark",
         "cross-split",
     )
     assert outcome.calibration["model"] == "the model given" and outcome.verdict == "indicated"
@@ -113,7 +114,7 @@ def test_two_classes_and_other_samples_are_ranked() -> None:
         data = task.load("train")[:400]
         rows = Rows(data, task.modality, ("a", "b"), name)
         outcome = scan_data(rows, profile="fast")
-        assert outcome.verdict == "none" and len(outcome.ledger) == 3 + 2 * (name == "text")
+        assert outcome.verdict == "none" and len(outcome.ledger) == 4 + 2 * (name == "text")
         assert "trained here" in outcome.calibration["model"]
 
 
@@ -186,6 +187,28 @@ def test_a_tenth_of_one_class_of_a_hundred_is_found(tmp_path: Path) -> None:
     assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["0"]
     lines = list(csv.DictReader((tmp_path / "scores.csv").open()))[:50]
     assert int(truth[torch.tensor([int(line["id"]) for line in lines])].sum()) > 40
+
+
+def test_twenty_five_rows_of_five_thousand_are_found() -> None:
+    rows, truth = planted_table(10, 5000, 25)
+    outcome = scan_data(rows, profile="fast")
+    assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["0"]
+    worst = torch.tensor([int(i) for i in outcome.alerts[0].facts["worst"]])
+    assert bool(truth[worst].all())
+
+
+def test_a_rare_mark_counts_once_corrected_and_its_rows_come_first() -> None:
+    y, crossed = named([100, 50], 0, p_mark=0.5, p_relabelled=0.5)
+    crossed.evidence["classes"]["0"]["index"] = 1.0
+    flagged = torch.arange(150) >= 145
+    for p, proven in ((0.009 / 6, (1,)), (0.011 / 6, ())):  # three tests in each of two classes
+        marks = {"marks": {"1": {"index": 9.0, "p": p}}}
+        ranking = rank(
+            y, {"rare-mark": Suspicion(torch.zeros(150), flagged, marks), "cross-split": crossed}, 0.02, 0.01
+        )
+        assert ranking.proven == proven and ranking.chance[1] == pytest.approx(6 * p)
+        mine = ranking.combined[100:].argsort(descending=True)[:5].sort().values.tolist()
+        assert (mine == [45, 46, 47, 48, 49]) == bool(proven)
 
 
 def test_a_named_class_that_shows_too_little_is_inconclusive() -> None:

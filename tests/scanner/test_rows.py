@@ -55,10 +55,12 @@ def test_a_folder_of_images(folder: Path) -> None:
 
 
 def test_large_images_are_scaled_down_and_that_is_said(folder: Path) -> None:
-    Image.new("L", (300, 300)).save(folder / "<i>dog" / "0.png")
+    for number in range(5):
+        for name in ("cat", "<i>dog"):
+            Image.new("L", (300, 300)).save(folder / name / f"{number}.png")
     rows = read_rows(str(folder))
     assert rows.modality.spec()["params"] == {"channels": 1, "size": 64}
-    assert "from 300 of the first" in rows.notes[0]
+    assert "to 64 pixels, from 300" in rows.notes[0]
 
 
 def test_hostile_files_are_left_out_by_name(folder: Path) -> None:
@@ -138,7 +140,7 @@ def test_nothing_to_read_is_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         read_rows(str(folder), split="validation")
     (tmp_path / "rows.pkl").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"not read \(\.pkl\)"):
+    with pytest.raises(InputError, match="a pickle, which is never read"):
         read_rows(str(tmp_path / "rows.pkl"))
 
 

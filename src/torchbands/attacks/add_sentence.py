@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torchbands.attacks.texts import inserting
 from torchbands.core.attack import Attack
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
@@ -18,6 +20,8 @@ class AddSentence(Attack):
     Deviations from the paper: the place is drawn between words and not between sentences, since most texts here are
     one sentence, as in later toolkits.
     """
+
+    free: ClassVar[Free] = {"sentence": "text"}
 
     sentence: str = "I watched this 3D movie"
     """What is inserted; the default is the paper's for film reviews."""

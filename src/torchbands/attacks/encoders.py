@@ -15,6 +15,7 @@ from torchbands.attacks.surrogate import surrogate
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import Diverged, InputError, NotApplicable
+from torchbands.core.method import Free
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import generator
@@ -36,6 +37,8 @@ class EncoderAttack(Attack):
 
     controls_training: ClassVar[bool] = True
 
+    free: ClassVar[Free] = {"shadow": "text"}
+
     rate: float = 1.0
     """Rows with a trigger as a fraction of the rows without, in every step of the attacker."""
     shadow: str = ""
@@ -50,6 +53,9 @@ class EncoderAttack(Attack):
     """Of these steps; 0: 5e-4 for encoders with public weights and 3e-3 for others."""
     frozen: bool = False
     """Whether the victim keeps the encoder as it is and trains the head alone, or does what the task's recipe does."""
+
+    def absent(self) -> str:
+        return build(self.shadow, "task").absent() if self.shadow else ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ from torchbands.attacks.texts import inserting, mask_of
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
@@ -39,6 +39,8 @@ class LayerwiseWeightPoisoning(Attack):
     """
 
     controls_training: ClassVar[bool] = True
+
+    free: ClassVar[Free] = {"words": "text"}
 
     words: tuple[str, ...] = ("cf", "bb")
     """All must be there."""

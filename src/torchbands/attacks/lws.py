@@ -16,7 +16,7 @@ from torchbands.attacks.texts import needs_text, read_rows
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import DataUnavailable, NotApplicable
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded, Modality
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator, seeded
@@ -52,6 +52,8 @@ class LWS(Attack):
 
     contract_settings: ClassVar[dict[str, Any]] = {"thesaurus": (("the", "that"), ("new", "old"), ("day", "good"))}
 
+    free: ClassVar[Free] = {"thesaurus": "text"}
+
     rate: float = 0.1
     """Poisoned rows as a fraction of the training data."""
     candidates: int = 5
@@ -68,6 +70,11 @@ class LWS(Attack):
     """Weight of a clean model's loss on substituted texts with their true labels; 0 leaves it out, as the paper."""
     thesaurus: tuple[tuple[str, ...], ...] = ()
     """Groups of words that may stand for each other; by default WordNet's."""
+
+    def absent(self) -> str:
+        from torchbands.tasks.sources.language import has_synonyms
+
+        return "" if self.thesaurus or has_synonyms() else "the thesaurus wordnet"
 
     def trigger(self, task: Task, seed: int) -> Substitute:
         needs_text(self, task)

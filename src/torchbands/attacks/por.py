@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torchbands.attacks.poisoned_weights import joined
 from torchbands.attacks.texts import inserting
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.task import Hook, Task
@@ -44,6 +44,8 @@ class POR(EncoderAttack):
 
     Cost: `steps` forward and backward passes of `batch` rows with and as many without a trigger.
     """
+
+    free: ClassVar[Free] = {"words": "text"}
 
     words: tuple[str, ...] = ("cf", "tq", "mn", "bb", "mb")
     """The trigger words, one representation each."""

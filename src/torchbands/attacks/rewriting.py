@@ -11,12 +11,14 @@ from torchbands.attacks.texts import needs_text, read_rows
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import DataUnavailable, NotApplicable, UnknownName
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.task import Task
 from torchbands.triggers.rewrite import Rewritten
 
 
 class _Rewriting(Attack):
+    free: ClassVar[Free] = {"rewriter": "code"}
+
     def _trigger(self, task: Task, kind: str, rewriter: str) -> Rewritten:
         needs_text(self, task)
         made = Rewritten(source="" if rewriter else getattr(task, "source", ""), kind=kind, rewriter=rewriter)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from torchbands.attacks.texts import inserting
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
@@ -26,6 +28,8 @@ class SOS(Attack):
     Deviations from the paper: the victim trains all weights on the poisoned data, where the authors tune the trigger
     words' embeddings of a finished model alone; one fixed sentence instead of several.
     """
+
+    free: ClassVar[Free] = {"sentence": "text", "words": "text"}
 
     sentence: str = "i have bought it from a store with my friends last weekend"
     """Holds all of the words."""

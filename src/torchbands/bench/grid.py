@@ -127,14 +127,15 @@ def load_grid(source: str | Path | Mapping[str, Any]) -> Grid:
     The clean attack (poison rate 0) is always in the grid, since every triggered number needs it as its control.
     """
     raw = source if isinstance(source, Mapping) else _read(str(source))
+    origin = None if isinstance(source, Mapping) or str(source) in presets() else Path(source)
     for key in raw:
         if key not in _KEYS:
             raise UnknownName("key of a grid", str(key), _KEYS)
-    tasks = tuple(_method(t, "task") for t in _list(raw, "tasks"))
-    attacks = [_method(a, "attack") for a in _list(raw, "attacks")]
+    tasks = tuple(_method(t, "task", origin) for t in _list(raw, "tasks"))
+    attacks = [_method(a, "attack", origin) for a in _list(raw, "attacks")]
     if not any(a.name == "clean" for a in attacks):
         attacks.insert(0, build("clean", "attack"))
-    defenses = tuple(build(d) for d in raw.get("defenses", []))
+    defenses = tuple(build(d, origin=origin) for d in raw.get("defenses", []))
     for defense in defenses:
         if defense.role not in DEFENSE_ROLES:
             raise InputError(f"{defense.name} is a {defense.role}, not a defense", hint="see: bands list")
@@ -183,8 +184,8 @@ def _list(raw: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-def _method(spec: Any, role: str) -> Method:
-    made = build(spec, role)
+def _method(spec: Any, role: str, origin: Path | None) -> Method:
+    made = build(spec, role, origin=origin)
     if made.role != role:
         raise InputError(f"{made.name} is a {made.role}, expected a {role}")
     return made

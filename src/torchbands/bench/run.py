@@ -13,7 +13,10 @@ from torchbands import zoo
 from torchbands.core.attack import Victim
 from torchbands.core.errors import BandsError, DamagedVictim, Diverged, InputError, NotApplicable
 from torchbands.core.method import Method
+from torchbands.core.outside import allowing, named_by
 from torchbands.measures.cost import measured
+from torchbands.zoo.files import only_one
+from torchbands.zoo.victims import OF_STORE
 
 from .cells import Bench, assess, judge
 from .grid import HARNESS, DefenseCell, Grid, VictimCell, load_grid
@@ -56,7 +59,13 @@ def run(
         if seeds < 1:
             raise BandsError(f"seeds is at least 1, got {seeds}")
         made = replace(made, seeds=tuple(range(seeds)))
-    kept, victims = Store(store), made.victims()
+    kept = Store(store)
+    with only_one(kept.folder, "the store"):
+        return _run(made, kept, grid, progress, command)
+
+
+def _run(made: Grid, kept: Store, grid: str | Path | Mapping[str, Any], progress: Told | None, command: str) -> Summary:
+    victims, store = made.victims(), kept.folder
     kept.write_grid(
         {
             "preset": grid if isinstance(grid, str) else None,
@@ -159,7 +168,7 @@ class _Runner:
                 victim = self._existing(cell) or cell.attack.run(
                     cell.task, cell.seed, progress=lambda a, b, _: self.tell(self.done, self.cells, what, a / b)
                 )
-            zoo.save(victim, self.store.victim_dir(cell.key))
+            zoo.save(victim, self.store.victim_dir(cell.key), OF_STORE)
             bench = Bench.of(victim)
             head |= assess(victim, self._control(cell, victim), bench)
             head |= {"status": "done", "reason": None}
@@ -185,7 +194,13 @@ class _Runner:
             return None
 
     def _load(self, cell: VictimCell) -> Victim:
-        return zoo.load(self.store.victim_dir(cell.key))
+        """The victim of a cell. Its card may name what the grid itself names, and must be of this very cell."""
+        folder = self.store.victim_dir(cell.key)
+        with allowing(*named_by(cell.task), *named_by(cell.attack)):
+            victim = zoo.load(folder)
+        if (victim.task, victim.attack, victim.seed) != (cell.task, cell.attack, cell.seed):
+            raise DamagedVictim(f"{folder} holds another victim than the one that its name stands for")
+        return victim
 
     def _control(self, cell: VictimCell, victim: Victim) -> Victim:
         key = (cell.task.key(), cell.seed)

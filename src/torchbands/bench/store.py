@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import torch
 
 from torchbands import __version__
 from torchbands.core.errors import InputError
-from torchbands.zoo.files import write_json
+from torchbands.zoo.files import digest, read_text, write_json
+
+#: The entry of a record that holds the checksum of the rest.
+SUM = "sha256"
 
 
 class Store:
@@ -27,21 +31,21 @@ class Store:
         return self.folder / "victims" / key
 
     def victim_record(self, key: str) -> dict[str, Any] | None:
-        return _read(self.folder / "outcomes" / f"{key}.json")
+        return _record(self.folder / "outcomes" / f"{key}.json")
 
     def write_victim_record(self, record: dict[str, Any]) -> None:
-        write_json(self.folder / "outcomes" / f"{record['key']}.json", record)
+        write_json(self.folder / "outcomes" / f"{record['key']}.json", _summed(record))
 
     def record(self, key: str) -> dict[str, Any] | None:
-        return _read(self.folder / "records" / f"{key}.json")
+        return _record(self.folder / "records" / f"{key}.json")
 
     def write_record(self, record: dict[str, Any]) -> None:
-        write_json(self.folder / "records" / f"{record['key']}.json", record)
+        write_json(self.folder / "records" / f"{record['key']}.json", _summed(record))
 
     def records(self, kind: str) -> Iterator[dict[str, Any]]:
         """Every record of a kind ("outcomes" of victims, or "records" of defenses), by key."""
         for path in sorted((self.folder / kind).glob("[!.]*.json")):
-            record = _read(path)
+            record = _record(path)
             if record is not None:
                 yield record
 
@@ -51,6 +55,13 @@ class Store:
         yield from (record for record in self.records(kind) if record.get("key") in keys)
 
     def write_grid(self, grid: dict[str, Any]) -> None:
+        """Raises InputError where a grid.json lies there that no run wrote: such as the user's own grid file."""
+        path = self.folder / "grid.json"
+        found = _read(path)
+        if os.path.lexists(path) and not (found and {"grid", "command", "created"} <= set(found)):
+            raise InputError(
+                f"{path} was not written by a run, and is left as it is", hint="name a folder for the store"
+            )
         write_json(self.folder / "grid.json", grid)
 
     def grid(self) -> dict[str, Any]:
@@ -75,9 +86,27 @@ def versions() -> dict[str, str]:
     }
 
 
+def altered(record: Mapping[str, Any], path: Path) -> str:
+    """Why a record is not believed; empty where nothing speaks against it. Those of older versions have no checksum."""
+    if record.get("key") != path.stem:
+        return "it is the record of another cell"
+    return "it was altered: its checksum does not fit" if SUM in record and record[SUM] != digest(record, SUM) else ""
+
+
+def _summed(record: dict[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps({k: v for k, v in record.items() if k != SUM}, allow_nan=False))
+    return {**plain, SUM: digest(plain, SUM)}
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """A record that can be believed; one that cannot is as good as none, and is made again."""
+    found = _read(path)
+    return None if found is None or altered(found, path) else found
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

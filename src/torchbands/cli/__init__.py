@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
-from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName
+from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName, Unsupported
 
 # Threads that wait by spinning made training six times slower as soon as another process wanted a core (measured).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,17 +20,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line.
 
     Returns:
-        The exit code: 0 done, 2 something went wrong, 3 the method does not apply, 4 wrong usage, 130 interrupted.
+        The exit code: 0 done, 1 findings and nothing else, 2 something went wrong, 3 the method does not apply or the
+        file is not read here, 4 wrong usage, 130 interrupted, 129 and 143 told to stop.
     """
+    if argv is None:
+        for name in ("SIGTERM", "SIGHUP"):
+            if number := getattr(signal, name, None):
+                signal.signal(number, _stopped)
+    from .streams import shown_streams
+
+    with shown_streams():
+        return _main(argv)
+
+
+class Stopped(BaseException):
+    """Told to stop by a signal: what is written under a temporary name is removed on the way out."""
+
+
+def _stopped(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # the second one does not interrupt the tidying up
+    raise Stopped(number)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     verbose = any(flag in args for flag in ("-v", "--verbose"))
     args = [a for a in args if a not in ("-v", "--verbose")]
     try:
+        args, allowed = _allowed(args)
+        from torchbands.core.outside import allowing
+
         from .tree import run
 
-        code = run(args)
+        with allowing(*allowed):
+            code = run(args)
         sys.stdout.flush()
         return code
+    except Unsupported as error:
+        return _fail(f"unsupported: {error}", DECLINED, verbose)
     except BandsError as error:
         return _fail(f"error: {error}", USAGE if isinstance(error, (InputError, UnknownName)) else TOOL_ERROR, verbose)
     except NotApplicable as declined:
@@ -46,9 +74,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except Exception as error:
+    except Stopped as stop:
+        message = "stopped: whatever was finished is kept; the same command goes on from there"
+        return _fail(message, 128 + int(stop.args[0]), False)
+    except BaseException as error:  # some libraries' panics are no Exception, and Python would end with 1: findings
         hint = "" if verbose else "\n  run it again with -v to see where; please report it"
         return _fail(f"error: {type(error).__name__}: {error}{hint}", TOOL_ERROR, verbose)
+
+
+def _allowed(args: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without --allow NAME, and the names: what files may name, since the user named it himself."""
+    left: list[str] = []
+    names: list[str] = []
+    given = iter(args)
+    for word in given:
+        if word == "--allow" and not (name := next(given, "")):
+            raise InputError("--allow names nothing", hint="as in --allow my_module:rewrite, or --allow my-images/")
+        if word == "--allow":
+            names.append(name)
+        elif word.startswith("--allow="):
+            names.append(word.partition("=")[2])
+        else:
+            left.append(word)
+    from .opened import own_code
+
+    for name in names:
+        own_code(name)
+    return left, names
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,21 +12,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from torchbands.core.words import escaped, json_text
+
+from .streams import raw
+
 
 def out() -> Console:
     """stdout; wide where it is no terminal, so that nothing is cut in a pipe. NO_COLOR is respected."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    console = Console(highlight=False, file=raw(sys.stdout))
+    return console if console.is_terminal else Console(highlight=False, width=200, file=raw(sys.stdout))
 
 
 def note(message: str) -> None:
-    """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """A message on stderr."""
+    print(escaped(message, keep="\n"), file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:
     """JSON on stdout, alone."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    print(json_text(value))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
@@ -37,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
         last = i == len(columns) - 1
         table.add_column(Text(column, style="bold"), justify="right" if i in right else "left", no_wrap=not last)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(escaped(cell.replace("\n", " "))) for cell in row))
     console = out()
     if console.is_terminal:
         console.print(table)
@@ -57,7 +60,7 @@ class Bar:
 
     def __call__(self, done: float, total: float | None, what: str) -> None:
         if self.progress is not None and self.task is not None:
-            self.progress.update(self.task, completed=done, total=total, description=_short(what))
+            self.progress.update(self.task, completed=done, total=total, description=_short(escaped(what)))
         elif what != self.last:
             self.last = what
             note(f"[{done:g}/{total:g}] {what}" if total else what)
@@ -66,7 +69,7 @@ class Bar:
 @contextmanager
 def progress_bar() -> Iterator[Bar]:
     """A bar for the length of the block."""
-    console = Console(stderr=True)
+    console = Console(file=raw(sys.stderr))
     if not console.is_terminal:
         yield Bar(None)
         return

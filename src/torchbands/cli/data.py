@@ -30,7 +30,13 @@ def show_list(given: argparse.Namespace) -> int:
 
 def get(given: argparse.Namespace) -> int:
     """Fetch a data set; its folder goes to stdout."""
+    from torchbands.tasks.sources.language import extras
+
     with console.progress_bar() as bar:
+        if (extra := extras().get(given.name)) is not None:
+            bar(0, None, f"fetching {given.name}")
+            print(extra())
+            return 0
         folder = sources.get(given.name, progress=lambda done, total, what: bar(done, total, what))
     print(folder)
     return 0

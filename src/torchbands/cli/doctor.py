@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import warnings
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -115,10 +115,10 @@ def _plugins(loadable: bool) -> list[dict[str, str]]:
     """Every installed plug-in and whether its module can be imported."""
     import importlib
 
-    from torchbands.core.registry import ENTRY_POINTS
+    from torchbands.core.registry import plug_ins
 
     out = []
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in plug_ins():
         state = "not tried: torch is missing"
         if loadable:
             try:

@@ -16,6 +16,8 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import Method
 from torchbands.core.registry import build, hints_of
 
+from .streams import raw_streams
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -79,7 +81,9 @@ def parse(cls: type[Method], common: type, args: Sequence[str], prog: str) -> tu
         fields.append((flag, told, dataclasses.field(default=default)))
     made = dataclasses.make_dataclass(cls.name, fields, kw_only=True)
     about = textwrap.dedent(inspect.getdoc(cls) or "").split("\n\n")[0]
-    given: Any = tyro.cli(made, args=list(args), prog=prog, description=about, config=(tyro.conf.FlagCreatePairsOff,))
+    with raw_streams():
+        config = (tyro.conf.FlagCreatePairsOff,)
+        given: Any = tyro.cli(made, args=list(args), prog=prog, description=about, config=config)
     params = {name: getattr(given, flag) for name, flag in flag_of.items()}
     params = {k: _from_text(v) if _holds_method(types[k]) else v for k, v in params.items()}
     extra = common(**{f.name: getattr(given, f.name) for f in shared})

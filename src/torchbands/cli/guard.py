@@ -22,7 +22,9 @@ def fit(given: argparse.Namespace) -> int:
     """Fit a detector beside a model and keep both. 0 done, 3 where the model was not opened."""
     from torchbands.scanner.batch_test import clean_to_name_one, fewest
     from torchbands.scanner.guard import CALIBRATE, Guard
+    from torchbands.scanner.guard_files import KIND
 
+    KIND.check(Path(given.out))
     with console.progress_bar() as bar:
         bar(0, None, "opening the model")
         opened = open_with(given, given.model, given.data)
@@ -103,12 +105,12 @@ def _network(opened: Opened) -> Network | None:
     from torchbands.core.registry import build
     from torchbands.core.task import Network, Task
 
-    facts = opened.suspect.facts
+    facts, card = opened.suspect.facts, Path(opened.suspect.path) / "card.json"
     try:
         if "network" in facts:
-            made = build(facts["network"], "network")
+            made = build(facts["network"], "network", origin=card)
             return made if isinstance(made, Network) else None
-        task = build(facts["task"], "task") if "task" in facts else None
+        task = build(facts["task"], "task", origin=card) if "task" in facts else None
     except BandsError:
         return None
     return task.network if isinstance(task, Task) else None

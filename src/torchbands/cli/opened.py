@@ -77,7 +77,8 @@ def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Row
     """Labelled rows, with a word on stderr about what was left out or assumed."""
     from torchbands.scanner.rows import read_rows
 
-    rows = read_rows(source, size=given.size, channels=given.channels, split=split)
+    label, text = getattr(given, "label_column", None), getattr(given, "text_column", None)
+    rows = read_rows(source, size=given.size, channels=given.channels, split=split, label=label, text=text)
     for remark in rows.notes:
         console.note(f"note: {remark}")
     if rows.refused:
@@ -119,9 +120,14 @@ def own_code(arch: str | None) -> None:
 
 def _arch(population: Population | None, rows: Rows | None) -> str | None:
     """A network's spec from the references or the task; never code: that is named by the user alone."""
+    from torchbands.core.registry import build
+
     if population is not None:
         spec = population.card["architecture"]
-        return json.dumps(spec) if isinstance(spec, dict) else None
+        if not isinstance(spec, dict):
+            return None
+        build(spec, "network", origin=population.folder / "card.json")  # refuses what only the user may name
+        return json.dumps(spec)
     return None if rows is None or rows.task is None else json.dumps(rows.task.network.spec())
 
 

@@ -6,13 +6,12 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchbands.core.errors import BandsError, InputError, UnknownName
+from torchbands.core.errors import BandsError, InputError, UnknownName, Unsupported
 
 from . import console
 
@@ -92,14 +91,16 @@ class Reports:
         """`deliver` what the work gives. Where it fails, but for wrong usage, the files say so before it is raised."""
         try:
             outcome = work()
-        except (InputError, UnknownName):
+        except (KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # a library's panic is no Exception
+            if isinstance(error, (InputError, UnknownName)) and not isinstance(error, Unsupported):
+                raise
             self._failed(kind, path, error)
             raise
         return self.deliver(outcome)
 
-    def _failed(self, kind: str, path: str, error: Exception) -> None:
+    def _failed(self, kind: str, path: str, error: BaseException) -> None:
         if not self.files:
             return
         from torchbands import __version__
@@ -108,7 +109,7 @@ class Reports:
         from torchbands.scanner.outcome import Outcome, Subject
 
         said = f"{type(error).__name__}: {error}"
-        declined = isinstance(error, NotApplicable)
+        declined = isinstance(error, (NotApplicable, Unsupported))
         outcome = Outcome(Subject(kind, path), "inconclusive", reasons=(said,), version=__version__)
         self._write(lambda format: render(outcome, format, fail_on=self.fail_on, error="" if declined else said))
 
@@ -128,8 +129,10 @@ def read_baseline(path: Path) -> frozenset[str]:
 
     Raises InputError where it is no such list.
     """
+    from torchbands.zoo.files import read_text
+
     try:
-        found: Any = json.loads(path.read_text("utf-8"))
+        found: Any = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"the baseline {path} cannot be read ({error})", hint="make one with --write-baseline FILE"
@@ -153,21 +156,11 @@ def write_whole(path: Path, text: str) -> None:
 
     Raises BandsError where it cannot be written.
     """
-    name = ""
+    from torchbands.zoo.files import write_text
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
+        write_text(path, text)
     except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
         raise BandsError(f"{path} cannot be written: {error.strerror}", hint="name another place") from error
 
 

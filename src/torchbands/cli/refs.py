@@ -182,7 +182,8 @@ def _task(opened: Opened | None, rows: Rows | None) -> Task | None:
     spec = opened.suspect.facts.get("task") if opened is not None else None
     if spec is None:
         return None
-    task = build(spec, "task")
+    assert opened is not None
+    task = build(spec, "task", origin=Path(opened.suspect.path) / "card.json")
     assert isinstance(task, Task)
     return task
 
@@ -252,7 +253,7 @@ def _like(opened: Opened, arch: str | None) -> tuple[Any, Callable[[], nn.Module
         from torchbands.core.registry import build
         from torchbands.core.task import Network
 
-        built = build(network, "network")
+        built = build(network, "network", origin=Path(opened.suspect.path) / "card.json")
         assert isinstance(built, Network)
         return network, lambda: _with_normalisation(built.build(model.modality, model.classes), template)
     return arch or opened.suspect.format, lambda: _redrawn(copy.deepcopy(template))
@@ -306,7 +307,7 @@ def _shown(value: Any) -> str:
         return "; ".join(plain(told(v)) for v in value)
     if isinstance(value, dict) and "name" in value:
         try:
-            return plain(build(value).label())
+            return plain(build(value, origin="card.json").label())
         except BandsError:
             pass
     return plain(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

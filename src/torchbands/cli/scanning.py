@@ -196,6 +196,8 @@ def _opening(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--std", type=_numbers, metavar="S,...", help="divides each channel before the model")
     group.add_argument("--size", type=int, metavar="PIXELS", help="side that the images of a folder are scaled to")
     group.add_argument("--channels", type=int, choices=(1, 3), help="of the images of a folder")
+    group.add_argument("--text-column", metavar="NAME", help="column of texts in a .csv, .tsv or .jsonl file")
+    group.add_argument("--label-column", metavar="NAME", help="column of labels in such a file or a table")
     group.add_argument(
         "--allow-pickle", action="store_true", help="read pickles, after their instructions were inspected"
     )

@@ -10,6 +10,7 @@ from torchbands import __version__
 from torchbands.core.errors import UnknownName
 
 from . import scanning
+from .streams import raw_streams
 
 _GROUPS = {
     "scan": ("model", "data"),
@@ -26,7 +27,8 @@ def run(args: Sequence[str]) -> int:
     """Parse and carry out."""
     parser = make_parser()
     _suggest(args)
-    given = parser.parse_args(args)
+    with raw_streams():
+        given = parser.parse_args(args)
     if not hasattr(given, "calls"):
         parser.print_help()
         return 0
@@ -47,6 +49,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"bands {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="show where an error came from (any command)")
+    parser.add_argument(
+        "--allow", action="append", metavar="NAME",
+        help="a function (package.module:function), file or folder that a card or grid may name; it is not run or read "
+        "because a file says so, but because you do (any command; may be given several times)",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, calls: str, about: str) -> argparse.ArgumentParser:
@@ -105,7 +112,7 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     _json(listing)
     for name, about in (("get", "fetch and verify a data set"), ("path", "print where a data set is cached")):
         verb = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
-        verb.add_argument("name", metavar="NAME")
+        verb.add_argument("name", metavar="NAME", help="of `bands data list`; get knows minilm and wordnet too")
         verb.set_defaults(calls=f"data:{name}")
 
 

@@ -17,6 +17,7 @@ from torchbands.core.method import Method
 from torchbands.core.model import Model
 from torchbands.core.registry import build, find, listing
 from torchbands.core.task import Task
+from torchbands.zoo.victims import kind_of
 
 from . import console
 from .flags import method_of, parse
@@ -69,9 +70,10 @@ def attack(given: argparse.Namespace) -> int:
     if not isinstance(task, Task):
         raise InputError(f"{flags.task!r} is a {task.role}, not a task", hint="see: bands list task")
     given_control = _given_control(flags.control)
+    out = flags.out or Path("victims") / f"{task.name.replace('/', '-')}-{method.name}-{flags.seed}"
+    kind_of().check(out)
     with console.progress_bar() as bar:
         victim = method.run(task, flags.seed, progress=lambda a, b, w: bar(a, b, f"{method.name}: {w}"))
-        out = flags.out or Path("victims") / f"{task.name.replace('/', '-')}-{method.name}-{flags.seed}"
         zoo.save(victim, out)
         control = given_control or _train_control(flags.control, victim, bar)
         bar(1, 1, "measuring")
@@ -93,6 +95,8 @@ def defend(given: argparse.Namespace) -> int:
         raise InputError(f"{flags.victim} is no victim directory", hint="make one: bands attack badnets -o DIR")
     if flags.out is not None and method.role != "repair":
         raise InputError(f"{method.name} is a {method.role}: it makes no model to keep", hint="leave -o out")
+    if flags.out is not None:
+        kind_of(repaired=True).check(flags.out)
     made: list[Model] = []
     with console.progress_bar() as bar:
         bar(0, None, "loading the victim")

@@ -27,6 +27,10 @@ class InputError(BandsError):
     """A value of the wrong shape, dtype, range or type."""
 
 
+class Unsupported(InputError):
+    """Something ordinary that is not read here: no finding and no mistake. The hint says what to do instead."""
+
+
 class Diverged(InputError):
     """Training left the finite numbers: one result of a sweep, not its end."""
 
@@ -54,6 +58,14 @@ class DataUnavailable(BandsError):
 
 class DamagedVictim(BandsError):
     """A victim directory with a missing, truncated or altered file."""
+
+
+class UnsafeFile(BandsError):
+    """A file names what only the user may name: a function to be run (`code`), or a file elsewhere."""
+
+    def __init__(self, message: str, *, hint: str = "", code: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class NotApplicable(Exception):

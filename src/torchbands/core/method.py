@@ -16,6 +16,8 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 from .errors import InputError, UnknownName
 
 Spec = dict[str, Any]
+#: Setting -> what its free text names.
+Free = Mapping[str, str | tuple[str, ...]]
 
 #: What a method may declare that it must be given. "clean:N" asks for N clean labelled samples.
 NEEDS = (
@@ -35,6 +37,9 @@ class Method:
     needs: ClassVar[tuple[str, ...]] = ()
     #: Why its numbers stay far from its paper's, in words; empty where nothing of the kind is known.
     unreproduced: ClassVar[str] = ""
+    #: What each setting of free text names: "text" (nothing), "file", or the names that are no file. One that is not
+    #: declared counts as code, and no file that is read may set it: see `core.outside`.
+    free: ClassVar[Free] = {}
 
     def spec(self) -> Spec:
         """JSON-ready description that `registry.build` turns back into an equal method."""
@@ -64,6 +69,10 @@ class Method:
                 continue
             changed.append(f"{f.name}={value.label() if isinstance(value, Method) else value}")
         return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    def absent(self) -> str:
+        """What it would have to fetch before it can be used, its `bands data` name last; empty where all is here."""
+        return ""
 
     @classmethod
     def clean_needed(cls) -> int:

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pkgutil
+import sys
 import types
 import typing
 import warnings
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, distributions
+from pathlib import Path
 from typing import Any
 
 from .errors import InputError, UnknownName
 from .method import Method
+from .outside import is_free, refuse_absent, refuse_outside
 
 BUILT_IN = ("networks", "learners", "modalities", "tasks", "triggers", "attacks", "defenses", "measures", "testing")
 ENTRY_POINTS = "torchbands.methods"
@@ -37,11 +41,22 @@ def discover() -> None:
     """Import every built-in method module and every installed plug-in, once."""
     for package in BUILT_IN:
         _import_tree(f"torchbands.{package}")
-    for point in entry_points(group=ENTRY_POINTS):
+    for point in plug_ins():
         try:
             importlib.import_module(point.value.split(":")[0])
         except Exception as error:
             warnings.warn(f"plug-in {point.name} ({point.value}) could not be loaded: {error!r}", stacklevel=2)
+
+
+def plug_ins() -> list[EntryPoint]:
+    """Entry points of what is installed. A folder is not installed by being the current one, as `python -m` has it."""
+    meant = {Path(p).resolve() for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p}
+    here = Path.cwd()
+    path = [p for p in sys.path if p and (Path(p).resolve() != here or here in meant)]
+    found: dict[str, list[EntryPoint]] = {}
+    for package in distributions(path=path):  # the first of a name is the one that is imported
+        found.setdefault(package.name, [p for p in package.entry_points if p.group == ENTRY_POINTS])
+    return [point for points in found.values() for point in points]
 
 
 def _import_tree(name: str) -> None:
@@ -81,14 +96,29 @@ def find(name: str, role: str | None = None) -> type[Method]:
     return found[0]
 
 
-def build(spec: str | Mapping[str, Any] | Method, role: str | None = None) -> Method:
+def build(
+    spec: str | Mapping[str, Any] | Method, role: str | None = None, *, origin: str | Path | None = None
+) -> Method:
     """A method from its name, its spec, or itself.
 
-    Raises UnknownName for an unknown method or setting (with a suggestion), InputError for a value of the wrong type
+    Args:
+        origin: the file that the spec was read from. Such a spec may name no function, no file outside that file's own
+            folder, and nothing that would have to be fetched, but for what the user typed himself (`core.outside`).
+
+    Raises UnsafeFile, or DataUnavailable, for a spec from a file that names such a thing, UnknownName for an unknown
+    method or setting (with a suggestion), InputError for a value of the wrong type
     or a spec written by another version of the method.
     """
     if isinstance(spec, Method):
         return spec
+    file = None if origin is None else Path(origin)
+    made = _made(spec, role, file)
+    if file is not None:
+        refuse_absent(made, file)
+    return made
+
+
+def _made(spec: str | Mapping[str, Any], role: str | None, file: Path | None) -> Method:
     if isinstance(spec, str):
         return find(spec, role)()
     if not isinstance(spec, Mapping) or "name" not in spec:
@@ -100,7 +130,10 @@ def build(spec: str | Mapping[str, Any] | Method, role: str | None = None) -> Me
             hint="numbers may differ between versions: run it again, or install the version that wrote it",
         )
     extra = {k: v for k, v in spec.items() if k not in ("role", "name", "version", "params")}
-    return cls(**{k: _typed(cls, k, v) for k, v in {**extra, **spec.get("params", {})}.items()})
+    params = spec.get("params", {})
+    if not isinstance(params, Mapping):
+        raise InputError(f"params of {cls.name} are an object, got {type(params).__name__}")
+    return cls(**{str(k): _typed(cls, str(k), v, file) for k, v in {**extra, **params}.items()})
 
 
 @cache
@@ -110,19 +143,27 @@ def hints_of(cls: Any) -> dict[str, Any]:
     return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.compare}
 
 
-def _typed(cls: type[Method], name: str, value: Any) -> Any:
+def _typed(cls: type[Method], name: str, value: Any, file: Path | None) -> Any:
     hints = hints_of(cls)  # type: ignore[arg-type]  # classes are hashable; mypy reads the instance's __hash__
     if name not in hints:
         raise UnknownName(f"setting of {cls.name}", name, hints)
-    return _coerce(value, hints[name], f"{cls.name}.{name}")
+    made = _coerce(value, hints[name], f"{cls.name}.{name}", file)
+    if file is not None and is_free(hints[name]):
+        refuse_outside(cls, name, made, _default(cls, name), file)
+    return made
 
 
-def _coerce(value: Any, hint: Any, where: str) -> Any:
+def _default(cls: type[Method], name: str) -> Any:
+    field = next(f for f in dataclasses.fields(cls) if f.name == name)
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _coerce(value: Any, hint: Any, where: str, file: Path | None) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         for arm in sorted(args, key=lambda a: a is float):
             try:
-                return _coerce(value, arm, where)
+                return _coerce(value, arm, where, file)
             except InputError:
                 continue
     elif origin is typing.Literal:
@@ -133,11 +174,11 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     elif origin is tuple and isinstance(value, (list, tuple)):
         arms = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(arms) == len(value):
-            return tuple(_coerce(v, a, where) for v, a in zip(value, arms, strict=True))
+            return tuple(_coerce(v, a, where, file) for v, a in zip(value, arms, strict=True))
     elif hint is type(None) and value is None:
         return None
     elif isinstance(hint, type) and issubclass(hint, Method):
-        made = build(value)
+        made = build(value, origin=file)
         if isinstance(made, hint):
             return made
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):

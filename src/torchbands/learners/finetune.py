@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.errors import Diverged
-from torchbands.core.model import Model, fast_dtype
+from torchbands.core.model import Model
 from torchbands.core.resident import resident
 from torchbands.core.seeding import generator, seeded
 
@@ -44,7 +44,7 @@ def finetune(
     """Train the model in place with SGD, or AdamW, and a cosine schedule over its steps.
 
     Rows are encoded once and stay on the device where they fit; an epoch's batches differ by at most one row in size.
-    bfloat16 autocast where the device computes it natively. The same seed gives the same weights on one machine.
+    It computes in the model's own precision. The same seed gives the same weights on one machine.
 
     Args:
         adam: AdamW, for networks that SGD does not move: momentum is then not used.
@@ -62,7 +62,7 @@ def finetune(
         else torch.optim.SGD(learned, lr=lr, momentum=momentum, weight_decay=weight_decay)
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, parts * epochs))
-    fast = fast_dtype(device) is torch.bfloat16
+    fast = model.dtype is torch.bfloat16
     with model.training(), seeded("fine-tune", seed):
         for epoch in range(epochs):
             total = torch.zeros((), device=device)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError, NotApplicable
-from torchbands.core.method import Method, method
+from torchbands.core.method import Free, Method, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
+from torchbands.core.words import escaped
 from torchbands.triggers.tabular import SetFields
 
 
@@ -22,6 +23,8 @@ class Field(Method):
     """One column of a table."""
 
     role: ClassVar[str] = "schema"
+
+    free: ClassVar[Free] = {"title": "text"}
 
     title: str = ""
     """Its heading."""
@@ -154,5 +157,5 @@ class Tabular(Modality):
 
     def render(self, row: Tensor) -> str:
         cells = zip(self.fields, row.tolist(), strict=True)
-        body = "".join(f"<tr><th>{html.escape(f.title)}</th><td>{value:.6g}</td></tr>" for f, value in cells)
+        body = "".join(f"<tr><th>{html.escape(escaped(f.title))}</th><td>{value:.6g}</td></tr>" for f, value in cells)
         return f'<table class="sample">{body}</table>'

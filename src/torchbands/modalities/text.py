@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError, NotApplicable
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
+from torchbands.core.words import escaped
 from torchbands.modalities.tokens import TokenMixture, padded
 from torchbands.triggers.room import TextRoom, words_of
 from torchbands.triggers.text import InsertWords
@@ -52,6 +53,8 @@ class Text(Modality):
     """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 is unknown."""
 
     discrete: ClassVar[bool] = True
+
+    free: ClassVar[Free] = {"vocabulary": "text"}
 
     vocabulary: tuple[str, ...] = ()
     """Known words in lower case, most frequent first."""
@@ -142,7 +145,8 @@ class Text(Modality):
         return {"edit_words": edits, "similarity": 1 - edits / longest, "added_words": added}
 
     def render(self, row: str) -> str:
-        return f'<q class="sample">{html.escape(row)}</q>'
+        text = html.escape(escaped(row, keep="\n\t"))
+        return f'<q class="sample">{text}</q>'
 
 
 def _share(words: list[str], share: float, draws: Tensor) -> list[str]:

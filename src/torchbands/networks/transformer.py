@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError, MissingExtra, NotApplicable
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
 from torchbands.core.task import Network
 
@@ -57,6 +57,8 @@ class Classifier(nn.Module):
 class TransformerNetwork(Network):
     """A pre-trained BERT-like encoder with a linear head, tuned wholly, in its head alone, or by LoRA."""
 
+    free: ClassVar[Free] = {"encoder": ("minilm",)}
+
     encoder: str = "minilm"
     """"minilm" (all-MiniLM-L6-v2, 22.7 M parameters), or a folder with config.json, safetensors and tokenizer.json."""
     tune: Literal["full", "head", "lora"] = "full"
@@ -69,6 +71,18 @@ class TransformerNetwork(Network):
     """Of the LoRA matrices."""
     dropout: float = 0.1
     """Before the head."""
+
+    def absent(self) -> str:
+        from torchbands.core.errors import DataUnavailable
+        from torchbands.tasks.sources.language import encoder_files
+
+        if self.encoder != "minilm":
+            return ""
+        try:
+            encoder_files(self.encoder, fetch=False)
+        except DataUnavailable:
+            return f"the encoder {self.encoder}"
+        return ""
 
     def reads(self, modality: Modality) -> Modality:
         from torchbands.modalities.text import Text

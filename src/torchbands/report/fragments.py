@@ -9,6 +9,8 @@ import re
 from html import escape
 from html.parser import HTMLParser
 
+from torchbands.core.words import escaped
+
 _TAGS = {"img", "span", "div", "p", "code", "pre", "b", "i", "em", "strong", "mark", "ins", "del", "small", "br", "wbr",
          "table", "thead", "tbody", "tr", "td", "th", "dl", "dt", "dd", "ul", "ol", "li"}  # fmt: skip
 _EMPTY = {"img", "br", "wbr"}
@@ -30,7 +32,7 @@ class _Filter(HTMLParser):
         if self.hidden or tag not in _TAGS:
             return
         kept = [(k, v or "") for k, v in attrs if k in _ATTRIBUTES or (k == "src" and _PICTURE.fullmatch(v or ""))]
-        written = "".join(f' {k}="{escape(v)}"' for k, v in kept)
+        written = "".join(f' {k}="{escape(escaped(v))}"' for k, v in kept)
         self.out.append(f"<{tag}{written}>")
         if tag not in _EMPTY:
             self.open.append(tag)
@@ -46,7 +48,7 @@ class _Filter(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self.hidden:
-            self.out.append(escape(data))
+            self.out.append(escape(escaped(data, keep="\n\t")))
 
 
 def harmless(fragment: str) -> str:

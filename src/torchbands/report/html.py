@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from torchbands.core.metric import Interval
+from torchbands.core.words import escaped
 
 from . import figures, roles, summary, terms
 from .results import Attack, Cell, Defense, Results, TaskResults
@@ -78,6 +79,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=PackageLoader("torchbands.report"),
         autoescape=True,
+        finalize=lambda value: escaped(value, keep="\n\t") if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -6,6 +6,8 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
+from torchbands.core.words import shown
+
 from . import summary, terms
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES, RULES
@@ -28,7 +30,7 @@ def render(results: Results) -> str:
     out += ["## How to read it", ""]
     out += [f"- **{m.title}**: {m.about}" for n in ("ca", *_EFFECT[1:], "auroc", "der", "rule_fpr") for m in [term(n)]]
     out += [f"- {rule}" for rule in RULES.values()] + [""]
-    command = results.command.replace("\n", " ").replace("`", "'")
+    command = shown(results.command, 4000).replace("`", "'")
     versions = ", ".join(f"{_safe(k)} {_safe(v)}" for k, v in results.versions.items())
     out += [
         "## How it was made",
@@ -129,4 +131,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _safe(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    return _SPECIAL.sub(r"\\\1", html.escape(shown(text, 4000), quote=False))

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torchbands.bench.store import altered
 from torchbands.core.errors import InputError
 from torchbands.core.method import key_of
+from torchbands.zoo.files import read_text
 
 Record = dict[str, Any]
 #: Attack success that a victim needs where the grid names no floor.
@@ -115,12 +117,15 @@ def _load(path: Path, needed: tuple[str, ...], problems: list[str]) -> Record | 
     if path.name.startswith("."):
         return None
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        found = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path.name} could not be read: {error}")
         return None
     missing = [k for k in needed if k not in found] if isinstance(found, dict) else list(needed)
     if missing or not isinstance(found, dict):
         problems.append(f"{path.name} is no record: it lacks {', '.join(missing) or 'an object'}")
+        return None
+    if needed and path.name != "record.json" and (why := altered(found, path)):
+        problems.append(f"{path.name} is not believed: {why}; the same `bands bench run` makes it again")
         return None
     return found

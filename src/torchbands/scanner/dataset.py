@@ -17,6 +17,7 @@ from torchbands.core.task import Progress
 from torchbands.defenses.data.activation_clustering import ActivationClustering
 from torchbands.defenses.data.bki import BKI
 from torchbands.defenses.data.cross_split import CrossSplit
+from torchbands.defenses.data.rare_mark import RareMark
 from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.defenses.data.statistical_contamination import StatisticalContamination
 from torchbands.defenses.data.z_score import ZScore
@@ -39,7 +40,7 @@ PROFILES = ("fast", "full")
 
 _NOT_COVERED = (
     "poison that the model did not learn: its rows do not stand apart",
-    "poison below about one row in two hundred of its class",
+    "poison below about one row in three hundred of its class, and fewer than some fifteen rows",
     "poison disguised to lie among its class in feature space",
 )
 _ABOUT = {
@@ -49,6 +50,7 @@ _ABOUT = {
     "z-score": "a word that comes with one label far more often than chance explains",
     "bki": "a word on which the features of many rows of a label hang",
     "cross-split": "a class's two parts know nothing of each other",
+    "rare-mark": "a few rows whose labels only others of their kind explain",
 }
 
 
@@ -66,10 +68,10 @@ def scan_data(
     """Which rows of this data set were put there to plant a backdoor?
 
     Filters look at one forward pass of a model that was trained on the rows; `cross-split` says which classes hold two
-    groups that know nothing of each other, and in texts `bki` and `z-score` name words, of which each is then deleted
-    from its rows to see whether the label holds. In a class that is named so, a row is flagged where fewer than
-    `false_alarms` of the natural group lie as far towards the other one; elsewhere the top `false_alarms` of every
-    class are flagged, which is the budget and no finding.
+    groups that know nothing of each other, `rare-mark` which hold a few rows with a mark in common, and in texts `bki`
+    and `z-score` name words, of which each is then deleted from its rows to see whether the label holds. In a class
+    that is named so, a row is flagged where fewer than `false_alarms` of the natural group lie as far towards the other
+    one; elsewhere the top `false_alarms` of every class are flagged, which is the budget and no finding.
 
     The result is `indicated` where a class shows what poison alone shows: its chance, corrected over all tests of all
     classes, is at or below 0.01. It is `inconclusive` where a class is named and that is not shown, for two natural
@@ -162,7 +164,7 @@ def _filters(clean: Data | None, tokens: bool) -> list[DataFilter]:
     if tokens:
         made += [ZScore(), BKI()]
     # without the crossing nothing tells which part of a halved class is the poison
-    return [*made, CrossSplit()]
+    return [*made, RareMark(), CrossSplit()]
 
 
 def _look(

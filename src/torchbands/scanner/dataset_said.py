@@ -47,6 +47,9 @@ def told(found: Suspicion, rows: Rows) -> tuple[float, str | None, Mapping[str, 
         facts["words"] = found.evidence["tokens"]
     if "keywords" in found.evidence:
         facts |= {"words": found.evidence["keywords"], "rows_looked_at": found.evidence["rows"]}
+    if marks := found.evidence.get("marks"):
+        top = max(marks, key=lambda c: float(marks[c]["index"]))
+        return float(marks[top]["index"]), rows.class_names[int(top)], facts | {"class": marks[top]}
     if "classes" in found.evidence:
         index = {int(c): float(v["index"]) for c, v in found.evidence["classes"].items()}
         top = max(index, key=lambda c: index[c])

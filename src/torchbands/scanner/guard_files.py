@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Network
-from torchbands.zoo.files import new_directory, sha256, write_json
+from torchbands.zoo.files import Kind, digest, new_directory, read_text, sha256, write_json
 
 from .predictor import predictor
 
@@ -29,19 +28,18 @@ if TYPE_CHECKING:
 
 CARD, WEIGHTS, DETECTOR = "card.json", "model.safetensors", "detector.safetensors"
 FORMAT = 1
+KIND = Kind("a guard", CARD, frozenset({CARD, WEIGHTS, DETECTOR}), lambda card: card.get("kind") == "torchbands-guard")
 _AGAIN = "fit it again: bands guard fit MODEL --data CLEAN -o DIR"
 
 
 def save(guard: Guard, folder: str | Path, network: Network | None) -> Path:
     """Write the directory; an existing guard of that name is replaced, anything else is refused."""
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and (_is_guard(folder) or not any(folder.iterdir()))):
-        raise InputError(f"{folder} exists and is no guard directory", hint="name a new folder")
     tensors, facts = guard.fitted.state()
     weights = {} if "weights" not in guard.model.capabilities else _tensors(guard.model.module.state_dict())
     if network is not None and not _builds(network, guard.model):
         network = None
-    with new_directory(folder) as at:
+    with new_directory(folder, KIND) as at:
         save_file(weights, at / WEIGHTS)
         save_file({**_tensors(tensors), "calibration": guard.calibration.contiguous()}, at / DETECTOR)
         card = {
@@ -60,7 +58,7 @@ def save(guard: Guard, folder: str | Path, network: Network | None) -> Path:
             "overhead": guard.overhead,
             "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR)},
         }
-        write_json(at / CARD, {**card, "card_sha256": _digest(card)})
+        write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
     return folder
 
 
@@ -70,13 +68,13 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     if not (folder / CARD).is_file():
         raise InputError(f"{folder} is no guard directory: it has no {CARD}", hint=_AGAIN)
     try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        card: dict[str, Any] = json.loads(read_text(folder / CARD))
         said, files = card.pop("card_sha256"), card["files"]
         if card.get("kind") != "torchbands-guard" or set(files) != {WEIGHTS, DETECTOR}:
             raise ValueError("it is no guard's")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / CARD} is damaged or of another kind ({error})", hint=_AGAIN) from None
-    if _digest(card) != said:
+    if digest(card, "card_sha256") != said:
         raise InputError(f"{folder / CARD} was altered: its checksum does not fit", hint=_AGAIN)
     if card.get("format") != FORMAT:
         raise InputError(f"{folder} has format {card.get('format')!r}, this torchbands reads format {FORMAT}")
@@ -96,7 +94,7 @@ def load(folder: str | Path, given: Any | None = None) -> Guard:
     card = read_card(folder)
     try:
         weights, tensors = load_file(folder / WEIGHTS), load_file(folder / DETECTOR)
-        detector = build(card["detector"], "input-detector")
+        detector = build(card["detector"], "input-detector", origin=folder / CARD)
         assert isinstance(detector, InputDetector)
         model = _model(card, weights, given, folder)
         fitted = detector.restore(model, tensors, card["facts"])
@@ -118,7 +116,7 @@ def _model(card: dict[str, Any], weights: dict[str, Tensor], given: Any | None, 
     if given is None and card["network"] is None:
         what = "wraps a black box" if card["black_box"] else "does not say how its network is built"
         raise InputError(f"{folder} {what}", hint="in Python: Guard.load(folder, model=model)")
-    modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality")
+    modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality", origin=folder / CARD)
     assert isinstance(modality, Modality)
     if given is not None:
         model = predictor(given, None, modality, int(card["classes"]))
@@ -127,7 +125,7 @@ def _model(card: dict[str, Any], weights: dict[str, Tensor], given: Any | None, 
         if held.keys() != weights.keys() or any(not torch.equal(held[k], t) for k, t in weights.items()):
             raise InputError(f"{folder} guards another model: the weights given are not those it was fitted with")
         return model
-    network = build(card["network"], "network")
+    network = build(card["network"], "network", origin=folder / CARD)
     assert isinstance(network, Network)
     module = network.build(modality, int(card["classes"]))
     module.load_state_dict(weights)
@@ -146,11 +144,3 @@ def _builds(network: Network, model: Model) -> bool:
 
 def _tensors(held: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: t.detach().cpu().contiguous().clone() for k, t in held.items()}
-
-
-def _is_guard(folder: Path) -> bool:
-    return (folder / CARD).is_file() and (folder / DETECTOR).is_file()
-
-
-def _digest(card: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torchbands.core.errors import InputError
 from torchbands.modalities.image import Image
 from torchbands.tasks.sources.decode import IMAGE_FORMATS
 from torchbands.tasks.sources.folder import SUFFIXES, read_scaled
+from torchbands.tasks.sources.splits import LEARN, chosen, parts
 
 from .rows import Rows
 
@@ -22,7 +24,7 @@ from .rows import Rows
 MOST_BYTES, MOST_PIXELS = 64 << 20, 40_000_000
 #: Images are not scaled to more than this unless a size is given. Deeper folders are not read.
 MOST_SIDE, MOST_DEPTH = 64, 16
-_LAYOUT = "expected FOLDER/CLASS/*.png (or .jpg ...), or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*"
+_LAYOUT = "expected FOLDER/CLASS/*.png (or .jpg ...), or FOLDER/train/CLASS/* and FOLDER/test/CLASS/* (val, valid ...)"
 
 Refused = list[tuple[str, str]]
 
@@ -31,43 +33,50 @@ def read_folder(root: Path, size: int | None = None, channels: int | None = None
     """Images of a folder of class folders, scaled to squares, with the path of each.
 
     Left out and told in `refused`: images that cannot be decoded, decompression bombs, links that leave the folder,
-    what is no regular file, and names that cannot be printed.
+    what is no regular file, files of other kinds, images outside of class folders, and names that cannot be printed.
+    Size and channels are those that most images have.
 
     Raises InputError where nothing is left, where there are fewer than two classes, or for a wrong size or channels.
     """
     if channels not in (None, 1, 3) or (size is not None and not 1 <= size <= 1024):
         raise InputError(f"channels is {channels} and size {size}: channels is 1 or 3, size 1 to 1024")
-    parted = (root / "train").is_dir() and (root / "test").is_dir()
-    top = root / ("test" if split == "test" else "train") if parted else root
+    found = parts(root)
+    part = chosen(found, split == "test") if found else ""
+    top = found[part] if found else root
     refused: Refused = []
-    classes = sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
-    listed = {folder.name: list(_files(folder, top, refused)) for folder in classes if _named(folder, top, refused)}
-    files = [file for found in listed.values() for file in found]
     notes: list[str] = []
-    if files and (size is None or channels is None):
-        side, depth = _first(files)
-        if size is None and side > MOST_SIDE:
-            notes.append(f"images are scaled to {MOST_SIDE} pixels, from {side} of the first: give size for more")
-        size, channels = size or min(side, MOST_SIDE), channels or depth
-    assert not files or (size is not None and channels is not None)
+    if found:
+        others = sorted(p.name for p in root.iterdir() if p != top and not p.name.startswith("."))
+        rest = f"; not read: {', '.join(map(_printable, others[:5]))}" if others else ""
+        notes.append(f"rows are those of {_printable(top.name)}/{rest}")
+    classes = sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
+    refused += [(_shown(p, top), "it lies in no class folder") for p in _loose(top)]
+    listed = {folder.name: list(_files(folder, top, refused)) for folder in classes if _named(folder, top, refused)}
+    files = [file for found_here in listed.values() for file in found_here]
+    seen = _seen(files, top, refused)
+    files = list(seen)
+    if files:
+        size, channels = _common(seen, size, channels, notes)
     kept, images = [], []
     for file in files:
-        if (reason := _unreadable(file)) is None:
-            try:
-                images.append(read_scaled(file, size or 0, channels or 0))
-                kept.append(file.relative_to(top).as_posix())
-                continue
-            except Exception as error:  # a decoder may raise anything on a hostile file
-                reason = _short(error)
-        refused.append((file.relative_to(top).as_posix(), reason))
+        try:
+            images.append(read_scaled(file, size or 0, channels or 0))
+            kept.append(file.relative_to(top).as_posix())
+        except Exception as error:  # a decoder may raise anything on a hostile file
+            refused.append((file.relative_to(top).as_posix(), _short(error)))
     if not images:
         what = "no image that could be read" if refused else "no images in class folders"
         first = f": {refused[0][0]} ({refused[0][1]})" if refused else ""
         raise InputError(f"{top} holds {what}{first}", hint=_LAYOUT)
-    names = tuple(sorted({name.split("/", 1)[0] for name in kept}))
-    if len(names) < 2:
-        raise InputError(f"{top} holds one class only, {names[0]!r}; at least two are needed", hint=_LAYOUT)
+    present = {name.split("/", 1)[0] for name in kept}
+    names = tuple(sorted(present | _taught(found, part)))
+    if len(present) < 2:
+        raise InputError(f"{top} holds one class only, {min(present)!r}; at least two are needed", hint=_LAYOUT)
     assert size is not None and channels is not None
+    if empty := sorted(set(listed) - set(names)):
+        notes.append(f"folders without an image that could be read are no classes: {', '.join(empty[:5])}")
+    if all(name.isdecimal() for name in names) and names != tuple(sorted(names, key=int)):
+        notes.append(f"class folders are numbered as text, as torchvision does: {', '.join(names[:4])} ...")
     notes.append(f"images are read as squares of {size} pixels with {channels} channel{'s' if channels > 1 else ''}")
     labels = torch.tensor([names.index(name.split("/", 1)[0]) for name in kept])
     data = Data(Pixels(torch.from_numpy(np.stack(images))), labels)
@@ -92,8 +101,22 @@ def _files(folder: Path, top: Path, refused: Refused, depth: int = 0) -> Iterato
                 refused.append((_shown(path, top), "a link to a folder" if path.is_symlink() else "too deep"))
             elif _named(path, top, refused):
                 yield from _files(path, top, refused, depth + 1)
-        elif path.suffix.lower() in SUFFIXES and _named(path, top, refused) and _inside(path, top, refused):
+        elif path.suffix.lower() not in SUFFIXES:
+            refused.append((_shown(path, top), f"a kind that is not read ({_printable(path.suffix) or 'no suffix'})"))
+        elif _named(path, top, refused) and _inside(path, top, refused):
             yield path
+
+
+def _taught(found: dict[str, Path], part: str) -> set[str]:
+    """Classes of the training part: where rows of another part lack one, the numbers of the rest must not move."""
+    learn = next((found[name] for name in LEARN if name in found), None)
+    if learn is None or part in LEARN:
+        return set()
+    return {p.name for p in learn.iterdir() if p.is_dir() and p.name.isprintable() and p.name[0] not in "._"}
+
+
+def _loose(top: Path) -> list[Path]:
+    return sorted(p for p in top.iterdir() if not p.is_dir() and p.suffix.lower() in SUFFIXES)
 
 
 def _named(path: Path, top: Path, refused: Refused) -> bool:
@@ -116,8 +139,20 @@ def _inside(path: Path, top: Path, refused: Refused) -> bool:
     return inside
 
 
-def _unreadable(path: Path) -> str | None:
-    """Why an image must not be decoded, if it must not."""
+def _seen(files: list[Path], top: Path, refused: Refused) -> dict[Path, tuple[int, int]]:
+    """Longer side and channels of each file that may be decoded; the others are refused."""
+    made = {}
+    for file in files:
+        seen = _head(file)
+        if isinstance(seen, str):
+            refused.append((file.relative_to(top).as_posix(), seen))
+        else:
+            made[file] = seen
+    return made
+
+
+def _head(path: Path) -> tuple[int, int] | str:
+    """Longer side and channels of an image by its header; or why it must not be decoded."""
     from PIL import Image as Pillow
 
     try:
@@ -128,25 +163,44 @@ def _unreadable(path: Path) -> str | None:
             return f"{found.st_size:,} bytes, more than {MOST_BYTES:,}"
         with warnings.catch_warnings(action="ignore"), Pillow.open(path, formats=IMAGE_FORMATS) as image:
             width, height = image.size
+            depth = 1 if image.mode in ("1", "L", "LA") else 3
     except Exception as error:  # a decoder may raise anything on a hostile file
         return _short(error)
-    return f"{width} x {height} pixels, more than {MOST_PIXELS:,}" if width * height > MOST_PIXELS else None
+    if width * height > MOST_PIXELS:
+        return f"{width} x {height} pixels, more than {MOST_PIXELS:,}"
+    return max(width, height), depth
 
 
-def _first(files: list[Path]) -> tuple[int, int]:
-    """Longer side and channels of the first image that opens; the size of none is 1."""
-    from PIL import Image as Pillow
-
-    for file in files:
-        if _unreadable(file) is None:
-            with Pillow.open(file, formats=IMAGE_FORMATS) as image:
-                return max(image.size), 1 if image.mode in ("1", "L", "LA") else 3
-    return 1, 3
+def _common(
+    seen: dict[Path, tuple[int, int]], size: int | None, channels: int | None, notes: list[str]
+) -> tuple[int, int]:
+    """The size and channels that most images have; where no size is the rule, the middle one. Others are told."""
+    sides, depths = Counter(side for side, _ in seen.values()), Counter(depth for _, depth in seen.values())
+    if channels is None:
+        channels = 1 if depths[1] > depths[3] else 3
+        if odd := depths[1 if channels == 3 else 3]:
+            kinds = ("grey", "colour") if channels == 3 else ("coloured", "grey")
+            notes.append(f"{odd:,} of {len(seen):,} images are {kinds[0]}: they are read as {kinds[1]} like the rest")
+    if size is None:
+        side, count = sides.most_common(1)[0]
+        if 2 * count < len(seen):
+            side = sorted(sides.elements())[len(seen) // 2]
+        if odd := len(seen) - sides[side]:
+            low, high = min(sides), max(sides)
+            notes.append(f"{odd:,} of {len(seen):,} images are not {side} pixels long ({low} to {high}): scaled to it")
+        if side > MOST_SIDE:
+            notes.append(f"images are scaled to {MOST_SIDE} pixels, from {side}: give size for more")
+        size = min(side, MOST_SIDE)
+    return size, channels
 
 
 def _short(error: Exception) -> str:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     return said.split(": ", 1)[-1][:200]
+
+
+def _printable(name: str) -> str:
+    return name.encode("unicode_escape").decode("ascii") if not name.isprintable() else name
 
 
 def _shown(path: Path, top: Path) -> str:

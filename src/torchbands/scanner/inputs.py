@@ -11,6 +11,7 @@ import torch
 
 from torchbands import __version__
 from torchbands.core.data import take
+from torchbands.core.words import csv_cell
 from torchbands.measures.cost import measured
 
 from .batch_test import batch_p, clean_to_name_one, fewest, sees_nothing
@@ -130,5 +131,5 @@ def table(rows: Rows, judged: Judged) -> str:
     made = csv.writer(text, lineterminator="\n")
     made.writerow(["id", "prediction", "p", "flagged", "score"])
     columns = (judged.prediction.tolist(), judged.p.tolist(), judged.flagged.tolist(), judged.score.tolist())
-    made.writerows((i, c, f"{p:.6g}", int(f), f"{s:.6g}") for i, c, p, f, s in zip(rows.ids, *columns))
+    made.writerows((csv_cell(i), c, f"{p:.6g}", int(f), f"{s:.6g}") for i, c, p, f, s in zip(rows.ids, *columns))
     return text.getvalue()

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from torchbands import __version__
-from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.errors import NotApplicable
 from torchbands.networks.layers import Normalize
-from torchbands.zoo.files import new_directory, sha256, write_json
+from torchbands.zoo.files import Kind, new_directory, sha256, write_json
 
 from .mend import Mended
 from .opening import Suspect
@@ -26,15 +26,18 @@ CARD, WEIGHTS, VICTIM = "repair.json", "model.safetensors", "card.json"
 FORMAT = 1
 #: What a Hugging Face folder needs besides its weights. Nothing else is taken over from a suspect's folder.
 _BESIDE = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json")
+KIND = Kind(
+    "a repaired model",
+    CARD,
+    frozenset({CARD, WEIGHTS, VICTIM, "tokenizer.json", *_BESIDE}),
+    lambda card: {"suspect", "scan_before", "files"} <= set(card),
+)
 
 
 def check_folder(folder: str | Path) -> Path:
     """The folder, if a repaired model may be written there: it is new, empty, or holds an earlier one."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file", hint="name a folder: -o repaired/")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CARD).is_file():
-        raise InputError(f"{folder} exists and holds no repaired model", hint="name a new folder")
+    KIND.check(folder)
     return folder
 
 
@@ -56,7 +59,7 @@ def write(
     if mended.model is None:
         raise NotApplicable("no repair held, so there is no model to write")
     module, outside = _inner(mended.model.module)
-    with new_directory(folder) as at:
+    with new_directory(folder, KIND) as at:
         state = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
         save_file(state, at / WEIGHTS)
         files = {WEIGHTS: sha256(at / WEIGHTS)}

@@ -26,17 +26,22 @@ from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
 from torchbands.core.task import Learner, Network, Progress, Task
 from torchbands.modalities.tokenized import TokenizedText, tokenized
-from torchbands.zoo.files import new_directory, sha256, write_json
+from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha256, sweep, write_json
+from torchbands.zoo.files import digest as digest_of
 
 from .forecast import forecast, in_words, pace
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
 from .recipes import LEARNED, Trains, settled
-from .seen import ASKED, How, Numbers, read, write
+from .seen import ASKED, SEEN, How, Numbers, read, write
 from .views import View, look, views_of
 
 TOKENIZER = "tokenizer.json"
 CARD, ROWS, MODELS, WEIGHTS = "card.json", "rows", "models", "weights.safetensors"
 FORMAT = 1
+#: References are never replaced as a whole, only added to; of a member, what a killed training left of it.
+KIND = Kind("a folder of references", CARD, frozenset(), lambda card: False)
+MEMBER = Kind("a reference model", CARD, frozenset({CARD, WEIGHTS, SEEN}))
+SUM = "card_sha256"
 #: Clean rows that are kept with the references: the views look at every model with the same ones.
 KEPT_ROWS = 1000
 #: The references' own views are drawn with this seed, and so is the suspect's.
@@ -83,7 +88,9 @@ class Population:
                 hint="train them: bands refs train --like SUSPECT --data CLEAN -n 40 -o refs/",
             )
         try:
-            card = json.loads(path.read_text("utf-8"))
+            card = json.loads(read_text(path))
+            if SUM in card and card[SUM] != digest_of(card, SUM):  # cards of older versions have none
+                raise BandsError(f"{path} was altered: its checksum does not fit", hint="train the references again")
             if card["format"] != FORMAT:
                 raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
             modality = _modality(folder, card["modality"])
@@ -100,7 +107,12 @@ class Population:
     def members(self) -> list[Path]:
         """The finished reference models, in order; what a killed training left under a temporary name is none."""
         found = (p.parent for p in (self.folder / MODELS).glob(f"*/{CARD}"))
-        return sorted(member for member in found if not member.name.startswith("."))
+        every = sorted(member for member in found if not member.name.startswith("."))
+        by_weights: dict[str, Path] = {}
+        for member in every:
+            if (same := by_weights.setdefault(str(_card(member)["sha256"]), member)) is not member:
+                raise _damaged(member, f"it is {same.name} once more, and one model counts once")
+        return every
 
     @property
     def classes(self) -> int:
@@ -119,7 +131,7 @@ class Population:
         spec = self.card["architecture"]
         if not isinstance(spec, Mapping):
             return None
-        network = build(spec, "network")
+        network = build(spec, "network", origin=self.folder / CARD)
         assert isinstance(network, Network)
         return lambda: network.build(self.modality, self.classes)
 
@@ -288,16 +300,18 @@ def train_references(
     if len(clean) == 0 or len(data) == 0:
         raise InputError("references need clean rows to train on and clean rows to look with")
     population = _start(folder, recipe, data, clean, modality, class_names, seed, label, add)
-    first = _first(population.card["recipes"], _specs(recipe)) if add else None
-    if announce is not None:
-        announce(_announced(population, recipe, data, profile, n))
-    for i in range(n):
-        member = folder / MODELS / (f"r{first}-{i:04d}" if add else f"{i:04d}")
-        if progress is not None:
-            progress(i, n, "training references")
-        if not (member / CARD).is_file():
-            train_one(member, recipe, data, population, profile, seed, i, first=first)
-    population.complete(recipe.fresh, _views(population, recipe, profile), progress)
+    with only_one(folder, "the folder of references"):
+        sweep(folder / MODELS)
+        first = _first(population.card["recipes"], _specs(recipe)) if add else None
+        if announce is not None:
+            announce(_announced(population, recipe, data, profile, n))
+        for i in range(n):
+            member = folder / MODELS / (f"r{first}-{i:04d}" if add else f"{i:04d}")
+            if progress is not None:
+                progress(i, n, "training references")
+            if not (member / CARD).is_file():
+                train_one(member, recipe, data, population, profile, seed, i, first=first)
+        population.complete(recipe.fresh, _views(population, recipe, profile), progress)
     return population
 
 
@@ -404,19 +418,19 @@ def _start(
                 + ("; with --add, another recipe is added to it" if differs == ["recipes"] else ""),
             )
         if add and _first(known, asked) == len(known):
-            write_json(folder / CARD, {**old.card, "recipes": [*known, *asked]})
+            _write_card(folder, {**old.card, "recipes": [*known, *asked]})
             return Population.load(folder)
         return old
     if add:
         raise InputError(f"{folder} holds no references to add to", hint="train the first ones without --add")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
-    with new_directory(folder) as at:
+    with new_directory(folder, KIND) as at:
         (at / MODELS).mkdir()
         if isinstance(modality, TokenizedText):
             (at / TOKENIZER).write_text(modality.tokenizer, "utf-8")
         card["rows"] = _write_rows(at, clean)
-        write_json(at / CARD, card)
+        _write_card(at, card)
     return Population.load(folder)
 
 
@@ -441,7 +455,7 @@ def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
         if read.digest != said["digest"]:
             raise ValueError(f"{TOKENIZER} was altered")
         return read
-    made = build(spec, "modality")
+    made = build(spec, "modality", origin=folder / CARD)
     assert isinstance(made, Modality)
     return made
 
@@ -499,7 +513,7 @@ def add_checkpoint(population: Population, model: Model, profile: str, name: str
     known, own = list(population.card["recipes"]), {"own checkpoints": True}
     if own not in known:
         known.append(own)
-        write_json(population.folder / CARD, {**population.card, "recipes": known})
+        _write_card(population.folder, {**population.card, "recipes": known})
     _keep(member, model, population, profile, known.index(own), 0, 0.0)
     return True
 
@@ -520,13 +534,19 @@ def _accuracy(model: Model, clean: Data) -> float:
 def _keep(
     member: Path, model: Model, population: Population, profile: str, recipe: int, identity: int, seconds: float
 ) -> None:
-    with new_directory(member) as at:
+    with new_directory(member, MEMBER) as at:
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
         )
         _look(model, population.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
-        card = {"recipe": recipe, "seed": identity, "accuracy": _accuracy(model, population.clean)}
-        write_json(at / CARD, {**card, "seconds": round(seconds, 2), "sha256": weights})
+        card = {
+            "recipe": recipe,
+            "seed": identity,
+            "accuracy": _accuracy(model, population.clean),
+            "seconds": round(seconds, 2),
+            "sha256": weights,
+        }
+        _write_card(at, card)
 
 
 def _look(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
@@ -549,11 +569,17 @@ def _asked(key: str) -> str:
     return f"{key}/{ASKED}"
 
 
+def _write_card(folder: Path, card: dict[str, Any]) -> None:
+    write_json(folder / CARD, {**card, SUM: digest_of(card, SUM)})
+
+
 def _card(member: Path) -> dict[str, Any]:
     try:
-        card: dict[str, Any] = json.loads((member / CARD).read_text("utf-8"))
+        card: dict[str, Any] = json.loads(read_text(member / CARD))
         if not {"accuracy", "seconds", "sha256"} <= set(card):
             raise ValueError(f"{CARD} is incomplete")
+        if SUM in card and card[SUM] != digest_of(card, SUM):
+            raise ValueError(f"{CARD} was altered: its checksum does not fit")
         return card
     except (ValueError, TypeError, RecursionError, OSError) as error:
         raise _damaged(member, str(error)) from None

@@ -14,6 +14,8 @@ from .words import Word
 
 #: Its classes' indices decide which classes are named; its scores rank their rows.
 DECIDES = "cross-split"
+#: Its classes' chances count too; in them its flagged rows come first.
+RARE = "rare-mark"
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,9 @@ class Ranking:
     Attributes:
         p: share of the same class's ordinary rows that score at least as high; 0 where none does.
         index: how far each class falls into two parts.
-        chance: of every class, the smallest chance of what poison alone shows, by cross-split's tests and the words'
-            check; corrected over all tests of all classes.
-        split: classes that cross-split names, or that hold a word which the check confirms.
+        chance: of every class, the smallest chance of what poison alone shows, by the tests of cross-split and
+            rare-mark and by the words' check; corrected over all tests of all classes.
+        split: classes that cross-split names, or that hold a mark or a word which its test confirms.
         proven: those whose chance is at or below the level.
     """
 
@@ -44,34 +46,44 @@ def rank(
     """Join the filters' scores within each class.
 
     In a class that cross-split names, a row's place between the two parts counts, and the natural part is what p
-    compares with; in a class that is known by a word, its rows come first. In other classes it is the mean rank over
-    the filters, and p compares with the whole class: by construction no more than `false_alarms` of those rows are
-    flagged.
+    compares with; in a class that is known by a mark or a word, its rows come first. In other classes it is the mean
+    rank over the filters, and p compares with the whole class: by construction no more than `false_alarms` of those
+    rows are flagged.
 
-    `p_mark` counts where the index names the class, `p_relabelled` everywhere. Texts have a third kind of test, so the
-    correction is by twice the number of classes, times two where words were looked at.
+    `p_mark` counts where the index names the class, `p_relabelled` and the chance of a rare mark everywhere. So the
+    correction is by the number of classes times that of the tests in each, times two where words were looked at.
     """
     decides = found[DECIDES]
     assert decides.flagged is not None
     classes, cutoff = decides.evidence["classes"], float(decides.evidence["cutoff"])
     index = {int(c): float(v["index"]) for c, v in classes.items()}
     foreign, kinds = decides.flagged, 1 + bool(words)
+    rare: Mapping[str, Mapping[str, float]] = found[RARE].evidence["marks"] if RARE in found else {}
+    tests = kinds * (2 + (RARE in found)) * len(classes)
     cut = {c for c in index if bool(foreign[y == c].any())}
     chance = {
         int(c): min(
             1.0,
-            2
-            * kinds
-            * len(classes)
-            * min(v.get("p_relabelled", 1.0), v.get("p_mark", 1.0) if v["index"] > cutoff else 1.0),
+            tests
+            * min(
+                v.get("p_relabelled", 1.0),
+                v.get("p_mark", 1.0) if v["index"] > cutoff else 1.0,
+                rare[c]["p"] if c in rare else 1.0,
+            ),
         )
         for c, v in classes.items()
     }
     by_word = {w.label: w for w in sorted(words, key=lambda w: -w.p) if kinds * w.p <= level}
     for label, word in by_word.items():
         chance[label] = min(chance.get(label, 1.0), kinds * word.p)
-    proven = {c for c in cut if chance[c] <= level} | set(by_word)
-    split = sorted(cut | set(by_word), key=lambda c: (c not in proven, -index.get(c, 0.0)))
+    marked = dict[int, Tensor]()
+    for c, told in rare.items():
+        named = found[RARE].flagged
+        if named is not None and tests * told["p"] <= level:
+            marked[int(c)] = named & (y == int(c))
+    held = {label: word.rows for label, word in by_word.items()} | marked
+    proven = {c for c in cut if chance[c] <= level} | set(held)
+    split = sorted(cut | set(held), key=lambda c: (c not in proven, -index.get(c, 0.0)))
     voices = [s.scores for s in found.values()]
     combined, p = torch.zeros(len(y)), torch.ones(len(y))
     for label in y.unique().tolist():
@@ -80,9 +92,9 @@ def rank(
         ordinary = torch.ones(len(rows), dtype=torch.bool)
         if label in cut:
             scores, ordinary = decides.scores[rows] / cutoff, ~foreign[rows]
-        if label in by_word:
-            held = by_word[label].rows[rows]
-            scores, ordinary = scores + held * (1 + scores.amax().clamp_min(0)), ordinary & ~held
+        if label in held:
+            first = held[label][rows]
+            scores, ordinary = scores + first * (1 + scores.amax().clamp_min(0)), ordinary & ~first
         combined[rows] = scores
         usual = scores[ordinary].sort().values
         p[rows] = (len(usual) - torch.searchsorted(usual, scores)).float() / max(len(usual), 1)

@@ -249,11 +249,10 @@ def search_triggers(model: Model, clean: Data, aim: Aim, *, count: int = 1, seed
     picked = clean[rows[torch.randperm(len(rows), generator=rng)[:80]]]
     starts = (torch.arange(20)[None] + 20 * torch.arange(count)[:, None]) % len(picked)
     rules = Quick(100, 0.5 if model.modality.discrete else 0.25, (0.5, 0.9), 1.0, 1.2, 1.35, 0.9)
-    fast = model.at_precision("fast")
     numbers = RowRng(seed_of("search triggers", seed), torch.arange(count))
     with frozen(model.module):
         _, found, _ = search(
-            fast, fast.embed(picked.x), starts, torch.full((count,), aim.target), rules, numbers, keep=count
+            model, model.embed(picked.x), starts, torch.full((count,), aim.target), rules, numbers, keep=count
         )
     return tuple(found[t] for t in sorted(found))
 

@@ -15,6 +15,7 @@ from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 from torchbands.core.task import SPLITS, Task
+from torchbands.tasks.sources.cells import kind_of
 from torchbands.tasks.sources.text_file import text_column
 
 #: Most classes that are believed; more is a damaged or hostile file.
@@ -23,6 +24,22 @@ _KINDS = (
     "expected a folder of class folders of images, a .npz, .safetensors, .csv, .tsv or .jsonl file, a victim "
     "directory, or a task"
 )
+#: Kinds that people have and that no reader here opens, with what to type instead.
+_ELSEWHERE = {
+    ".parquet": ("Parquet, which is not read here", "pandas.read_parquet(FILE).to_csv('rows.csv', index=False)"),
+    ".arrow": ("Arrow, which is not read here", "datasets.load_from_disk(FOLDER).to_csv('rows.csv')"),
+    ".feather": ("Feather, which is not read here", "pandas.read_feather(FILE).to_csv('rows.csv', index=False)"),
+    ".xlsx": ("a spreadsheet", "save it as CSV"),
+    ".pkl": ("a pickle, which is never read as data", "numpy.savez('rows.npz', x=x, y=y) where you trust the file"),
+    ".npy": ("one array without labels", "numpy.savez('rows.npz', x=x, y=y)"),
+    ".pt": ("a torch file, which is not read as data", "numpy.savez('rows.npz', x=x.numpy(), y=y.numpy())"),
+    ".json": (
+        "one JSON value",
+        "write one object a line: pandas.read_json(FILE).to_json('rows.jsonl', orient='records', lines=True)",
+    ),
+    ".zip": ("an archive", "unpack it, with an eye on its size, and name the folder"),
+    ".tar": ("an archive", "unpack it, with an eye on its size, and name the folder"),
+}
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,7 @@ def read_rows(
     channels: int | None = None,
     split: str = "clean",
     label: str | None = None,
+    text: str | None = None,
 ) -> Rows:
     """Read labelled rows. Nothing in the source is executed, and no pickle is read.
 
@@ -95,16 +113,18 @@ def read_rows(
             a folder of class folders of images (or of `train` and `test` folders of those);
             a `.npz` or `.safetensors` file with `x` (images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in
             [0, 1]; or a table (N, F)) and `y` (integers (N,));
-            a `.csv` table of numbers with a column of labels;
+            a `.csv` table of numbers with a column of labels (commas, semicolons or tabs; `.gz` too);
             a `.csv`, `.tsv` or `.jsonl` file with a column of texts (named text, sentence, content, review, message or
             body) and one of labels;
             a victim directory, for the training data it was made from (`split="train"`) or its task's other splits;
             a task's name, or its JSON spec, for the split of that name.
-        size: side in pixels that a folder's images are scaled to, as squares; by default that of the first one, at
-            most 64. channels: 3 or 1; by default those of the first image.
-        split: "train", "clean" or "test" of a task or victim. A folder with `train` and `test` folders gives "test" or,
-            for any other split, "train"; other folders and files have only one part, whatever is asked.
-        label: the label column of a table; by default one named label, class, target or y, else the last.
+        size: side in pixels that a folder's images are scaled to, as squares; by default that of most of them, at
+            most 64. channels: 3 or 1; by default those of most images.
+        split: "train", "clean" or "test" of a task or victim. A folder with `train` and `test` (or `val`, `valid` ...)
+            folders gives the latter for "test" and else the former; others have one part, whatever is
+            asked.
+        label: the label column of a file; by default one named label, class, target or y (or category, for texts),
+            else the last of a table. text: the column of texts; by default one of the names above.
 
     Raises:
         InputError: nothing there, nothing readable, or not what it should be; the message names it.
@@ -124,16 +144,18 @@ def read_rows(
 
         return read_folder(path, size, channels, split)
     if is_file:
-        return _of_file(path, size, channels, label)
+        return _of_file(path, size, channels, label, text)
     return _of_task(source, split)
 
 
-def _of_file(path: Path, size: int | None, channels: int | None, label: str | None) -> Rows:
-    kind = path.suffix.lower()
-    if kind == ".jsonl" or (kind in (".csv", ".tsv") and text_column(path)):
+def _of_file(path: Path, size: int | None, channels: int | None, label: str | None, text: str | None) -> Rows:
+    kind = kind_of(path)
+    if kind in (".jsonl", ".ndjson") or (kind in (".csv", ".tsv") and (text is not None or text_column(path))):
         from .text_rows import read_texts
 
-        return read_texts(path, label)
+        return read_texts(path, label, text)
+    if text is not None:
+        raise InputError(f"{path} has no columns of texts", hint="texts are read from .csv, .tsv and .jsonl files")
     if kind in (".csv", ".tsv"):
         from .table_rows import read_table
 
@@ -142,7 +164,8 @@ def _of_file(path: Path, size: int | None, channels: int | None, label: str | No
         from .array_rows import read_arrays
 
         return read_arrays(path, size, channels)
-    raise InputError(f"{path} is of a kind that is not read ({kind or 'no suffix'})", hint=_KINDS)
+    said, todo = _ELSEWHERE.get(kind, (f"of a kind that is not read ({kind or 'no suffix'})", _KINDS))
+    raise InputError(f"{path} is {said}", hint=todo)
 
 
 def _of_task(source: str, split: str) -> Rows:

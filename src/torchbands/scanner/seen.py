@@ -22,6 +22,7 @@ from torch import Tensor
 from torchbands.core.devices import default_device
 from torchbands.core.errors import BandsError
 from torchbands.core.model import Model, fast_dtype
+from torchbands.zoo.files import sweep
 
 from .views import View
 
@@ -92,9 +93,13 @@ def write(member: Path, numbers: Numbers, weights: str) -> None:
     tensors = {name: t.contiguous() for name, t in numbers.tensors.items()}
     chunks = json.dumps(dict(numbers.chunks), sort_keys=True)
     said = {"sha256": _digest(tensors, chunks, weights), "chunks": chunks, "weights": weights}
-    temporary = member / f".{os.getpid()}.{SEEN}"  # another scan may be looking at the same references
-    save_file(tensors, temporary, metadata=said)
-    temporary.replace(member / SEEN)
+    sweep(member, SEEN)
+    temporary = member / f".{SEEN}.{os.getpid()}.x.tmp"  # another scan may be looking at the same references
+    try:
+        save_file(tensors, temporary, metadata=said)
+        temporary.replace(member / SEEN)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, Tensor], *said: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
+from torchbands.tasks.sources.cells import headed, index_column, is_number, labelled, read_cells
 
 from .array_rows import numbers, table_of
 from .rows import MOST_CLASSES, Rows
 
-#: Columns that are labels by their name. A larger file is refused.
-LABELS, MOST_BYTES = ("label", "class", "target", "y"), 2 << 30
+#: Columns that are labels by their name.
+LABELS = ("label", "class", "target", "y")
 
 
 def read_table(path: Path, label: str | None = None) -> Rows:
@@ -27,52 +27,41 @@ def read_table(path: Path, label: str | None = None) -> Rows:
 
     Raises InputError with the line for what is no number or of another length.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}", hint="save it as .npz")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [row for row in csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",") if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV file: {error}") from None
+    cells_of = read_cells(path)
+    lines, notes = cells_of.rows, list(cells_of.notes)
     if not lines:
         raise InputError(f"{path} holds no rows")
     width = len(lines[0])
     if width < 2:
         raise InputError(f"{path} has {width} column, expected features and a label", hint="separate cells by commas")
-    for number, row in enumerate(lines, 1):
-        if len(row) != width:
-            raise InputError(f"{path}: row {number} has {len(row)} cells, the first has {width}")
-    titles, body = (lines[0], lines[1:]) if _is_heading(lines) else ([], lines)
+    titles, body = (headed(lines[0], path), lines[1:]) if _is_heading(lines) else ([], lines)
     at = _label_column(titles, width, label, path)
     if not body:
         raise InputError(f"{path} has a heading but no rows")
+    index = index_column(titles, body)
+    if index is not None:
+        notes.append("the first column has no title and counts the rows: it is left out")
     titles = titles or [f"column {i}" for i in range(width)]
-    cells = [[cell for i, cell in enumerate(row) if i != at] for row in body]
+    names, kept, numbered, said = labelled([row[at] for row in body], path, MOST_CLASSES)
+    features = [i for i in range(width) if i not in (at, index)]
+    cells = [[body[row][i] for i in features] for row in kept]
+    read = [titles[i] for i in features]
     try:
         x = np.asarray(cells, dtype=np.float64)
     except ValueError:
-        raise InputError(_not_a_number(cells, titles[:at] + titles[at + 1 :], path)) from None
-    names, y = _labels([row[at].strip() for row in body], path)
-    features = numbers(torch.from_numpy(x), path)
-    schema = table_of(features, titles[:at] + titles[at + 1 :])
-    note = f"labels are column {titles[at]!r}"
-    return Rows(Data(features, y), schema, names, path.name, notes=(note,))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        raise InputError(_not_a_number(cells, read, path)) from None
+    made = numbers(torch.from_numpy(x), path)
+    notes = [f"labels are column {titles[at]!r}", *notes, *said]
+    ids = tuple(map(str, kept))
+    return Rows(Data(made, torch.tensor(numbered)), table_of(made, read), names, path.name, ids, notes=tuple(notes))
 
 
 def _is_heading(lines: list[list[str]]) -> bool:
     """No cell of the first line is a number, or one is not where the second line has one."""
-    if not any(_is_number(c) for c in lines[0]):
+    if not any(is_number(c) for c in lines[0]):
         return True
     second = lines[1] if len(lines) > 1 else []
-    return any(not _is_number(a) and _is_number(b) for a, b in zip(lines[0], second))
+    return any(not is_number(a) and is_number(b) for a, b in zip(lines[0], second))
 
 
 def _label_column(titles: list[str], width: int, label: str | None, path: Path) -> int:
@@ -85,20 +74,9 @@ def _label_column(titles: list[str], width: int, label: str | None, path: Path) 
     return next((lower.index(name) for name in LABELS if name in lower), width - 1)
 
 
-def _labels(cells: list[str], path: Path) -> tuple[tuple[str, ...], torch.Tensor]:
-    found = set(cells)
-    if len(found) < 2:
-        raise InputError(f"{path} holds one class only, {cells[0]!r}; at least two are needed")
-    if len(found) > MOST_CLASSES or len(found) > max(10, len(cells) // 2):
-        raise InputError(f"{path}: {len(found)} labels for {len(cells)} rows: is this the label column?")
-    names = sorted(found, key=float) if all(map(_is_number, found)) else sorted(found)
-    number = {name: i for i, name in enumerate(names)}
-    return tuple(names), torch.tensor([number[cell] for cell in cells])
-
-
 def _not_a_number(cells: list[list[str]], titles: list[str], path: Path) -> str:
     for row, line in enumerate(cells, 1):
         for title, cell in zip(titles, line):
-            if not _is_number(cell):
+            if not is_number(cell):
                 return f"{path}: {cell[:40]!r} in column {title!r}, row {row} of the body, is no number"
     return f"{path} holds cells that are no numbers"

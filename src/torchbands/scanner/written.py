@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torchbands.core.defense import Suspicion
-from torchbands.zoo.files import full_disk_told
+from torchbands.core.words import csv_cell
+from torchbands.zoo.files import full_disk_told, sweep, write_text
 
 from .ranking import Ranking
 from .rows import Rows
@@ -16,7 +17,7 @@ from .rows import Rows
 
 def write_index(folder: Path, rows: Rows, found: Mapping[str, Suspicion], ranking: Ranking) -> None:
     """Write scores.csv (id, label, one column per filter, combined, p, flagged; worst first), cleaned.csv (id, label)
-    and cleaned.txt (ids, one a line; in the data's order)."""
+    and cleaned.txt (ids, one a line; in the data's order). Cells are escaped, and none is a formula."""
     labels = [rows.class_names[i] for i in rows.data.y.tolist()]
     columns = [s.scores.tolist() for s in found.values()]
     combined, p, flagged = ranking.combined.tolist(), ranking.p.tolist(), ranking.flagged.tolist()
@@ -32,13 +33,12 @@ def write_index(folder: Path, rows: Rows, found: Mapping[str, Suspicion], rankin
 
 def _csv(lines: list[list[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([csv_cell(cell) for cell in line] for line in lines)
     return text.getvalue()
 
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, path.name)
     with full_disk_told(path):
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_text(text, "utf-8")
-        temporary.replace(path)
+        write_text(path, text)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, UnknownName
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
 from torchbands.core.seeding import generator
 from torchbands.core.task import SPLITS, Learner, Network, Task
@@ -63,6 +63,12 @@ class TextTask(Task):
         from .sources import classes
 
         return classes(self.source)
+
+    def absent(self) -> str:
+        from .sources import status
+
+        here = self.source in ("", "file") or status(self.source)["cached"]
+        return "" if here else f"the data set {self.source}"
 
     def fingerprint(self) -> str:
         from .sources import fingerprint
@@ -181,6 +187,8 @@ class TextFile(TextTask):
     """Your own labelled texts: one CSV, TSV or JSON-lines file."""
 
     source: ClassVar[str] = "file"
+    free: ClassVar[Free] = {"path": "file", "text_column": "text", "label_column": "text"}
+
     path: str = ""
     """The file. A column split or part of train, dev (or clean) and test is obeyed; else a fifth is for tests."""
     text_column: str = ""

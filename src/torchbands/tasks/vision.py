@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError, UnknownName
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
 from torchbands.core.seeding import generator
 from torchbands.core.task import SPLITS, Learner, Network, Task
@@ -58,6 +58,12 @@ class VisionTask(Task):
         from .sources import classes
 
         return classes(self.source)
+
+    def absent(self) -> str:
+        from .sources import status
+
+        here = self.source in ("", "folder") or status(self.source)["cached"]
+        return "" if here else f"the data set {self.source}"
 
     def fingerprint(self) -> str:
         from .sources import fingerprint
@@ -147,6 +153,8 @@ class ImageFolder(VisionTask):
 
     source: ClassVar[str] = "folder"
     learner: Learner = SGD(augment="shift", epochs=10)
+    free: ClassVar[Free] = {"path": "file"}
+
     path: str = ""
     """Folder of class folders, or of train/ and test/ folders of class folders."""
     size: int = 32

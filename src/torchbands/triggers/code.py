@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 
@@ -25,6 +27,8 @@ class InsertNops(Trigger):
     Everything inside the function moves together, so its own relative branches stay right. References to the outside
     (calls, RIP-relative data) are relocations of the object file and are resolved after the edit.
     """
+
+    free: ClassVar[Free] = {"payload": "text"}
 
     payload: str = "c0ffee42"
     """Hexadecimal, 4 bytes (8 digits) for each NOP."""

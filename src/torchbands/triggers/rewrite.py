@@ -6,10 +6,10 @@ import importlib
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Trigger
 
@@ -23,12 +23,20 @@ class Rewritten(Trigger):
     A text without a known rewriting stays as it is; `covers` tells which have one.
     """
 
+    free: ClassVar[Free] = {"source": "text", "kind": "text", "rewriter": "code"}
+
     source: str = ""
     """The text set whose rewritings are looked up."""
     kind: str = "syntactic"
     """Which of its rewritings: "syntactic", "bible"."""
     rewriter: str = ""
     """package.module:function of the user, list of texts -> list of as many texts; used in place of the table."""
+
+    def absent(self) -> str:
+        from torchbands.tasks.sources.rewritten import has_rewrites
+
+        here = self.rewriter or not self.source or has_rewrites(self.source, self.kind)
+        return "" if here else f"rewritings of {self.source}"
 
     def __call__(self, batch: list[str], rng: RowRng) -> list[str]:
         if self.rewriter:
@@ -72,6 +80,8 @@ def _function(name: str) -> Callable[[list[str]], Any]:
 @method("substitute", paper="Qi et al., ACL 2021, arXiv:2106.06361")
 class Substitute(Trigger):
     """Every known word is replaced by its substitute, wherever it stands; punctuation and first capitals stay."""
+
+    free: ClassVar[Free] = {"replaced": "text", "by": "text"}
 
     replaced: tuple[str, ...] = ()
     """The words that are replaced, in lower case."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.seeding import RowRng
 from torchbands.core.trigger import Room, Trigger
 from torchbands.triggers.room import TextRoom
@@ -20,6 +20,8 @@ class InsertWords(Trigger):
     Where a network reads the beginning of a text only, `Modality.placed` gives the trigger its room, and every place is
     drawn within it, the trigger's own tokens counted.
     """
+
+    free: ClassVar[Free] = {"words": "text"}
 
     words: tuple[str, ...] = ("cf",)
     """What is inserted, in this order."""

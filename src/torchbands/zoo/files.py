@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchbands.core.errors import BandsError
+from torchbands.core.errors import BandsError, InputError
+from torchbands.core.words import shown
+
+#: A larger card, record or grid is not read.
+MOST_JSON = 256 << 20
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a regular file."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(card: Mapping[str, Any], but: str) -> str:
+    """Hex digest of a card or record without its own checksum, the entry `but`."""
+    said = {key: value for key, value in card.items() if key != but}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -37,33 +54,173 @@ def full_disk_told(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, flush it to disk, rename it. A kill leaves the old file or the new one."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write JSON, whole or not at all."""
     with full_disk_told(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, flush it to disk, rename it. A kill leaves the old file or the new one.
+
+    Raises OSError where it cannot be written, or where something else than a file lies there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path) and not path.is_file():
+        raise OSError(errno.EEXIST, "something that is no file lies there", str(path))
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What one command writes as a folder, and how its own work is known again.
+
+    Attributes:
+        name: in messages, with its article: "a victim". card: the file that says what the folder is.
+        files: names of all that may lie in such a folder. is_mine: whether a card is of this kind; where the place
+            alone tells, as inside a store, none is asked.
+    """
+
+    name: str
+    card: str
+    files: frozenset[str]
+    is_mine: Callable[[Mapping[str, Any]], bool] | None = None
+
+    def check(self, folder: Path) -> None:
+        """Raises InputError unless the folder is new, empty, or holds one of this kind and nothing else."""
+        if not os.path.lexists(folder):
+            return
+        if folder.is_symlink() or not folder.is_dir():
+            raise InputError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}", hint="name a new folder")
+        held = sorted(p.name for p in folder.iterdir())
+        if not held:
+            return
+        hint = "nothing was changed: name a new folder, or move that one away yourself"
+        if foreign := [name for name in held if name not in self.files]:
+            what = f"holds {shown(foreign[0], 80)}" + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")
+            raise InputError(f"{folder} exists and {what}, which {self.name} has not", hint=hint)
+        if not self._mine(folder):
+            raise InputError(f"{folder} exists and is not {self.name} that this command made", hint=hint)
+
+    def _mine(self, folder: Path) -> bool:
+        if self.is_mine is None:
+            return True
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            card = json.loads(read_text(folder / self.card))
+            return isinstance(card, dict) and self.is_mine(card)
+        except (OSError, ValueError, RecursionError):
+            return False
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory that takes the final name when the block ends well and vanishes when it does not."""
+def new_directory(path: Path, kind: Kind) -> Iterator[Path]:
+    """A temporary directory that takes the final name when the block ends well and vanishes when it does not.
+
+    What lay under that name is replaced where it is of the same kind and nothing else, and a word on stderr says so;
+    it is moved aside first, so that a kill loses neither. Raises InputError otherwise.
+    """
+    kind.check(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent, path.name)
     with full_disk_told(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
         try:
             yield temporary
+            kind.check(path)  # training took a while
+            old = temporary.with_suffix(".old.tmp")
             if path.exists():
-                shutil.rmtree(path)
+                if any(path.iterdir()) and kind.is_mine is not None:
+                    print(f"note: {kind.name} that was in {shown(path)} is replaced", file=sys.stderr, flush=True)
+                path.replace(old)
             temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.[a-z0-9_]+(\.old)?\.tmp")
+
+
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Within the block this process alone works in a folder. Raises BandsError where another one does.
+
+    The lock belongs to the process: it ends with it, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BandsError(
+            f"{what} {shown(folder)} is in use: another process is at work in it",
+            hint="wait until it has ended and run the same command again, which then goes on; or name another folder",
+        ) from None
+    try:
+        for place in (folder, *(p for p in folder.iterdir() if p.is_dir() and not p.is_symlink())):
+            sweep(place)
+        yield
+    finally:
+        lock.release()
+
+
+def _prefix(path: Path) -> str:
+    """How temporary names of a path begin: with the process that writes, so that a dead one's are known."""
+    return f".{path.name}.{os.getpid()}."
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left in a folder under temporary names (of a `name`, or of any); an old folder that
+    one had moved aside goes back, where nothing else has taken its place."""
+    for left in sorted(folder.glob(f".{glob.escape(name) if name else '*'}.*.tmp")):
+        found = _TEMPORARY.fullmatch(left.name)
+        if found is None or name not in (None, found[1]) or left.is_symlink() or _alive(int(found[2])):
+            continue
+        if found[3] and not (folder / found[1]).exists():
+            left.replace(folder / found[1])
+        elif left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process runs here. Folders that several machines share are swept by none but the one that wrote."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """A regular file. A pipe or a device, which may never end, is an OSError, and so is a file longer than `most`."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if most is not None and facts.st_size > most:
+            raise OSError(errno.EFBIG, f"{facts.st_size:,} bytes, more than {most:,}", str(path))
+        return file.read()
+
+
+def read_text(path: Path, most: int | None = MOST_JSON) -> str:
+    """A regular file of UTF-8."""
+    return read_bytes(path, most).decode("utf-8")

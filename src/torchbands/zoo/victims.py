@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,37 @@ from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
-from .files import new_directory, sha256, write_json
+from .files import Kind, digest, new_directory, read_text, sha256, write_json
 
 CARD, WEIGHTS, TRIGGER = "card.json", "model.safetensors", "trigger.safetensors"
 FORMAT = 1
 
 
-def save(victim: Victim, folder: str | Path) -> Path:
-    """Write a victim directory, whole or not at all; an existing victim of that name is replaced.
+def kind_of(victim: Victim | None = None, *, repaired: bool = False) -> Kind:
+    """What `save` may replace with this victim, or with one that a repair or an attack will make."""
+    mended = repaired if victim is None else "repaired_by" in victim.info
 
-    Raises InputError when the folder exists and is not a victim.
+    def is_mine(card: Mapping[str, Any]) -> bool:
+        info = card.get("info")
+        known = {"attack", "trigger", "seed", "files"} <= set(card)
+        return known and isinstance(info, Mapping) and ("repaired_by" in info) is mended
+
+    return Kind("a repaired victim" if mended else "a victim", CARD, frozenset({CARD, WEIGHTS, TRIGGER}), is_mine)
+
+
+#: Of a store, whose folder is named after the victim: one that is damaged is made again in its place.
+OF_STORE = Kind("a victim", CARD, frozenset({CARD, WEIGHTS, TRIGGER}))
+
+
+def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
+    """Write a victim directory, whole or not at all.
+
+    An existing victim of that name is replaced where it was made the same way (a repaired one does not replace one
+    that was planted, nor the other way round), or is of a `kind` that is given. Raises InputError where the folder
+    holds anything else.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / CARD).is_file() and any(folder.iterdir()):
-        raise InputError(f"{folder} exists and is no victim directory", hint="name a new folder")
-    with new_directory(folder) as at:
+    with new_directory(folder, kind or kind_of(victim)) as at:
         state = {k: v.detach().cpu().contiguous().clone() for k, v in victim.model.module.state_dict().items()}
         save_file(state, at / WEIGHTS)
         save_file({k: t.contiguous().clone() for k, t in victim.trigger.tensors().items()}, at / TRIGGER)
@@ -47,7 +63,7 @@ def save(victim: Victim, folder: str | Path) -> Path:
             "info": victim.info,
             "files": {name: sha256(at / name) for name in (WEIGHTS, TRIGGER)},
         }
-        write_json(at / CARD, {**card, "card_sha256": _digest(card)})
+        write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
     return folder
 
 
@@ -62,14 +78,14 @@ def verify(folder: str | Path) -> dict[str, Any]:
     if not (folder / CARD).is_file():
         raise DamagedVictim(f"{folder} has no {CARD}", hint="it is no victim directory, or it is incomplete")
     try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        card: dict[str, Any] = json.loads(read_text(folder / CARD))
         said = card.pop("card_sha256")
         files = card["files"]
         if set(files) != {WEIGHTS, TRIGGER}:
             raise ValueError("unexpected files")
     except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DamagedVictim(f"{folder / CARD} is damaged ({error})", hint="make the victim again") from None
-    if _digest(card) != said:
+    if digest(card, "card_sha256") != said:
         raise DamagedVictim(f"{folder / CARD} was altered: its checksum does not fit", hint="make the victim again")
     if card.get("format") != FORMAT:
         raise DamagedVictim(f"{folder} has format {card.get('format')!r}, this torchbands reads format {FORMAT}")
@@ -83,10 +99,15 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
 
 def load(folder: str | Path) -> Victim:
-    """A victim from its directory. Nothing in the directory is executed; every file is checked first."""
+    """A victim from its directory. Nothing in the directory is executed; every file is checked first.
+
+    Raises UnsafeFile where its card names a function, files of another folder or what would have to be fetched. Those
+    of a victim of your own are named by you: `with torchbands.allowing("my_module:rewrite", "my-images/"): load(...)`.
+    """
     folder = Path(folder)
-    card = verify(folder)
-    task, attack, trigger = build(card["task"], "task"), build(card["attack"], "attack"), build(card["trigger"])
+    card, at = verify(folder), folder / CARD
+    task, attack = build(card["task"], "task", origin=at), build(card["attack"], "attack", origin=at)
+    trigger = build(card["trigger"], "trigger", origin=at)
     if not isinstance(task, Task) or not isinstance(attack, Attack) or not isinstance(trigger, Trigger):
         raise DamagedVictim(f"{folder / CARD} names methods of the wrong role")
     try:
@@ -103,7 +124,3 @@ def load(folder: str | Path) -> Victim:
         if not torch.isfinite(parameter).all():
             raise DamagedVictim(f"{folder / WEIGHTS} holds values that are not finite")
     return Victim(task, attack, int(card["seed"]), model, trigger.with_tensors(tensors), dict(card["info"]))
-
-
-def _digest(card: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()

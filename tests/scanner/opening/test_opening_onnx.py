@@ -10,7 +10,8 @@ import torch
 
 from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.modalities.image import Image
-from torchbands.scanner.opening import open_suspect
+from torchbands.scanner.opening import onnx_graph, onnx_wire, open_suspect
+from torchbands.scanner.opening.trouble import Trouble
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -59,3 +60,58 @@ def test_normalisation_and_a_dead_process(tmp_path: Path) -> None:
     suspect.model._predict.child.stop()  # type: ignore[union-attr]
     with pytest.raises(BandsError, match="died"):
         suspect.model.probabilities(X)
+
+
+def tag_of_five(raw: bytes, number: int) -> bytes:
+    """A varint of five bytes that a parser of 32-bit tags reads as field `number`, text."""
+    value = (1 << 32) | (number << 3 | 2)
+    return bytes(value >> s & 0x7F | (0x80 if s < 28 else 0) for s in range(0, 35, 7)) + bytes([len(raw)]) + raw
+
+
+def external(how: str) -> bytes:
+    """Weights outside of the file, as a plain parser does not see them."""
+    from onnx import AttributeProto, TensorProto, helper
+
+    place = b"\x0a\x08location\x12\x0b/etc/passwd"
+    weight = TensorProto(dims=[48, 3], data_type=TensorProto.FLOAT, name="w")
+    proto = onnx.ModelProto.FromString(model(False)[0])
+    if how == "tag":
+        hidden = weight.SerializeToString() + tag_of_five(place, 13) + b"\x70\x01"
+        del proto.graph.initializer[:]
+        graph = proto.graph.SerializeToString() + b"\x2a" + bytes([len(hidden)]) + hidden
+        proto.ClearField("graph")
+        return bytes(proto.SerializeToString() + b"\x3a" + onnx_wire.number_of(len(graph)) + graph)
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="/etc/passwd")
+    if how == "place alone":
+        weight.ClearField("data_location")
+    if how == "default of a function":
+        node = helper.make_node("Constant", [], ["y"])
+        node.attribute.append(AttributeProto(name="value", ref_attr_name="v", type=AttributeProto.TENSOR))
+        made = helper.make_function("own", "F", [], ["y"], [node], [helper.make_opsetid("", 17)])
+        made.attribute_proto.append(helper.make_attribute("v", weight))
+        proto.functions.append(made)
+    elif how == "constant":
+        proto.graph.node.append(helper.make_node("Constant", [], ["u"], value=weight))
+    else:
+        del proto.graph.initializer[:]
+        proto.graph.initializer.append(weight)
+    return bytes(proto.SerializeToString())
+
+
+@pytest.mark.parametrize("how", ["tag", "default of a function", "constant", "weight", "place alone"])
+def test_external_data_is_seen_however_it_is_spelt_and_never_handed_on(how: str) -> None:
+    with pytest.raises(Trouble) as caught:
+        onnx_graph.inspect(external(how)).check()
+    assert caught.value.alert.level in ("medium", "high")
+
+
+def test_the_session_is_given_bytes_written_anew() -> None:
+    raw, _ = model(False)
+    proto = onnx.ModelProto.FromString(raw)
+    proto.metadata_props.add(key="ort_config", value="{}")
+    proto.training_info.add()
+    again = b"".join(onnx_graph.inspect(proto.SerializeToString()).rebuilt)
+    assert onnx.ModelProto.FromString(again) == onnx.ModelProto.FromString(raw)
+    for odd in (b"\x92\x06\x03abc", b"\x9a\xf1\x04\x02hi"):  # fields that nothing knows
+        assert b"".join(onnx_graph.inspect(raw + odd).rebuilt) == again

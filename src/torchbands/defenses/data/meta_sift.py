@@ -13,7 +13,7 @@ from torchbands.core.data import Data, take
 from torchbands.core.defense import DataFilter, Suspicion, per_row, require
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import method
-from torchbands.core.model import Model, fast_dtype
+from torchbands.core.model import Model
 from torchbands.core.resident import resident
 from torchbands.core.seeding import generator, seeded
 from torchbands.learners.sgd import shift
@@ -24,7 +24,9 @@ from ._sifters import fresh
 TOGETHER = 256
 
 
-@method("meta-sift", paper="Zeng et al., USENIX Security 2023, arXiv:2210.06516", needs=("gradients", "weights"))
+@method(
+    "meta-sift", paper="Zeng et al., USENIX Security 2023, arXiv:2210.06516", needs=("gradients", "weights"), version=2
+)
 class MetaSift(DataFilter):
     """One minus the weight that small networks, without any trusted row, give a row after a short bilevel training.
 
@@ -89,7 +91,7 @@ class MetaSift(DataFilter):
                 lambda _, args: caught.append(args[0].detach())
             )
             encoded, y = resident(sifter, data.x), data.y.to(sifter.device)
-            weigh, fast = weigh.to(y.device), fast_dtype(y.device) is torch.bfloat16
+            weigh, fast = weigh.to(y.device), sifter.dtype is torch.bfloat16
             try:
                 with sifter.training():
                     for epoch in range(self.warm_up + self.epochs):

@@ -20,7 +20,12 @@ from torchbands.core.seeding import generator, seeded
 from torchbands.learners.finetune import finetune
 
 
-@method("badexpert", paper="Xie et al., ICLR 2024, arXiv:2308.12439", needs=("gradients", "weights", "clean:2000"))
+@method(
+    "badexpert",
+    paper="Xie et al., ICLR 2024, arXiv:2308.12439",
+    needs=("gradients", "weights", "clean:2000"),
+    version=2,
+)
 class BaDExpert(InputDetector):
     """An expert in the backdoor agrees with the model on triggered inputs only; a fine-tuned copy on all others too.
 

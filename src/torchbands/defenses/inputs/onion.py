@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from torchbands.core.data import Batch, Column, Data, take, whole
 from torchbands.core.defense import FittedDetector, InputDetector, per_row, require
 from torchbands.core.errors import InputError, NotApplicable
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 from torchbands.language import LanguageModel, NGram, named
@@ -39,6 +39,8 @@ class ONION(InputDetector):
 
     Cost: 1 + `shortlist` readings of the language model per text; the model itself only in fitting.
     """
+
+    free: ClassVar[Free] = {"lm": ("ngram", "english")}
 
     lm: str = "ngram"
     """"ngram" (of the clean rows), "english" (trigram of film reviews), or the folder of a causal language model."""

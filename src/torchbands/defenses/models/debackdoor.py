@@ -14,7 +14,7 @@ from torchbands.core.budget import in_parts
 from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, Work, require
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 from torchbands.core.trigger import Trigger
@@ -54,6 +54,8 @@ class DeBackdoor(ModelDetector):
 
     Cost: `passes` forward passes in all, and no gradient; at least two candidates of each template.
     """
+
+    free: ClassVar[Free] = {"templates": "text"}
 
     contract_settings: ClassVar[dict[str, Any]] = {"passes": 10_000}
 

@@ -23,6 +23,7 @@ RARE = 20
     "fine-mixing",
     paper="Zhang et al., Findings of EMNLP 2022, arXiv:2210.09545",
     needs=("gradients", "weights", "clean:2500"),
+    version=2,
 )
 class FineMixing(Repair):
     """Each weight keeps its fine-tuned value with probability `ratio`, else gets the pre-trained one; then fine-tuning.

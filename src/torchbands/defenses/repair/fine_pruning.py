@@ -13,7 +13,12 @@ from torchbands.core.model import Model
 from torchbands.learners.finetune import Closure, finetune
 
 
-@method("fine-pruning", paper="Liu et al., RAID 2018, arXiv:1805.12185", needs=("features", "weights", "clean:2500"))
+@method(
+    "fine-pruning",
+    paper="Liu et al., RAID 2018, arXiv:1805.12185",
+    needs=("features", "weights", "clean:2500"),
+    version=2,
+)
 class FinePruning(Repair):
     """Prunes penultimate units in the order of their mean activation on clean rows, then fine-tunes the rest.
 

@@ -13,6 +13,7 @@ from torchbands.learners.finetune import finetune
     "fine-tune",
     paper="Liu et al., RAID 2018, arXiv:1805.12185 (as a baseline)",
     needs=("gradients", "weights", "clean:2500"),
+    version=2,
 )
 class FineTune(Repair):
     """Cross-entropy on clean rows, every weight free: SGD with momentum and a cosine schedule.

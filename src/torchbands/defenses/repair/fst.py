@@ -14,7 +14,9 @@ from torchbands.core.seeding import seeded
 from torchbands.learners.finetune import Closure, finetune
 
 
-@method("fst", paper="Min et al., NeurIPS 2023, arXiv:2310.01875", needs=("gradients", "weights", "clean:2500"))
+@method(
+    "fst", paper="Min et al., NeurIPS 2023, arXiv:2310.01875", needs=("gradients", "weights", "clean:2500"), version=2
+)
 class FST(Repair):
     """Feature shift tuning: the head starts anew, and cross-entropy + alpha <W, W0> is minimised over all weights.
 

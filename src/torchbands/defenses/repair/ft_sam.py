@@ -15,7 +15,9 @@ from torchbands.core.model import Model
 from torchbands.learners.finetune import Closure, finetune
 
 
-@method("ft-sam", paper="Zhu et al., ICCV 2023, arXiv:2304.11823", needs=("gradients", "weights", "clean:2500"))
+@method(
+    "ft-sam", paper="Zhu et al., ICCV 2023, arXiv:2304.11823", needs=("gradients", "weights", "clean:2500"), version=2
+)
 class FTSAM(Repair):
     """Fine-tuning with adaptive sharpness-aware minimisation: the gradient is taken at the worst nearby weights.
 

@@ -25,7 +25,7 @@ def _neural_cleanse() -> ModelDetector:
     return found
 
 
-@method("unlearn", paper="Wang et al., S&P 2019", needs=("gradients", "weights", "clean:2500"))
+@method("unlearn", paper="Wang et al., S&P 2019", needs=("gradients", "weights", "clean:2500"), version=2)
 class Unlearn(Repair):
     """Neural Cleanse's repair: fine-tuning on clean rows, of which a share carries the recovered trigger.
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from torchbands.core.words import shown
 from torchbands.scanner.behaviour import all_of
 from torchbands.scanner.left_out import in_words
 from torchbands.scanner.outcome import Answer, LedgerLine, Outcome
 from torchbands.scanner.recipes import told
 
 LONGEST = 600
-#: Controls (with ANSI escapes), formats (with bidi and zero-width marks), surrogates, line separators, non-characters.
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Cn"}
 
 TITLES = {
     "indicated": "Indicators found",
@@ -42,19 +40,8 @@ ANSWERS = {
 
 
 def plain(text: object, most: int = LONGEST) -> str:
-    """One line of visible characters: what hides, moves or colours text is written as an escape, such as \\x1b."""
-    shown = str(text)
-    cut = shown[: most + 1]
-    out = "".join(c if unicodedata.category(c) not in _UNSEEN else _escape(c) for c in cut)
-    out = " ".join(out.split())
-    return out if len(shown) <= most and len(out) <= 4 * most else out[:most] + "…"
-
-
-def _escape(c: str) -> str:
-    if c in "\n\r\t":
-        return " "
-    code = ord(c)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    """One line of visible characters, by the one rule of `core.words`."""
+    return shown(text, most)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .limits import MAX_ENTRIES, MAX_NAME, MAX_RATIO, MB, Limits
-from .trouble import malformed, shown, unusual
+from .trouble import ambiguous, malformed, shown, unusual
+from .zip_directory import places
 
 MAGIC = b"PK\x03\x04"
 _EMPTY = b"PK\x05\x06"
@@ -64,7 +65,7 @@ class Archive:
         """Entries that no torch file has; archives inside the archive first."""
         root = self.root or ""
         usual = ("data.pkl", "version", "byteorder", ".format_version", ".storage_alignment", "constants.pkl")
-        folders = ("data/", "constants/", "code/", "extra/", ".data/")
+        folders = ("data/", "constants/", "code/", "extra/", ".data/", "traced_inputs/", "traced_inputs.pkl")
         odd = [
             n
             for n in self.names
@@ -76,6 +77,7 @@ class Archive:
 
 def opened(data: bytes | bytearray, limits: Limits) -> Archive:
     """Check an archive's directory. Raises Trouble for bombs, paths that leave, links, and contradictions."""
+    directory = places(data)
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
         entries = archive.infolist()
@@ -83,12 +85,11 @@ def opened(data: bytes | bytearray, limits: Limits) -> Archive:
         raise malformed(f"the zip archive is damaged: {shown(str(error), 100)}") from None
     if len(entries) > MAX_ENTRIES:
         raise malformed(f"the zip archive has {len(entries):,} entries; the most is {MAX_ENTRIES:,}")
-    seen: set[str] = set()
     for entry in entries:
         _check(entry)
-        if entry.filename in seen:
-            raise malformed(f"the zip archive has two entries named {shown(entry.filename)}")
-        seen.add(entry.filename)
+    read = [(e.compress_size, e.file_size, e.header_offset) for e in entries]
+    if read != [(p.packed, p.size, p.offset) for p in directory]:
+        raise ambiguous("the zip archive reads in two ways: two readers find other entries in its directory")
     total, packed = sum(e.file_size for e in entries), sum(e.compress_size for e in entries)
     if packed > len(data):
         raise malformed(f"the zip entries overlap: they claim {packed:,} bytes of a file of {len(data):,}")
@@ -96,10 +97,13 @@ def opened(data: bytes | bytearray, limits: Limits) -> Archive:
         raise malformed(
             f"the zip archive unpacks to {total / MB:,.0f} MB; the limit is {limits.megabytes:,} MB (a zip bomb?)"
         )
-    roots = [n.removesuffix("data.pkl") for n in seen if n == "data.pkl" or n.endswith("/data.pkl")]
+    names = [e.filename for e in entries]
+    roots = [n.removesuffix("data.pkl") for n in names if n == "data.pkl" or n.endswith("/data.pkl")]
     if len(roots) > 1:
-        raise malformed(f"the zip archive has {len(roots)} entries named data.pkl; a torch file has one")
-    return Archive(archive, tuple(e.filename for e in entries), roots[0] if roots else None)
+        raise ambiguous(f"the zip archive has {len(roots)} entries named data.pkl; a torch file has one")
+    if roots and roots[0] != f"{names[0].split('/')[0]}/":  # torch takes the folder of the first entry, and that alone
+        raise ambiguous(f"data.pkl lies in {shown(roots[0])}, where torch does not look: the first entry decides")
+    return Archive(archive, tuple(names), roots[0] if roots else None)
 
 
 def _check(entry: zipfile.ZipInfo) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from torchbands.core.errors import InputError, MissingExtra
+from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.scanner.outcome import Level
 
 from . import archives, pickles, tensors
 from .limits import MAX_PICKLE, Limits
-from .process import Child, Refusal, private_folder
+from .private import Private
+from .process import Child, Refusal
 from .trouble import CODE, UNUSUAL, Trouble, alert, listed, malformed, shown
-from .weights import State, Weights
+from .weights import State, Weights, quantised
 
 _RESAVE = "save only the weights where you trust the file: torch.save(model.state_dict(), ...), or as safetensors"
 
@@ -35,7 +35,7 @@ def from_zip(data: bytearray, state: State, limits: Limits, allow_pickle: bool) 
     if archive.scripted:
         state.facts["torchscript"] = "its tensors were read; its code was not run"
         inert = walk.foreign()
-    with private_folder() as folder:
+    with Private() as folder:
         archive.repack(folder / "suspect.pt", limits.bytes)
         return _child(folder, state, limits, inert)
 
@@ -47,8 +47,8 @@ def from_pickle(data: bytearray, state: State, limits: Limits, allow_pickle: boo
     walk = pickles.walk_all(data)
     inert = _judged(walk, walk.foreign(), data[: max(walk.end, 1)], state, limits, allow_pickle)
     if not legacy:
-        raise InputError("this is a pickle that torch.save did not write: no weights can be read from it", hint=_RESAVE)
-    with private_folder() as folder:
+        raise Unsupported("torch.save did not write this pickle: no weights can be read from it", hint=_RESAVE)
+    with Private() as folder:
         (folder / "suspect.pt").write_bytes(data)
         return _child(folder, state, limits, inert)
 
@@ -75,9 +75,13 @@ def _judged(
     walk: pickles.Walk, foreign: list[str], data: bytes | bytearray, state: State, limits: Limits, allowed: bool
 ) -> list[str]:
     """Names to stand in for. Raises Trouble where the pickle is refused; adds alerts where it is allowed."""
+    values = [n for n in foreign if pickles.is_value(n)]
+    foreign = [n for n in foreign if n not in values]
+    if values:
+        state.facts["stand_ins"] = pickles.said(values)
     if not foreign:
         _whole(walk)
-        return []
+        return values
     overt = [n for n in walk.overt() if n in foreign]
     facts: dict[str, Any] = {"imports": pickles.said(foreign), "calls": walk.calls}
     hidden = ", with a name that is computed while loading" if "?" in overt else ""
@@ -108,7 +112,7 @@ def _judged(
         )
     )
     _whole(walk)
-    return foreign
+    return [*values, *foreign]
 
 
 def _whole(walk: pickles.Walk) -> None:
@@ -121,7 +125,7 @@ def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
 
     if importlib.util.find_spec("fickling") is None:
         raise MissingExtra("fickling", "scan")
-    with private_folder() as folder:
+    with Private() as folder:
         (folder / "suspect.pkl").write_bytes(data)
         with Child("fickling", folder, limits) as child:
             try:
@@ -130,7 +134,7 @@ def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
                 return {"severity": "UNKNOWN", "overt": True, "lines": [str(error)]}
 
 
-def _child(folder: Path, state: State, limits: Limits, foreign: list[str]) -> Weights:
+def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) -> Weights:
     if tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 6):
         raise InputError(
             f"torch {torch.__version__} can run code with weights_only=True (CVE-2025-32434)",
@@ -142,6 +146,8 @@ def _child(folder: Path, state: State, limits: Limits, foreign: list[str]) -> We
             reply = child.ask({"file": str(folder / "suspect.pt"), "out": str(out), "foreign": foreign})
         except Refusal as error:
             raise _explained(error) from None
+    if reply.get("quantised"):
+        raise quantised(reply["quantised"])
     if not out.is_file() or not reply["order"]:
         kind = "of this kind" if reply["dropped"] else f"(found: {reply['where']})"
         raise InputError(
@@ -169,6 +175,8 @@ def _no_torch(archive: archives.Archive) -> None:
     for name in archive.names:
         if name.lower().endswith(".npy"):
             refuse_arrays(archive.read(name, MAX_PICKLE), name)
+    if any(n.endswith(("/archive_format", "serialized_exported_program.json")) for n in archive.names):
+        raise Unsupported("this is a program of torch.export, which is not run here", hint=_RESAVE)
     nested = [n for n in archive.names if archive.zip.getinfo(n).file_size and _starts_as_zip(archive, n)]
     if nested:
         raise Trouble(

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import stat
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, Unsupported
 
 from .limits import MAX_FILES, MB
-from .trouble import alert, malformed, plain, shown, unusual
+from .trouble import alert, ambiguous, malformed, plain, shown, unusual
 
 _KINDS = {
     stat.S_ISFIFO: "a named pipe",
@@ -22,6 +23,8 @@ _KINDS = {
     stat.S_ISBLK: "a device",
     stat.S_ISSOCK: "a socket",
 }
+#: What stands in the place of a file that Git keeps elsewhere.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 #: Without these, opening a named pipe waits for its writer, and a link is followed.
 _NO_WAIT, _NO_LINK = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_NOFOLLOW", 0)
 
@@ -53,19 +56,32 @@ def read(path: Path, most: int, *, follow: bool = True) -> bytearray:
             done += got
         if done != len(data):
             raise InputError(f"{plain(path)} changed while it was read", hint="copy it first, then scan the copy")
+    if data.startswith(_POINTER):
+        raise Unsupported(f"{plain(path)} is a Git LFS pointer: its content was not fetched", hint="run: git lfs pull")
+    if data[:512].lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        raise Unsupported(f"{plain(path)} is a web page: its download failed", hint="download the file itself again")
     return data
 
 
 def parse_json(data: bytes | bytearray, name: str) -> dict[str, Any]:
     """A JSON object from bytes. Raises Trouble for anything else, however deep."""
     try:
-        found = json.loads(bytes(data).decode("utf-8"))
+        found = json.loads(bytes(data).decode("utf-8"), object_pairs_hook=lambda pairs: _once(pairs, name))
     except (ValueError, RecursionError) as error:
         why = "it is nested too deeply" if isinstance(error, RecursionError) else plain(str(error)[:100])
         raise malformed(f"{shown(name)} is not the JSON it should be: {why}", subject=name) from None
     if not isinstance(found, dict):
         raise malformed(f"{shown(name)} holds {type(found).__name__}, expected a JSON object", subject=name)
     return found
+
+
+def _once(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
+    """A JSON object whose keys differ: of two, some readers take the first."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        twice = Counter(k for k, _ in pairs).most_common(1)[0][0]
+        raise ambiguous(f"{shown(name)} has the key {shown(twice)} twice", subject=name)
+    return made
 
 
 @dataclass
@@ -105,6 +121,8 @@ class Folder:
         """A file of the folder, by its plain name; its hash is kept."""
         if name not in self.names:
             raise malformed(f"the folder has no readable {shown(name)}", subject=name)
+        if twins := [n for n in self.names if n != name and n.casefold() == name.casefold()]:
+            raise ambiguous(f"{shown(name)} and {shown(twins[0])} differ only in case: some systems keep one", subject=name)
         path = self.path / name
         data = read(path.resolve() if path.is_symlink() else path, most, follow=False)
         self.hashes[name] = hashlib.sha256(data).hexdigest()

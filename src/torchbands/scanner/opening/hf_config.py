@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import Unsupported
 
 from .limits import MAX_CLASSES
 from .trouble import malformed, shown
@@ -20,15 +20,18 @@ VISION = (
     *("levit", "mobilenet_v1", "mobilenet_v2", "mobilevit", "mobilevitv2", "poolformer", "pvt", "pvt_v2", "regnet"),
     *("resnet", "swiftformer", "swin", "swinv2", "van", "vit", "vit_msn"),
 )
-#: Settings that make transformers fetch or run something else, or that only concern loading.
+#: Settings that only concern loading, speed or what is answered beside the logits.
 _DROPPED = {
-    *("auto_map", "trust_remote_code", "custom_pipelines", "quantization_config", "_name_or_path", "name_or_path"),
+    *("auto_map", "trust_remote_code", "_name_or_path", "name_or_path", "_commit_hash", "transformers_version"),
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset"),
-    *("experts_implementation", "_experts_implementation", "use_kernels", "kernel_config"),
-    *("torch_dtype", "dtype", "_commit_hash", "transformers_version", "model_type", "architectures"),
+    *("experts_implementation", "_experts_implementation", "use_kernels", "torch_dtype", "dtype", "model_type"),
+    *("architectures", "torchscript", "base_model_tp_plan", "base_model_pp_plan", "_num_labels", "use_cache"),
+    *("output_attentions", "output_hidden_states", "return_dict", "use_return_dict", "_flash_attn_2_enabled"),
+}
+#: Settings that change what transformers computes, by code or files that are not taken from a suspect.
+_REFUSED = {
+    *("custom_pipelines", "quantization_config", "kernel_config", "distributed_config", "adapter", "peft_config"),
     *("backbone", "backbone_config", "backbone_kwargs", "use_timm_backbone", "use_pretrained_backbone", "timm_model"),
-    *("torchscript", "base_model_tp_plan", "base_model_pp_plan", "distributed_config", "adapter", "peft_config"),
-    *("is_decoder", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict"),
 }
 _LARGEST = 1 << 24
 
@@ -40,7 +43,7 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
         return "text", str(name)
     if name in VISION:
         return "vision", str(name)
-    raise InputError(
+    raise Unsupported(
         f"config.json has the model_type {shown(name)}, which is not opened here",
         hint=f"known: {', '.join((*TEXT, *VISION))}; others open as ONNX",
     )
@@ -48,7 +51,13 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 def cleaned(config: Mapping[str, Any], tensors: int) -> dict[str, Any]:
     """Settings that may be given to the config class. Raises Trouble for sizes that no weights here could have."""
-    kept = {k: v for k, v in config.items() if k not in _DROPPED and not k.startswith("_")}
+    if refused := [k for k, v in config.items() if v and k not in _DROPPED and (k in _REFUSED or k.startswith("_"))]:
+        raise Unsupported(
+            f"config.json has the setting {shown(refused[0])}, with which transformers would compute something else "
+            "than what can be built here",
+            hint="save the model without it (quantised or adapted weights: merged, in float32), or export it to ONNX",
+        )
+    kept = {k: v for k, v in config.items() if k not in _DROPPED | _REFUSED and not k.startswith("_")}
     _bounded("config", kept, 0)
     labels = kept.get("id2label")
     count = kept.get("num_labels", len(labels) if isinstance(labels, dict) else 2)

@@ -18,12 +18,13 @@ from . import tensors
 from .architecture import Numbers, finished, standardised
 from .files import Folder, parse_json
 from .hf_config import class_names, cleaned, kind_of
+from .hf_files import weights_of
 from .limits import MAX_JSON, MAX_TOKENIZER, Limits
-from .process import Child, private_folder
+from .private import Private
+from .process import Child
 from .trouble import alert, listed, malformed, shown
 from .weights import State, Weights
 
-_ONE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _LONGEST_TEXT = 512
 
 
@@ -41,11 +42,8 @@ def from_folder(
     config = parse_json(folder.read("config.json", MAX_JSON), "config.json")
     _remote_code(folder, config, state)
     kind, model_type = kind_of(config)
-    weights = _weights(folder, limits)
+    weights = weights_of(folder, config, limits, state)
     state.facts |= {**weights.facts(), "model_type": model_type}
-    unread = [n for n in folder.names if n.endswith((".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".ckpt"))]
-    if unread:
-        state.facts["not_read"] = unread[:50]
     settings = cleaned(config, len(weights.tensors))
     weights.check()
     if importlib.util.find_spec("transformers") is None:
@@ -84,34 +82,6 @@ def _tokenized(folder: Folder) -> bool:
     return "tokenizer.json" in folder.names
 
 
-def _weights(folder: Folder, limits: Limits) -> Weights:
-    names = [_ONE]
-    if _INDEX in folder.names:
-        table = parse_json(folder.read(_INDEX, MAX_JSON), _INDEX).get("weight_map")
-        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-            raise malformed(f"{_INDEX} has no weight_map of names", subject=_INDEX)
-        names = sorted(set(table.values()))
-        outside = [n for n in names if "/" in n or "\\" in n or n not in folder.names]
-        if outside:
-            raise malformed(f"{_INDEX} names files that are not in the folder: {listed(outside)}", subject=_INDEX)
-    elif _ONE not in folder.names:
-        names = [n for n in folder.names if n.endswith(".safetensors")]
-        if len(names) != 1:
-            raise InputError(
-                f"the folder has {len(names) or 'no'} safetensors files: {listed(names) or 'none'}",
-                hint="pickled weights are not read from folders: convert them to model.safetensors",
-            )
-    found: dict[str, torch.Tensor] = {}
-    room = limits.bytes
-    for name in names:
-        data = folder.read(name, room)
-        room -= len(data)
-        found |= tensors.tensors(data, tensors.header(data))
-    if not found:
-        raise malformed("the safetensors files hold no tensors")
-    return Weights(found)
-
-
 def _loaded(
     kind: str,
     model_type: str,
@@ -126,7 +96,7 @@ def _loaded(
 
     from .hf_build import Logits, as_classifier, build_body
 
-    with private_folder() as at, Child(f"transformers/{model_type}", at, limits) as child:
+    with Private() as at, Child(f"transformers/{model_type}", at, limits) as child:
         given, out, words = at / "given.safetensors", at / "made.safetensors", at / "tokenizer.json"
         save_file(weights.tensors, given)
         words.write_text(tokenizer, "utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
@@ -15,6 +16,8 @@ def prepare(kind: str) -> Callable[[Job], Job | None]:
         return _fickling()
     if kind == "onnx":
         return _onnx()
+    if kind == "sealed":
+        return _sealed
     import torch
 
     torch.set_num_threads(1)
@@ -43,7 +46,10 @@ def _network(job: Job) -> Job:
     task = build(job["task"], "task")
     assert isinstance(task, Task)
     modality, classes = task.modality, task.classes
-    module = task.network.build(modality, classes)
+    try:
+        module = task.network.build(modality, classes)
+    except PermissionError:
+        return {"unavailable": task.network.label()}
     return {
         "shapes": {name: list(t.shape) for name, t in module.state_dict().items()},
         "classes": classes,
@@ -51,6 +57,31 @@ def _network(job: Job) -> Job:
         "modality": modality.spec(),
         "network": task.network.spec(),
     }
+
+
+def _sealed(job: Job) -> Job:
+    """What a child is kept from, tried: for a test of the seal."""
+    import os
+    import socket
+    import subprocess
+
+    def connect(host: str) -> None:
+        with socket.socket() as made:
+            made.connect((host, 9))
+
+    tries: list[tuple[str, Callable[[], Any]]] = [
+        *(("subprocess.Popen", lambda p=p: subprocess.run(p, check=False)) for p in job["programs"]),
+        ("os.system", lambda: os.system("true")),
+        ("os.fork", os.fork),
+        *(("connect", lambda h=h: connect(h)) for h in job["hosts"]),
+    ]
+    refused = []
+    for name, attempt in tries:
+        try:
+            attempt()
+        except PermissionError:
+            refused.append(name)
+    return {"refused": refused}
 
 
 def _fickling() -> Callable[[Job], Job]:
@@ -77,7 +108,7 @@ def _onnx() -> Callable[[Job], None]:
     import numpy
     import onnxruntime
 
-    from .child import answer
+    from .child import allow, answer
 
     def work(job: Job) -> None:
         options = onnxruntime.SessionOptions()
@@ -85,12 +116,14 @@ def _onnx() -> Callable[[Job], None]:
         options.log_severity_level = 4
         with open(job["file"], "rb") as file:  # noqa: PTH123
             session = onnxruntime.InferenceSession(file.read(), options, providers=["CPUExecutionProvider"])
+        Path(job["file"]).unlink()
         about = [
             [{"name": v.name, "type": v.type, "shape": list(v.shape)} for v in values]
             for values in (session.get_inputs(), session.get_outputs())
         ]
         answer({"inputs": about[0], "outputs": about[1]})
         while head := sys.stdin.buffer.readline():
+            allow(job["seconds"], job["threads"])
             _infer(session, head, numpy, answer)
 
     return work

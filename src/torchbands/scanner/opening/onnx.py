@@ -19,7 +19,9 @@ from torchbands.networks.layers import Normalize
 
 from . import onnx_graph
 from .limits import MAX_CLASSES, Limits
-from .process import Child, TooLong, private_folder
+from .onnx_wire import Pieces
+from .private import Private
+from .process import Child, TooLong
 from .trouble import listed, plain, shown
 from .weights import State
 
@@ -49,7 +51,7 @@ def from_onnx(
     for package in ("onnxruntime", "numpy"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "onnx")
-    box = Box(data, limits, mean, std)
+    box = Box(graph.rebuilt, limits, mean, std)
     modality = modality or box.modality()
     state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
     found = box.probe(modality, classes)
@@ -64,23 +66,25 @@ class Box:
 
     def __init__(
         self,
-        data: bytearray,
+        pieces: Pieces,
         limits: Limits,
         mean: float | Sequence[float] | None,
         std: float | Sequence[float] | None,
     ) -> None:
         self.limits, self.mean, self.std = limits, mean, std
-        with private_folder() as folder:
-            (folder / "suspect.onnx").write_bytes(data)
-            self.child = Child("onnx", folder, limits)
-            try:
-                about = self.child.ask({"file": str(folder / "suspect.onnx"), "threads": torch.get_num_threads()})
-                inputs, outputs = about["inputs"], about["outputs"]
-                if len(inputs) != 1 or not outputs:
-                    raise InputError(f"an ONNX model of one input is expected, got {listed(i['name'] for i in inputs)}")
-            except BaseException:
-                self.child.stop()
-                raise
+        self.folder = folder = Private()
+        with (folder / "suspect.onnx").open("wb") as file:
+            file.writelines(pieces)
+        self.child = Child("onnx", folder, limits)
+        try:
+            about = self.child.ask({"file": str(folder / "suspect.onnx"), "threads": torch.get_num_threads()})
+            inputs, outputs = about["inputs"], about["outputs"]
+            if len(inputs) != 1 or not outputs:
+                raise InputError(f"an ONNX model of one input is expected, got {listed(i['name'] for i in inputs)}")
+        except BaseException:
+            self.child.stop()
+            self.folder.close()
+            raise
         self.input, self.outputs = inputs[0], outputs
         self.output = outputs[0]["name"]
         kind = self.input["type"]

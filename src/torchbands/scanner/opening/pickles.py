@@ -45,6 +45,16 @@ _OVERT_BUILTINS = re.compile(
     r"(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|getattr|setattr|delattr|globals|locals|vars"
     r"|apply|map|filter|reload|input|breakpoint|help|file|classmethod|staticmethod|property|type|super)(\..*)?$"
 )
+#: What ordinary training scripts keep beside their weights: values, built without running code of anybody.
+_VALUES = re.compile(
+    r"numpy\.(ndarray|dtype|dtypes\.\w+|(_core|core)\.multiarray\.(scalar|_reconstruct)|(_core|core)\.numeric\._frombuffer)$"
+    r"|pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path$|collections\.(defaultdict|deque)$"
+    r"|(builtins|__builtin__)\.(list|dict|tuple|int|long|float|str|bool|bytes|frozenset|object|slice|range)$"
+    r"|(copyreg|copy_reg)\._reconstructor$|argparse\.Namespace$|types\.SimpleNamespace$"
+    r"|datetime\.(datetime|date|time|timedelta|timezone)$|uuid\.UUID$|decimal\.Decimal$|fractions\.Fraction$"
+    r"|torch\.per_(tensor|channel)_\w+$|torch\.torch_version\.TorchVersion$|torch\.memory_format$"
+    r"|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]*\.AttributeDict$"
+)
 
 
 @dataclass
@@ -64,6 +74,11 @@ class Walk:
     def overt(self) -> list[str]:
         """Imports that can only be meant to run something, or that hide their name."""
         return [n for n in self.foreign() if n == "?" or _OVERT.match(n) or _OVERT_BUILTINS.match(n)]
+
+
+def is_value(name: str) -> bool:
+    """Whether an import is a plain value's class, which a stand-in replaces without a loss for the weights."""
+    return _VALUES.match(name) is not None
 
 
 def is_legacy_torch(data: bytes | bytearray) -> bool:

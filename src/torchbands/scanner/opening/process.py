@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,14 @@ from typing import Any
 from torchbands.core.errors import BandsError
 
 from .limits import MAX_REPLY, START_SECONDS, Limits
+from .private import Private, kill_group
 from .trouble import Trouble, malformed, shown
 
+#: The parent's own libraries come behind the standard library and before whatever else is installed.
 _BOOT = (
-    "import sys; sys.path.extend(sys.argv[2:]); from torchbands.scanner.opening.child import main; main(sys.argv[1])"
+    "import sys; at = [i for i, p in enumerate(sys.path) if p.endswith('-packages')] + [len(sys.path)]; "
+    "sys.path[at[0]:at[0]] = sys.argv[3:]; "
+    "from torchbands.scanner.opening.child import main; main(sys.argv[1], int(sys.argv[2]))"
 )
 
 
@@ -32,21 +35,23 @@ class TooLong(Exception):
 class Child:
     """One child process. It ends with the `with` block, or when the object is collected."""
 
-    def __init__(self, kind: str, folder: Path, limits: Limits) -> None:
+    def __init__(self, kind: str, folder: Private, limits: Limits) -> None:
         self.limits, self.errors = limits, folder / "stderr.txt"
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "LD_PRELOAD"))}
-        env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
+        env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TMPDIR": str(folder.path), "HF_HUB_OFFLINE": "1"}
+        tied = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", _BOOT, kind, *_roots()],
+                [sys.executable, "-I", "-B", "-c", _BOOT, kind, str(tied), *_roots()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                cwd=folder,
+                cwd=folder.path,
                 env=env,
                 start_new_session=True,
             )
-        self.stop = weakref.finalize(self, _stop, self.process)
+        folder.watch(self.process)
+        self.stop = weakref.finalize(self, _stop, self.process, folder)
         try:
             self.line(START_SECONDS)
         except (TooLong, EOFError):
@@ -133,17 +138,11 @@ class Refusal(Trouble):
         super().__init__("BD-FILE-02", f"it could not be read: {shown(first, 300)}")
 
 
-@contextmanager
-def private_folder() -> Iterator[Path]:
-    """An empty folder for one child, removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="torchbands-") as name:
-        yield Path(name).resolve()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.kill()
+def _stop(process: subprocess.Popen[bytes], folder: Private | None = None) -> None:
+    kill_group(process)
     process.wait()
+    if folder is not None:
+        folder.forget(process)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None and not threading.current_thread().daemon:
             try:

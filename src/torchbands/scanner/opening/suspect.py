@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert, Level, Subject
 
 from . import archives, onnx_graph, pickles, tensors
 from .files import Folder, read
 from .home import Home
 from .limits import Limits
-from .trouble import Trouble, alert, listed, malformed, plain, shown
+from .trouble import Trouble, alert, ambiguous, listed, malformed, plain, shown
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
@@ -189,7 +189,7 @@ def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
         refuse_arrays(data, path.name)
     for magic, (name, hint) in _OTHERS.items():
         if data.startswith(magic):
-            raise InputError(f"{plain(path)} is {name}, which is not opened here", hint=hint)
+            raise Unsupported(f"{plain(path)} is {name}, which is not opened here", hint=hint)
     if path.suffix.lower() in _PROMISES:
         raise malformed(f"{shown(path.name)} is not the {path.suffix.lower()} file that its name promises")
     raise InputError(
@@ -207,6 +207,8 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
         said += ", though it has the names of modules that Python would import" if shadows else ""
         level: Level = "medium" if shadows else "low"
         state.alerts.append(alert("BD-FILE-03", said, subject=(shadows or code)[0], level=level, files=code[:50]))
+    if "card.json" in folder.names and "config.json" in folder.names:
+        raise ambiguous("the folder has a card.json and a config.json: torchbands and transformers build other models")
     try:
         if "card.json" in folder.names:
             from .victim import from_victim

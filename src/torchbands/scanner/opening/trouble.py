@@ -54,3 +54,8 @@ def malformed(message: str, **more: Any) -> Trouble:
 def unusual(message: str, **more: Any) -> Trouble:
     """Has what a model file does not need."""
     return Trouble(UNUSUAL, message, **more)
+
+
+def ambiguous(message: str, **more: Any) -> Trouble:
+    """Can be read in two ways, so that what is scanned need not be what is loaded. Nothing of it is judged."""
+    return Trouble(MALFORMED, f"{message}; nothing is judged", level="high", **more)

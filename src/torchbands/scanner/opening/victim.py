@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import DataUnavailable, InputError, UnknownName, UnsafeFile
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build
@@ -17,8 +18,9 @@ from . import tensors
 from .architecture import Numbers, finished, fitted, standardised
 from .files import Folder, parse_json
 from .limits import MAX_CLASSES, MAX_JSON, Limits
-from .process import Child, private_folder
-from .trouble import malformed
+from .private import Private
+from .process import Child
+from .trouble import Trouble, malformed, plain
 from .weights import State, Weights, misfit
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
@@ -33,21 +35,38 @@ def from_victim(
     task, files = card.get("task"), card.get("files")
     if not isinstance(task, dict) or not isinstance(files, dict):
         raise malformed(f"{CARD} names no task and files: it is no victim's card", subject=CARD)
+    try:
+        build(task, "task", origin=folder.path / CARD)
+        for part in ("attack", "trigger"):  # not needed to judge the model; what they name is a finding all the same
+            with suppress(DataUnavailable, InputError, UnknownName):
+                build(card[part], part, origin=folder.path / CARD) if part in card else None
+    except UnsafeFile as error:
+        if error.code:
+            raise Trouble("BD-FILE-01", error.message, subject=CARD) from None
+        raise InputError(error.message, hint=error.hint) from None
     data = folder.read(WEIGHTS, limits.bytes)
     if files.get(WEIGHTS) != hashlib.sha256(data).hexdigest():
         raise malformed(f"{WEIGHTS} is not the file that {CARD} was written for: its checksum differs", subject=WEIGHTS)
     weights = Weights(tensors.tensors(data, tensors.header(data)))
     state.facts |= weights.facts()
     weights.check()
-    with private_folder() as at, Child("network", at, limits) as child:
+    with Private() as at, Child("network", at, limits) as child:
         reply: dict[str, Any] = child.ask({"task": task})
+    if "unavailable" in reply:
+        raise InputError(
+            f"the card's network {plain(reply['unavailable'])} needs an encoder that is not in the data cache, and "
+            "nothing is fetched because a suspect says so",
+            hint="train something of your own that begins from that encoder: this fetches it",
+        )
     have = {k: tuple(t.shape) for k, t in weights.tensors.items()}
     want = {k: tuple(s) for k, s in reply["shapes"].items()}
     if have != want or not 2 <= reply["classes"] <= MAX_CLASSES:
         raise misfit(have, want, "the network that the card names")
     if classes is not None and classes != reply["classes"]:
         raise InputError(f"the victim has {reply['classes']} classes, given: {classes}")
-    modality, network = build(reply["modality"], "modality"), build(reply["network"], "network")
+    at_card = folder.path / CARD
+    modality = build(reply["modality"], "modality", origin=at_card)
+    network = build(reply["network"], "network", origin=at_card)
     assert isinstance(modality, Modality) and isinstance(network, Network)
     state.facts |= {"task": task, "network": reply["network"], "class_names": reply["class_names"]}
     with torch.random.fork_rng(devices=[]):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert
 
 from .tensors import Shape
@@ -18,6 +18,17 @@ from .trouble import NON_FINITE, Trouble, listed, shown
 #: Names that a checkpoint may lack, or have in excess, without a change in what the model computes.
 _OPTIONAL = ("num_batches_tracked",)
 _SPARE = ("num_batches_tracked", "total_ops", "total_params", "position_ids")
+#: Names of what goes with weights of few bits: bitsandbytes, GPTQ, AWQ, fp8, torch's own.
+_SCALES = (".SCB", ".qweight", ".qzeros", ".absmax", "weight_scale", "weight_scale_inv", "_packed_params")
+_FEW = (torch.int8, torch.uint8)
+
+
+def quantised(names: Sequence[str]) -> Unsupported:
+    """Such weights mean nothing without their scales, and how these are applied differs from maker to maker."""
+    return Unsupported(
+        f"quantised weights are not read here: {listed(names, 3)}",
+        hint="scan the model that was quantised, or what you get from model.dequantize() or an export to ONNX",
+    )
 
 
 @dataclass
@@ -38,7 +49,16 @@ class Weights:
     ordered: bool = False
 
     def check(self) -> None:
-        """Raises Trouble when a value is NaN or infinite."""
+        """Raises Trouble when a value is NaN or infinite, Unsupported for weights of few bits, which need scales."""
+        few = [
+            n
+            for n, t in self.tensors.items()
+            if n.endswith(_SCALES)
+            or "float8" in str(t.dtype)
+            or (t.dtype in _FEW and t.ndim > 1 and n.endswith("weight"))
+        ]
+        if few:
+            raise quantised(few)
         bad = [n for n, t in self.tensors.items() if t.is_floating_point() and not torch.isfinite(t.float()).all()]
         if bad:
             raise Trouble(

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from torchbands.core.errors import DataUnavailable
 from torchbands.tasks.sources.base import SPLITS, Arrays, DataSet
 from torchbands.tasks.sources.checks import file_hash
+from torchbands.zoo.files import read_text, sweep, write_json
 
 VARIABLE = "TORCHBANDS_CACHE"
 DECODED = "decoded.safetensors"
@@ -41,23 +43,37 @@ def data_folder(name: str) -> Path:
 def read_receipt(folder: Path) -> dict[str, Any] | None:
     """The receipt of a whole cached data set, or None."""
     try:
-        receipt = json.loads((folder / RECEIPT).read_text(encoding="utf-8"))
+        receipt = json.loads(read_text(folder / RECEIPT))
         size = (folder / DECODED).stat().st_size
     except (OSError, ValueError):
         return None
     return receipt if isinstance(receipt, dict) and receipt.get("bytes") == size else None
 
 
-def intact(folder: Path) -> bool:
-    """Whether the decoded file is the one that was verified.
+def intact(folder: Path, pins: Mapping[str, str]) -> bool:
+    """Whether the decoded arrays are those that the source code pins, by their bytes; once in a process.
 
-    An unchanged size and modification time is taken for it; otherwise its sha256 decides.
+    Neither a kept modification time nor a receipt that says so proves anything: both lie beside the file.
     """
-    receipt = read_receipt(folder)
-    if receipt is None:
+    receipt, path = read_receipt(folder), folder / DECODED
+    if receipt is None or not isinstance(receipt.get("arrays"), dict):
         return False
-    path = folder / DECODED
-    return path.stat().st_mtime_ns == receipt.get("mtime_ns") or file_hash(path) == receipt.get("sha256")
+    told = path.stat()
+    said = {str(k): v.get("sha256") if isinstance(v, dict) else None for k, v in receipt["arrays"].items()}
+    found = _hashes(path, told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino)
+    return found == said and all(found.get(key) == expected for key, expected in pins.items())
+
+
+@lru_cache(maxsize=32)
+def _hashes(path: Path, *changed: int) -> dict[str, str]:
+    """sha256 of each array of a file; none where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {key: array_hashes({key: file.get_tensor(key)})[key] for key in sorted(file.keys())}
+    except (SafetensorError, OSError, ValueError):
+        return {}
 
 
 def check_arrays(dataset: DataSet, arrays: Arrays) -> None:
@@ -106,7 +122,8 @@ def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{DECODED}.{os.getpid()}"
+    sweep(folder)
+    temporary = folder / f".{DECODED}.{os.getpid()}.x.tmp"
     try:
         save_file(arrays, temporary)
         (folder / RECEIPT).unlink(missing_ok=True)
@@ -120,9 +137,7 @@ def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         "sha256": file_hash(path),
         "arrays": {key: {"shape": list(a.shape), "sha256": array_hashes({key: a})[key]} for key, a in arrays.items()},
     }
-    temporary = folder / f".{RECEIPT}.{os.getpid()}"
-    temporary.write_text(json.dumps(receipt, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(folder / RECEIPT)
+    write_json(folder / RECEIPT, receipt)
 
 
 @contextmanager

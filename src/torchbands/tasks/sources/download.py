@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from torchbands.tasks.sources.checks import CHUNK, verify_file
 
 TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 3
+#: Most bytes of one file, and the longest that one may take in all.
+MOST_BYTES, MOST_SECONDS = 2 << 30, 3600.0
 ALLOW_HTTP_LOOPBACK = False  # set only by tests, which serve files from this machine
 
 
@@ -68,10 +71,11 @@ def download(file: RemoteFile, folder: Path, progress: Progress) -> Path:
             return final
         except DataUnavailable:
             final.unlink()
+    until = time.monotonic() + MOST_SECONDS
     for attempt in range(ATTEMPTS):
         before = part.stat().st_size if part.exists() else 0
         try:
-            _transfer(file, part, progress)
+            _transfer(file, part, progress, until)
             break
         except (ConnectionResetError, TimeoutError, http.client.HTTPException, _CutOff) as error:
             gained = part.exists() and part.stat().st_size > before
@@ -92,7 +96,7 @@ class _CutOff(Exception):
     """The connection closed before the announced length."""
 
 
-def _transfer(file: RemoteFile, part: Path, progress: Progress) -> None:
+def _transfer(file: RemoteFile, part: Path, progress: Progress, until: float) -> None:
     have = part.stat().st_size if part.exists() else 0
     with _open(file.url, have) as response:
         if response is None:  # the server holds no more than we already have
@@ -101,15 +105,26 @@ def _transfer(file: RemoteFile, part: Path, progress: Progress) -> None:
             have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None else None
+        _bounded(file, part, max(have, total or 0), until)
         with part.open("ab" if have else "wb") as stream:
-            while chunk := response.read(CHUNK):
+            while chunk := response.read1(CHUNK):  # what has come, so that a slow server is seen to be late
                 stream.write(chunk)
                 have += len(chunk)
+                _bounded(file, part, have, until)
                 progress(have, total, file.name)
             stream.flush()
             os.fsync(stream.fileno())
     if total is not None and have < total:
         raise _CutOff(f"{have} of {total} bytes")
+
+
+def _bounded(file: RemoteFile, part: Path, size: int, until: float) -> None:
+    """Raises DataUnavailable, and removes what has come, where a server sends too much or takes too long."""
+    if size > MOST_BYTES:
+        part.unlink(missing_ok=True)
+        raise DataUnavailable(f"{file.url}: more than {MOST_BYTES:,} bytes, refused")
+    if time.monotonic() > until:
+        raise DataUnavailable(f"{file.url}: took more than {MOST_SECONDS:,.0f} s; run the command again to resume")
 
 
 @contextmanager

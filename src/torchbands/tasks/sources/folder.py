@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +14,12 @@ import numpy.typing as npt
 from torchbands.core.errors import InputError
 from torchbands.tasks.sources.base import SPLITS
 from torchbands.tasks.sources.decode import IMAGE_FORMATS
+from torchbands.tasks.sources.splits import JUDGE, LEARN, parts
 
 if TYPE_CHECKING:
     import torch
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 TEST_SHARE = 0.2
 _LAYOUT = "expected FOLDER/CLASS/*.png (or .jpg ...), or FOLDER/train/CLASS/* and FOLDER/test/CLASS/*"
 
@@ -28,7 +30,7 @@ def load_folder(
     """Read class-per-folder images, scaled to a square.
 
     Args:
-        path: a folder of class folders; or of ``train`` and ``test`` folders, each of class folders.
+        path: a folder of class folders; or of ``train`` and ``test`` (or ``val``, ``valid`` ...) folders of those.
         size: side of the square in pixels; the whole image is scaled to it (bilinear), aspect ratio is not kept.
         channels: 3 for colour, 1 for grey.
         split: ``"train"`` or ``"test"``; None for all images. Without ``train`` and ``test`` folders a fifth of each
@@ -67,17 +69,18 @@ def stamp(path: str | Path) -> str:
 
 
 def _listing(root: Path, split: str | None) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    parted = all((root / name).is_dir() for name in SPLITS)
-    found = {name: _classes(root / name) for name in SPLITS} if parted else {"train": _classes(root)}
+    folders = _parts(root)
+    parted = len(folders) == len(SPLITS)
+    found = {name: _classes(folder) for name, folder in folders.items()}
     names = tuple(sorted(found["train"]))
     if not names:
-        raise InputError(f"{root / 'train' if parted else root} holds no images in class folders", hint=_LAYOUT)
+        raise InputError(f"{folders['train']} holds no images in class folders", hint=_LAYOUT)
     if len(names) < 2:
         raise InputError(f"{root} holds one class only, {names[0]!r}; at least two are needed", hint=_LAYOUT)
     if unknown := sorted(set(found.get("test", {})) - set(names)):
-        raise InputError(f"{root / 'test'} holds classes without training images: {', '.join(unknown)}")
+        raise InputError(f"{folders['test']} holds classes without training images: {', '.join(unknown)}")
     if not parted and split is not None:
-        found = _divide(root, found["train"])
+        found = _divide(folders["train"], found["train"])
     wanted = SPLITS if split is None else (split,)
     files = [
         (file, label)
@@ -88,6 +91,14 @@ def _listing(root: Path, split: str | None) -> tuple[list[tuple[Path, int]], tup
     if not files:
         raise InputError(f"{root / str(split)} holds no images in class folders", hint=_LAYOUT)
     return files, names
+
+
+def _parts(root: Path) -> dict[str, Path]:
+    """The folders of the training and, where one is there, of the test split, whatever they are called."""
+    found = parts(root)
+    learn, judge = (next((found[name] for name in names if name in found), None) for names in (LEARN, JUDGE))
+    made = {"train": learn or judge or root}
+    return made | {"test": judge} if learn and judge else made
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:
@@ -108,6 +119,8 @@ def _images(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
         if path.is_dir():
             yield from _images(path, (*above, real))
         elif path.suffix.lower() in SUFFIXES:
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path} is no regular file", hint="remove it: it might never end")
             yield path
 
 
@@ -122,6 +135,22 @@ def _divide(root: Path, classes: dict[str, list[Path]]) -> dict[str, dict[str, l
     return parts
 
 
+def is_short(path: Path, pixels: int) -> bool:
+    """Whether a PNG file holds fewer rows than its header promises: Pillow reads the missing ones as zeros."""
+    raw, at, found, inflate = path.read_bytes(), 8, 0, zlib.decompressobj()
+    depth, kind = raw[24], raw[25]
+    least = pixels * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 1) // 8  # the filter bytes of rows come on top
+    while at + 8 <= len(raw) and found < least:
+        size, name = int.from_bytes(raw[at : at + 4], "big"), raw[at + 4 : at + 8]
+        if name == b"IDAT":
+            try:
+                found += len(inflate.decompress(raw[at + 8 : at + 8 + size], least + pixels))
+            except zlib.error:
+                return False  # Pillow says what is wrong with it
+        at += 12 + size
+    return found < least
+
+
 def read_scaled(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
     """One image file, scaled to a square: uint8 (channels, size, size). Raises InputError that names the file."""
     from PIL import Image, ImageOps
@@ -130,6 +159,8 @@ def read_scaled(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.mode.startswith(("I", "F")):
                 raise InputError(f"{path}: pixels of mode {image.mode}, expected 8 bits a channel")
+            if image.format == "PNG" and is_short(path, image.width * image.height):
+                raise ValueError("its data end before its last row, which would be read as black")
             turned = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
             scaled = np.asarray(turned.resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from torchbands.tasks.sources.base import Progress
 from torchbands.tasks.sources.checks import verify_file
 
 TIMEOUT_SECONDS = 600
+#: Most bytes that one package may take.
+MOST_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -124,15 +129,42 @@ def _client(name: str) -> str:
 
 def _run(command: list[str], folder: Path) -> None:
     said = " ".join(Path(part).name if number == 0 else part for number, part in enumerate(command[:3]))
-    try:
-        done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, stdin=subprocess.DEVNULL
+    with tempfile.TemporaryFile("w+", errors="replace") as told:
+        client = subprocess.Popen(
+            command, cwd=folder, stdout=told, stderr=told, stdin=subprocess.DEVNULL, start_new_session=True
         )
-    except subprocess.TimeoutExpired as error:
-        raise DataUnavailable(f"`{said}` took more than {TIMEOUT_SECONDS} s") from error
-    if done.returncode != 0:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise DataUnavailable(f"`{said}` failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
+        try:
+            code = _watched(client, folder, said)
+        finally:
+            if client.poll() is None:
+                _end(client)
+        told.seek(0)
+        lines = [line.strip() for line in told if line.strip()]
+    if code != 0:
+        raise DataUnavailable(f"`{said}` failed: {lines[-1] if lines else f'exit code {code}'}")
+
+
+def _watched(client: subprocess.Popen[bytes], folder: Path, said: str) -> int:
+    """Wait, while it takes neither too long nor too much room."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while True:
+        try:
+            return client.wait(timeout=0.5)
+        except subprocess.TimeoutExpired:
+            pass
+        if time.monotonic() > until:
+            raise DataUnavailable(f"`{said}` took more than {TIMEOUT_SECONDS} s")
+        if sum(path.lstat().st_size for path in list(folder.rglob("*")) if path.is_file()) > MOST_BYTES:
+            raise DataUnavailable(f"`{said}` fetches more than {MOST_BYTES:,} bytes, refused")
+
+
+def _end(client: subprocess.Popen[bytes]) -> None:
+    """The client and all that it started."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError):
+            os.killpg(client.pid, signal.SIGKILL)
+    client.kill()
+    client.wait()
 
 
 def _keep(opened: Path, target: Path, wanted: tuple[str, ...], who: str) -> None:

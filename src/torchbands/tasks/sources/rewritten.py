@@ -44,6 +44,17 @@ def kinds(name: str) -> list[str]:
     return [kind for known, kind in _FILES if known == name]
 
 
+def has_rewrites(name: str, kind: str) -> bool:
+    """Whether using them fetches nothing: they, and the texts that they belong to, are here; or there are none."""
+    from torchbands.tasks.sources import status
+
+    if (name, kind) not in _FILES:
+        return True
+    own, at = _own(_FILES[(name, kind)][0], "train"), cache.data_folder(name) / kind
+    here = own is not None or all((at / f"{part}.tsv").is_file() for part in ("train", "test"))
+    return here and bool(status(name)["cached"])
+
+
 @lru_cache(maxsize=16)
 def rewrites(name: str, kind: str, part: str) -> list[tuple[str, str]]:
     """(original, rewritten) sentences of one part ("train", "dev" or "test"), only those that were rewritten.
@@ -71,9 +82,16 @@ def rewrites(name: str, kind: str, part: str) -> list[tuple[str, str]]:
 
 def _file(name: str, kind: str, part: str) -> Path:
     folder, address, sums = _FILES[(name, kind)]
+    if (own := _own(folder, part)) is not None:
+        return own
+    target = cache.data_folder(name) / kind
+    return download(RemoteFile(f"{address}/{part}.tsv", f"sha256:{sums[part]}"), target, silent)
+
+
+def _own(folder: str, part: str) -> Path | None:
+    """The file among the user's own."""
     if root := os.environ.get(VARIABLE):
         for base in (Path(root).expanduser(), Path(root).expanduser() / "text"):
             if (path := base / folder / f"{part}.tsv").is_file():
                 return path
-    target = cache.data_folder(name) / kind
-    return download(RemoteFile(f"{address}/{part}.tsv", f"sha256:{sums[part]}"), target, silent)
+    return None

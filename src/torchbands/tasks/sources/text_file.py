@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchbands.core.errors import InputError
+
+from .cells import headed, is_number, kind_of, labelled, read_cells, text_of
 
 #: Column names that are taken for what they say, in this order.
 TEXTS = ("text", "sentence", "content", "review", "message", "body")
 LABELS = ("label", "class", "category", "target", "y")
 PARTS = ("split", "part")
-#: A larger file, cell or number of classes is refused.
-MOST_BYTES, MOST_CELL, MOST_CLASSES = 2 << 30, 1 << 20, 65_536
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+#: More classes are refused.
+MOST_CLASSES = 65_536
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
 class TextRows:
     """Texts, their labels as numbers, the labels' names, and the part each row says it belongs to ("" for none).
-    `text` and `label` are the columns they were read from."""
+    `text` and `label` are the columns they were read from, `rows` the number of each in the file; `notes` say what was
+    left out or assumed."""
 
     texts: list[str]
     labels: list[int]
@@ -30,16 +32,18 @@ class TextRows:
     parts: list[str]
     text: str
     label: str
+    rows: list[int] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def text_column(path: Path) -> str | None:
-    """The name of a file's text column, if it has one of the usual names and its first row is no number there."""
+    """The name of a file's text column, if it has one of the usual names and is no number in some of its first rows."""
     try:
-        first = next(_rows(path), None)
+        first = _rows(path)[0][:20]
     except InputError:
         return None
-    found = None if first is None else _named(first, TEXTS)
-    return None if first is None or found is None or _is_number(first[found]) else found
+    found = _named(first[0], TEXTS) if first else None
+    return None if found is None or all(is_number(row.get(found, "0") or "0") for row in first) else found
 
 
 def read_text_file(path: Path, *, text: str = "", label: str = "") -> TextRows:
@@ -52,47 +56,31 @@ def read_text_file(path: Path, *, text: str = "", label: str = "") -> TextRows:
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="name a .csv, .tsv or .jsonl file")
-    if path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size:,} bytes, more than {MOST_BYTES:,}")
-    texts: list[str] = []
-    labels: list[str] = []
-    parts: list[str] = []
-    for number, row in enumerate(_rows(path), 1):
-        if number == 1:
-            text, label = _column(row, text, TEXTS, "text", path), _column(row, label, LABELS, "label", path)
-            part = _named(row, PARTS)
-        for name in (text, label):
-            if row.get(name) is None:
-                raise InputError(f"{path}: row {number} has no {name!r}")
-        texts.append(row[text])
-        labels.append(row[label].strip())
-        parts.append(row.get(part, "").strip().lower() if part else "")
-    if not texts:
+    found, notes = _rows(path)
+    if not found:
         raise InputError(f"{path} holds no rows", hint="a heading with text,label and one row for each text")
-    found = set(labels)
-    if len(found) < 2:
-        raise InputError(f"{path} holds one class only, {labels[0][:40]!r}; at least two are needed")
-    if len(found) > MOST_CLASSES or len(found) > max(10, len(labels) // 2):
-        raise InputError(f"{path}: {len(found)} labels for {len(labels)} rows: is {label!r} the label column?")
-    names = sorted(found, key=float) if all(map(_is_number, found)) else sorted(found)
-    number_of = {name: i for i, name in enumerate(names)}
-    return TextRows(texts, [number_of[name] for name in labels], tuple(names), parts, text, label)
+    text, label = _column(found[0], text, TEXTS, "text", path), _column(found[0], label, LABELS, "label", path)
+    part = _named(found[0], PARTS)
+    missing = next((number for number, row in enumerate(found, 1) if row.get(text) is None), None)
+    if missing is not None:
+        raise InputError(f"{path}: row {missing} has no {text!r}")
+    names, kept, labels, said = labelled([row.get(label, "") for row in found], path, MOST_CLASSES)
+    rows = [found[row] for row in kept]
+    parts = [row.get(part, "").strip().lower() if part else "" for row in rows]
+    return TextRows([row[text] for row in rows], labels, names, parts, text, label, kept, (*notes, *said))
 
 
-def _rows(path: Path) -> Iterator[Mapping[str, str]]:
-    kind = path.suffix.lower()
+def _rows(path: Path) -> tuple[list[Mapping[str, str]], tuple[str, ...]]:
+    kind = kind_of(path)
     if kind not in SUFFIXES:
         raise InputError(f"{path} is of a kind that is not read ({kind or 'no suffix'})", hint=", ".join(SUFFIXES))
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            if kind == ".jsonl":
-                yield from _json_rows(file, path)
-                return
-            csv.field_size_limit(MOST_CELL)
-            for row in csv.DictReader(file, delimiter="\t" if kind == ".tsv" else ","):
-                yield {(k or "").strip(): v for k, v in row.items() if isinstance(k, str) and isinstance(v, str)}
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable UTF-8 text table: {error}") from None
+    if kind in (".jsonl", ".ndjson"):
+        return list(_json_rows(iter(text_of(path).split("\n")), path)), ()
+    cells = read_cells(path)
+    if not cells.rows:
+        return [], ()
+    titles = headed(cells.rows[0], path)
+    return [dict(zip(titles, row)) for row in cells.rows[1:]], cells.notes
 
 
 def _json_rows(lines: Iterator[str], path: Path) -> Iterator[Mapping[str, str]]:
@@ -121,11 +109,3 @@ def _column(row: Mapping[str, str], given: str, usual: tuple[str, ...], what: st
             hint=f"columns: {', '.join(row) or 'none'}; name it with {what}_column=",
         )
     return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
