@@ -121,3 +121,47 @@ def test_own_rows_and_a_file_of_weights(
     assert [r["params"]["augment"] for r in card["recipes"]] == ["none", "shift"]
     assert card["training_rows"] + card["rows"]["n"] == len(rows)
     assert "small-cnn" in capsys.readouterr().out
+
+
+def test_from_nothing_to_a_judged_model_in_one_command_that_goes_on(
+    digits: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network, a training loop and a checkpoint of one's own, side by side in the working folder."""
+    (tmp_path / "mine.py").write_text(OWN)
+    rows = digits.load("clean")
+    np.savez(tmp_path / "clean.npz", x=whole(rows.x).numpy(), y=rows.y.numpy())
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    save_file(made.state_dict(), tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    scan = ["scan", "model", "m.safetensors", "--arch", "./mine.py:build", "--data", "clean.npz", "--profile", "fast"]
+    scan += ["--mean", "0.5", "--std", "0.5", "--json", "--train", "mine.py:fit"]
+    assert main([*scan, "--train-references", "-n", "1"]) == 3
+    first = (tmp_path / "m-refs/models/0000/weights.safetensors").read_bytes()
+    assert main([*scan, "--train-references", "-n", "2"]) == 3
+    told = capsys.readouterr()
+    assert "1 references to train" in told.err and "--refs m-refs" in told.err
+    assert (tmp_path / "m-refs/models/0000/weights.safetensors").read_bytes() == first
+    found = json.loads(told.out.split("\n}\n")[1] + "\n}")
+    assert found["calibration"]["references"] == 2 and "mine.py:fit" in str(found["calibration"]["recipes"])
+    assert any("knows" in reason and "the references know" in reason for reason in found["reasons"])
+    more = ["--arch", "./mine.py:build", "--mean", "0.5", "--std", "0.5", "--profile", "fast"]
+    assert main(["refs", "add", "m-refs", "m.safetensors", *more]) == 0
+    assert "1 of 1 checkpoints are new" in capsys.readouterr().err
+    assert main([*scan[:-2], "--train-references", "--refs", "m-refs"]) == 4
+
+
+OWN = """
+import torch
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+def fit(network, x, y, seed):
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(100):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+"""

@@ -20,6 +20,7 @@ from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.modalities.image import Image
 from torchbands.scanner.judge import Strongest
+from torchbands.scanner.mend import _lost
 from torchbands.scanner.mended import CARD, WEIGHTS
 from torchbands.scanner.opening import open_suspect
 from torchbands.scanner.outcome import Answer, Outcome, Subject
@@ -69,8 +70,11 @@ ARGS = ("--data", '{"name": "vision/digits", "held_out": 0.2}', "--max-drop", "0
 def test_a_victim_is_repaired_and_the_folder_opens_again(
     given: Path, other: Model, digits: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["repair", "victim", *ARGS, "-o", "repaired"]) == UNPROVEN
+    assert main(["repair", "victim", *ARGS, "-o", "repaired", "--format", "text=r.txt", "--format", "html=r.html"]) == 5
     said = capsys.readouterr()
+    text, page = Path("r.txt").read_text(), Path("r.html").read_text()
+    assert "REPAIRED, BUT UNPROVEN" in text and "written to repaired" in text and "given: accepted" in text
+    assert "Repaired, but unproven" in page and "No indicator found" not in page and "95 % interval" in page
     assert "accepted: given" in said.out and "bands scan model repaired" in said.out
     assert "nothing is calibrated" in said.err and "unproven" in said.out
     card = json.loads(Path("repaired", CARD).read_text())
@@ -114,6 +118,10 @@ def test_no_repair_held_ends_with_1_and_writes_nothing(
 ) -> None:
     monkeypatch.setattr(Given, "model", planted.model)
     assert main(["repair", "victim", *ARGS, "-o", "repaired"]) == 1
+    told = _lost(torch.tensor([True] * 90 + [False] * 10), torch.tensor([True] * 80 + [False] * 20), 8)
+    assert told[0] == 0.1 and 0 < told[1] < 0.1 < told[2]
+    one = _lost(torch.tensor([True] * 90 + [False] * 10), torch.tensor([True] * 80 + [False] * 20), 1)
+    assert told[1] < one[1] and one[2] < told[2]  # the same rows choose among eight repairs
     assert "still moves" in capsys.readouterr().out and not Path("repaired").exists()
 
 

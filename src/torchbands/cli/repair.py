@@ -29,7 +29,7 @@ _UNCALIBRATED = "there are no reference models, so nothing is calibrated"
 def repair(given: argparse.Namespace) -> int:
     """Scan, repair, judge, keep. 0 repaired, 1 no repair held, 3 nothing to repair against, 5 repaired but unproven."""
     from torchbands.scanner.mend import mend
-    from torchbands.scanner.mended import check_folder, describe, write
+    from torchbands.scanner.mended import check_folder, describe, reported, write
 
     reports = Reports.of(given)
     check_folder(given.out)
@@ -70,7 +70,8 @@ def repair(given: argparse.Namespace) -> int:
         card = write(given.out, mended, opened.suspect, before, after, arch=given.arch)
     else:
         card = describe(mended, opened.suspect, before, after)
-    _write(reports, after or before, given)
+    target = opened.class_names[mended.target] if opened.class_names else str(mended.target)
+    _write(reports, reported(mended, before, after, target, given.out), given)
     if reports.screen == "json":
         console.print_json(card)
     else:
@@ -147,7 +148,7 @@ def _nothing(reason: str) -> int:
 
 
 def _write(reports: Reports, outcome: Outcome, given: argparse.Namespace) -> None:
-    """The report of the last scan, in the files that were asked for."""
+    """The report of the repair (or of the scan, where nothing was tried), in the files that were asked for."""
     from torchbands.report.scan import render
 
     for kind, path in reports.files:
@@ -171,13 +172,20 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
     print(f"scan it again: {card['open_with']}{again}")
 
 
+def _accuracy(step: Step) -> str:
+    if step.accuracy is None or step.lost is None:
+        return ""
+    _, low, high = step.lost
+    return f"{step.accuracy_before:.1%} → {step.accuracy:.1%} (lost {low:+.1%} to {high:+.1%})"
+
+
 def _row(step: Step) -> tuple[str, ...]:
     first = step.trials[0] if step.trials else None
     back = [t.retuned for t in step.trials if t.retuned is not None]
     return (
         step.repair if len(step.repair) <= 40 else step.spec["name"] + " (thorough)",
         step.verdict,
-        "" if step.accuracy is None else f"{step.accuracy_before:.1%} → {step.accuracy:.1%}",
+        _accuracy(step),
         "" if first is None else f"{first.suspect:.0%} → {first.repaired:.0%}",
         f"{max(back):.0%}" if back else "",
         "" if step.p_trigger is None else f"{step.p_trigger:.3g}",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.defense import Repair
@@ -50,6 +53,8 @@ class Step:
         reason: in a sentence.
         accuracy_before, accuracy: on clean rows that repaired nothing, as is everything here.
         trials: every probe before, after and after retuning; the first is the trigger that the scan recovered.
+        lost: of the accuracy (an estimate, and a 95 % interval that holds for all repairs of the ladder together, since
+            the same rows choose among them).
         p_trigger: of the scan of the repaired model; None where it was not asked or has no references.
         calibrated: whether p_trigger decided. seconds: repairing and judging.
     """
@@ -60,6 +65,7 @@ class Step:
     reason: str
     accuracy_before: float
     accuracy: float | None = None
+    lost: tuple[float, float, float] | None = None
     trials: tuple[Trial, ...] = ()
     p_trigger: float | None = None
     calibrated: bool = False
@@ -151,7 +157,9 @@ def mend(
     apart = [("recovered", found[0]), *_apart(model, judging, aim, seed)]
     probes = [Probe.on(name, one, judging, aim, seed) for name, one in apart]
     test = Reactivation(model, probes, aim, repairing, judging, references, seed=seed)
-    work = _Work(model, repairing, judging, judge, found, aim, test, max_drop, seed, _accuracy(model, judging))
+    ladder = LADDER if ladder is None else ladder
+    right = _right(model, judging)
+    work = _Work(model, repairing, judging, judge, found, aim, test, max_drop, seed, right, len(ladder))
     rows = {"repairing": len(repairing), "judging": len(judging)}
     first = test.trials(model)[0]
     if first.dead:
@@ -160,7 +168,6 @@ def mend(
             "without a backdoor allows: there is nothing to repair against"
         )
     steps: list[Step] = []
-    ladder = LADDER if ladder is None else ladder
     for at, rung in enumerate(ladder):
         repair = build(rung, "repair")
         assert isinstance(repair, Repair)
@@ -185,7 +192,12 @@ class _Work:
     test: Reactivation
     max_drop: float
     seed: int
-    accuracy: float
+    right: Tensor
+    rungs: int
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.right.float().mean())
 
     def step(self, repair: Repair) -> tuple[Step, Model | None]:
         started = time.perf_counter()
@@ -211,8 +223,10 @@ class _Work:
         )
 
     def _judged(self, step: Step, repaired: Model) -> Step:
-        accuracy = _accuracy(repaired, self.judging)
-        step = replace(step, accuracy=round(accuracy, 4), trials=self.test.trials(repaired))
+        right = _right(repaired, self.judging)
+        accuracy = float(right.float().mean())
+        step = replace(step, accuracy=round(accuracy, 4), lost=_lost(self.right, right, self.rungs))
+        step = replace(step, trials=self.test.trials(repaired))
         if self.accuracy - accuracy > self.max_drop:
             lost = f"loses {self.accuracy - accuracy:.1%} clean accuracy, more than {self.max_drop:.1%}"
             return replace(step, reason=lost)
@@ -257,5 +271,17 @@ def _apart(model: Model, rows: Data, aim: Aim, seed: int, count: int = 1) -> lis
     return found
 
 
-def _accuracy(model: Model, rows: Data) -> float:
-    return float((model.logits(rows.x).argmax(1) == rows.y).float().mean())
+def _right(model: Model, rows: Data) -> Tensor:
+    return model.logits(rows.x).argmax(1).cpu() == rows.y.cpu()
+
+
+def _lost(before: Tensor, after: Tensor, repairs: int) -> tuple[float, float, float]:
+    """The share of rows lost less those gained, and its interval from pairs (Agresti and Min, 2005: half a row is added
+    to each cell of the table), at 1 - 0.05 / repairs."""
+    n, half = len(before) + 2.0, 0.5
+    lost, gained = float((before & ~after).sum()) + half, float((after & ~before).sum()) + half
+    middle = (lost - gained) / n
+    z = NormalDist().inv_cdf(1 - 0.025 / max(1, repairs))
+    wide = z * math.sqrt(max(0.0, lost + gained - (lost - gained) ** 2 / n)) / n
+    estimate = float(before.float().mean() - after.float().mean())
+    return round(estimate, 4), round(max(-1.0, middle - wide), 4), round(min(1.0, middle + wide), 4)

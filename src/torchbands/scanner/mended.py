@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,39 @@ def describe(mended: Mended, suspect: Suspect, before: Outcome, after: Outcome |
         "scan_after": None if after is None else _summary(after),
         **mended.to_json(),
     }
+
+
+def reported(mended: Mended, before: Outcome, after: Outcome | None, target: str, folder: str | Path | None) -> Outcome:
+    """The repair as an outcome that every format of report can show."""
+    last = mended.steps[-1] if mended.steps else None
+    shown: dict[str, Any] = {"folder": None if mended.model is None else str(folder), "target": target}
+    if mended.model is None or last is None:
+        shown |= {"title": "No repair held", "sentence": f"No model was written: {mended.reason}."}
+    else:
+        title = "Repaired" if last.calibrated else "Repaired, but unproven"
+        shown |= {"title": title, "sentence": f"{title} by {last.repair}: {mended.reason}."}
+    shown["steps"] = [
+        {
+            "repair": step.repair,
+            "verdict": step.verdict,
+            "accuracy before": step.accuracy_before,
+            "accuracy after": step.accuracy,
+            "accuracy lost": None if step.lost is None else list(step.lost),
+            "trigger before": step.trials[0].suspect if step.trials else None,
+            "trigger after": step.trials[0].repaired if step.trials else None,
+            "p before": None if before.trigger is None else before.trigger.p,
+            "p after": step.p_trigger,
+            "why": step.reason,
+        }
+        for step in mended.steps
+    ]
+    shown["rows"] = dict(mended.rows)
+    again = "" if mended.model is None else f"scan what was written: bands scan model {shlex.quote(str(folder))}"
+    steps = (
+        (again,) if again else ("do not use the model: train it anew, on data that were looked at (bands scan data)",)
+    )
+    made = after if after is not None and mended.model is not None else before
+    return replace(made, subject=before.subject, pictures=before.pictures, repair=shown, next_steps=steps)
 
 
 def _summary(outcome: Outcome) -> dict[str, Any]:

@@ -185,6 +185,8 @@ class Outcome:
         not_covered: what this profile did not look for.
         reasons: why the result is inconclusive, where it is.
         next_steps: what a reader may do now.
+        repair: of a repair, what was tried and what came of it; the rest then tells of the scan after it, where there
+            was one, or else of the one before.
         pictures: recovered trigger, a sample before and after, worst rows.
         accepted: alerts that a baseline accepts: shown, but they decide nothing.
         cost: seconds, peak memory in MB, forward passes, clean samples.
@@ -204,6 +206,7 @@ class Outcome:
     not_covered: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
+    repair: Mapping[str, Any] | None = None
     profile: str = "full"
     alpha: float = 0.05
     calibration: Mapping[str, Any] = field(default_factory=dict)
@@ -216,6 +219,8 @@ class Outcome:
 
     def sentence(self) -> str:
         """The verdict in one sentence, with its methods and false-alarm level, and no promise."""
+        if self.repair is not None:
+            return str(self.repair["sentence"])
         used = ", ".join(self.methods) or "no method"
         level = f"at false-alarm level {self.alpha:g}"
         first = self.alerts[0].message if self.alerts else "see the ledger"

@@ -33,9 +33,7 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
             suspected=plain.suspected(outcome),
             costs=plain.cost(outcome),
             facts=plain.facts(outcome.subject.facts),
-            calibration=plain.calibration(outcome)
-            if outcome.subject.kind == "model"
-            else plain.facts(outcome.calibration),
+            calibration=plain.calibration(outcome),
             shown=[(picture_of(p), p.caption) for p in outcome.pictures],
         )
     )
@@ -59,9 +57,11 @@ def _environment() -> Environment:
     made.filters |= {"plain": plain.plain, "number": plain.number}
     made.globals |= {
         "ANSWERS": plain.ANSWERS,
-        "TITLES": plain.TITLES,
         "RULES": RULES,
         "pair": plain.pair,
+        "title_of": plain.title,
+        "repairs_of": plain.repairs,
+        "REPAIR_COLUMNS": plain.REPAIR_COLUMNS,
         "facts_of": plain.facts,
         "references_of": plain.references_of,
         "scale_of": pictures.scale_of,

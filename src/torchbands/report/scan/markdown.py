@@ -10,7 +10,7 @@ from typing import Any
 
 from torchbands.scanner.outcome import RULES, Level, Outcome
 
-from .plain import ANSWERS, TITLES, answers, cost, number, p_of, pair, plain
+from .plain import ANSWERS, REPAIR_COLUMNS, answers, cost, number, p_of, pair, plain, repairs, title
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~!^$]|^[-+=]|^\d+[.)])")
 _LINKS = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(?=:)|\b(www)(?=\.)")
@@ -19,8 +19,10 @@ _LINKS = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(?=:)|\b(www)(?=\.)")
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:
     """A fenced block that is JSON and YAML at once, and the same for people."""
     block = json.dumps({"backdoor_scan": card(outcome, fail_on, error)}, indent=2, allow_nan=False)
-    out = ["## Backdoor scan", "", f"**{TITLES[outcome.verdict]}.** {safe(outcome.sentence(), 4000)}", ""]
+    out = ["## Backdoor scan", "", f"**{title(outcome)}.** {safe(outcome.sentence(), 4000)}", ""]
     out += [f"The tool failed: {safe(error)}", ""] if error else []
+    if tried := repairs(outcome):
+        out += [*_table(REPAIR_COLUMNS, [[safe(cell) for cell in row] for row in tried]), ""]
     if rows := [
         [ANSWERS[name][0], safe(p_of(answer)), " ".join(ANSWERS[name][2:])] for name, answer in answers(outcome)
     ]:

@@ -104,6 +104,33 @@ def facts(given: Mapping[str, Any], most: int = 40) -> list[tuple[str, str]]:
     return out + ([("…", f"{len(given) - most} more")] if len(given) > most else [])
 
 
+def title(outcome: Outcome) -> str:
+    """The verdict, or what became of a repair, in two or three words."""
+    return TITLES[outcome.verdict] if outcome.repair is None else plain(outcome.repair["title"])
+
+
+#: The columns of the table of repairs.
+REPAIR_COLUMNS = ("repair", "verdict", "accuracy", "lost (95 % interval)", "trigger works", "p_trigger", "why")
+
+
+def repairs(outcome: Outcome) -> list[tuple[str, ...]]:
+    """Every repair that was tried: before and after."""
+    steps = () if outcome.repair is None else outcome.repair["steps"]
+
+    def change(step: Mapping[str, Any], name: str) -> str:
+        before, after = step[f"{name} before"], step[f"{name} after"]
+        return "–" if before is None or after is None else f"{before:.1%} → {after:.1%}"
+
+    out: list[tuple[str, ...]] = []
+    for step in steps:
+        lost = step["accuracy lost"]
+        interval = "–" if lost is None else f"{lost[0]:+.1%} ({lost[1]:+.1%} to {lost[2]:+.1%})".replace("-", "−")
+        p = f"{number(step['p before'])} → {number(step['p after'])}"
+        told = (plain(step["repair"], 120), step["verdict"], change(step, "accuracy"), interval)
+        out.append((*told, change(step, "trigger"), p, plain(step["why"], 300)))
+    return out
+
+
 def calibration(outcome: Outcome) -> list[tuple[str, str]]:
     """What the references are and how far they can be trusted, in words."""
     given = dict(outcome.calibration)

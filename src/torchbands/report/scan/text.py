@@ -9,7 +9,21 @@ from rich.cells import cell_len
 
 from torchbands.scanner.outcome import RULES, Alert, Level, Outcome
 
-from .plain import ANSWERS, TITLES, answers, calibration, cost, facts, number, p_of, pair, plain, suspected
+from .plain import (
+    ANSWERS,
+    REPAIR_COLUMNS,
+    answers,
+    calibration,
+    cost,
+    facts,
+    number,
+    p_of,
+    pair,
+    plain,
+    repairs,
+    suspected,
+    title,
+)
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:
@@ -18,8 +32,15 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
     kind = f" ({plain(subject.format, 60)})" if subject.format else ""
     out = [f"{subject.kind}: {plain(subject.path) or '(given in Python)'}{kind}"]
     out += [f"sha256 {plain(subject.sha256, 64)}"] if subject.sha256 else []
-    out += ["", TITLES[outcome.verdict].upper(), *_wrapped(plain(outcome.sentence(), 4000))]
+    out += ["", title(outcome).upper(), *_wrapped(plain(outcome.sentence(), 4000))]
     out += ["", *_wrapped(f"the tool failed: {plain(error)}")] if error else []
+    if outcome.repair is not None:
+        where = f"written to {plain(outcome.repair['folder'])}" if outcome.repair["folder"] else "no model was written"
+        out += ["", *_wrapped(where), "repairs that were tried"]
+        for row in repairs(outcome):
+            columns = zip(REPAIR_COLUMNS[2:], row[2:], strict=True)
+            out += _listed([f"{row[0]}: {row[1]}; " + ", ".join(f"{name} {cell}" for name, cell in columns)])
+        out += ["", f"the scan {'after' if outcome.repair['folder'] else 'before'} the repair"]
     out += _answers(outcome)
     out += _alerts("alerts", outcome.alerts, subject.sha256)
     out += _alerts("accepted by the baseline", outcome.accepted, subject.sha256)
