@@ -57,8 +57,8 @@ _FINAL = """### The final layer alone
 
 DFBScanner (arXiv:2605.18907) reports {true:.1f} % true and {false:.2f} % false alarms from the final layer's
 parameters, without data or references. `final-layer` follows what its abstract says, no more of it was at hand: the
-indicators and the threshold ({threshold:g}) are ours, it is marked unreproduced, and the rates below are of this method,
-not of theirs. {ms:g} ms a model.
+indicators and the threshold ({threshold:g}) are ours, it is marked unreproduced, and the rates below are of this
+method, not of theirs. {ms:g} ms a model.
 
 """
 
