@@ -39,6 +39,12 @@ def _jitter() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How one test opened a suspect is not written to the working folder, where the next one would read it."""
+    monkeypatch.setattr("torchbands.cli.remembered.NAME", "/nowhere/suspect.toml")
+
+
 @pytest.fixture(scope="session")
 def digits() -> Task:
     """Real 8x8 digits: a victim trains in about two seconds."""

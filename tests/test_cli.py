@@ -144,6 +144,9 @@ def test_a_method_far_from_its_paper_says_so_wherever_it_is_listed(
 ) -> None:
     why = "the paper has 97 %, this has 12 %"
     monkeypatch.setattr(find("strip", "input-detector"), "unreproduced", why)
+    assert main(["list", "model-detector"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "neural-cleanse" in line)
+    assert "Wang et al., S&P 2019" in line and "anomaly index" in line and "…" not in line  # in a pipe a row is a line
     assert main(["list", "input-detector"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("input-detector")]
     rows = {line.split()[1]: line for line in lines}

@@ -14,11 +14,14 @@ from torchbands.core.model import Model
 from torchbands.learners.sgd import SGD
 from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
+from torchbands.report.scan import plain
 from torchbands.scanner.behaviour import advice, behaviour, differences
 from torchbands.scanner.calibrate import Compared, Kind
+from torchbands.scanner.judge import Strongest, _Judged, _Shown
 from torchbands.scanner.left_out import left_out
 from torchbands.scanner.normalisation import misread
 from torchbands.scanner.opening.own_code import own_attribute
+from torchbands.scanner.outcome import Answer
 from torchbands.scanner.population import Recipe, add_checkpoint, train_references
 from torchbands.scanner.recipes import OwnTraining, pool_around
 from torchbands.scanner.same_network import as_references_read, behind_normalisation, same_network, shapes_of
@@ -150,3 +153,17 @@ def test_a_forgotten_normalisation_is_named() -> None:
     assert "--mean 0.5 --std 0.5" in found.next_step() and "forgotten" in found.reason()
     right = Model(nn.Sequential(Normalize(1, 0.5, 0.5), ByBrightness()), IMAGE, 10)
     assert misread(right, Data(x, y), expected=0.9) is None
+
+
+def test_facts_are_told_in_words_and_a_floor_p_with_its_z() -> None:
+    facts = {"normalisation": {"mean": [0.5], "std": [0.25]}, "dtypes": ["float32"], "ok": True, "none": None}
+    assert dict(plain.facts(facts)) == {
+        "normalisation": "mean 0.5, std 0.25",
+        "dtypes": "float32",
+        "ok": "yes",
+        "none": "–",
+    }
+    compared = Compared({"v": torch.tensor([0.0, 7.25])}, {}, torch.zeros(2), 0.04, {"v": 0.04}, 24)
+    judged = _Judged((), Answer(0.04, 1.0, 24), Answer(None), Strongest(1), (), {"trigger": compared}, 0.05)
+    message = judged.alerts(["a", "b"], _Shown((), {}))[0].message
+    assert "(p = 0.04, the least that 24 references can give; z = 7.2)" in message

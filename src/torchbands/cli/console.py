@@ -45,6 +45,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     if console.is_terminal:
         console.print(table)
         return
+    # in a pipe a row is one line, whole: what looks for a name finds it
+    console.width = 2 * len(columns) + 4 * max(sum(map(len, row)) for row in (columns, *rows))
     with console.capture() as captured:
         console.print(table)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -23,6 +23,8 @@ _NEEDS = {
     "target": "the suspected target class",
     "model": "a model trained on the data",
 }
+#: Columns of a terminal under which a list shows role, name and paper alone.
+NARROW = 160
 _USED = {"attack": "bands attack {}"} | dict.fromkeys(
     ("input-detector", "model-detector", "data-filter", "training", "repair"), "bands defend {} VICTIM"
 )
@@ -34,8 +36,12 @@ def show_list(given: argparse.Namespace) -> int:
     if given.json:
         console.print_json([_facts(cls) for cls in found])
         return 0
-    rows = [(cls.role, cls.name, _marked(cls), cls.paper) for cls in found]
-    console.print_table(("role", "name", "what it is", "paper"), rows)
+    columns: tuple[str, ...] = ("role", "name", "paper", "what it is")
+    rows: list[tuple[str, ...]] = [(cls.role, cls.name, cls.paper, _marked(cls)) for cls in found]
+    to = console.out()
+    if to.is_terminal and to.width < NARROW:
+        columns, rows = columns[:3], [row[:3] for row in rows]  # `bands show NAME` says what it is
+    console.print_table(columns, rows)
     return 0
 
 

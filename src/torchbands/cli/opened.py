@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torchbands.core.errors import InputError
 
 from . import console
+from .remembered import recall
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
@@ -43,6 +44,7 @@ def open_with(
 
     if not os.path.lexists(path):
         raise InputError(f"there is no {path}", hint="name a model file or folder")
+    recall(given, path)
     population = references(refs)
     rows = rows_of(given, data, split) if data else None
     classes = given.classes

@@ -14,6 +14,7 @@ from torchbands.core.errors import BandsError, InputError
 from . import console
 from .opened import Opened, open_with, rows_of
 from .output import Reports, folder_of
+from .remembered import remember
 
 if TYPE_CHECKING:
     from torchbands.scanner.outcome import Outcome
@@ -42,6 +43,7 @@ def _model(given: argparse.Namespace) -> Outcome:
         opened = open_with(given, given.suspect, given.data, given.refs, split="train" if training else "clean")
         if opened.suspect.model is None:
             return _unjudged(opened, given, "the model was not opened: " + _why(opened))
+        remember(given, given.suspect)
         if given.train_references is not None:
             opened = _with_references(given, opened, bar)
         if opened.refs is None and opened.rows is None:

@@ -11,7 +11,7 @@ SOURCE = (
     "folder of class folders of images, .npz or .safetensors with x and y, .csv of numbers, .csv, .tsv or .jsonl of "
     "texts, or a task such as vision/fashion-mnist"
 )
-ARCH = "package.module:factory of your own code, a known network's name, or a network's JSON spec"
+ARCH = "package.module:factory or ./file.py:factory of your own code, a known network's name, or a network's JSON spec"
 
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -190,6 +190,10 @@ def _opening(parser: argparse.ArgumentParser) -> None:
     """How a model file is opened, and what it may cost."""
     group = parser.add_argument_group("opening the model")
     group.add_argument("--arch", metavar="ARCH", help=ARCH)
+    group.add_argument(
+        "--settings", metavar="FILE", help="a suspect.toml that a scan wrote, for what flags leave out; the one in the "
+        "working folder is read by itself, unless the suspect lies there too",
+    )  # fmt: skip
     group.add_argument("--classes", type=int, metavar="K", help="number of classes, where nothing else tells")
     group.add_argument("--class-names", metavar="A,B,...", help="names of the classes, in order")
     group.add_argument("--mean", type=_numbers, metavar="M,...", help="subtracted from each channel before the model")

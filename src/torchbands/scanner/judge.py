@@ -244,12 +244,23 @@ class _Judged:
             if at.source is not None:
                 where += f" from class {names[at.source]!r}"
             by = f", by inserting {words!r}," if (words := shown.facts.get("words")) else ""
-            message = f"{where} is reached far more cheaply{by} than in reference models (p = {self.trigger.p:.3g})"
+            message = f"{where} is reached far more cheaply{by} than in reference models ({self._strength()})"
             out.append(_alert(RULES["BD-TRG-01"], message, where, {"p": self.trigger.p, **shown.facts}))
         if self.recipe.p is not None and self.recipe.p <= self.alpha:
             message = f"parameters or behaviour differ from the reference models (p = {self.recipe.p:.3g})"
             out.append(_alert(RULES["BD-RCP-01"], message, "model", {"p": self.recipe.p}))
         return out
+
+    def _strength(self) -> str:
+        """p and, as it cannot fall below its floor, how far the strongest view stands out."""
+        assert self.trigger.p is not None
+        told = f"p = {self.trigger.p:.3g}"
+        if self.trigger.p <= self.trigger.smallest:
+            told += f", the least that {self.trigger.references} references can give"
+        compared = self.answers.get("trigger")
+        z = [float(v[-1]) for v in compared.per_view.values()] if compared is not None else []
+        known = [value for value in z if math.isfinite(value)]
+        return f"{told}; z = {max(known):.1f}" if known else told
 
     def lines(self, names: Sequence[str]) -> tuple[LedgerLine, ...]:
         return tuple(self._line(s, names) for s in self.seen)

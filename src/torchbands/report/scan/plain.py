@@ -151,5 +151,16 @@ def calibration(outcome: Outcome) -> list[tuple[str, str]]:
     return out + facts(given)
 
 
-def _compact(value: object) -> str:
+def _compact(value: object, deep: bool = False) -> str:
+    """Numbers, names, lists and tables of them in words; what is deeper as JSON."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping) and not deep:
+        return ", ".join(f"{name} {_compact(v, True)}" for name, v in value.items())
+    if isinstance(value, (list, tuple)) and not any(isinstance(v, (Mapping, list, tuple)) for v in value):
+        return ", ".join(_compact(v) for v in value)
     return json.dumps(value, default=str, ensure_ascii=False, separators=(", ", ": "))
