@@ -22,10 +22,11 @@ from torchbands.defenses.models.universal_perturbation import UniversalPerturbat
 from torchbands.scanner import pool, seen
 from torchbands.scanner.judge import _lacks, _not_searched, scan
 from torchbands.scanner.pairs import NOTHING
-from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, references_of
+from torchbands.scanner.population import CARD, MODELS, SUM, WEIGHTS, Population, references_of
 from torchbands.scanner.seen import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
 from torchbands.testing.toys import toy
+from torchbands.zoo.files import digest, sha256
 
 TASK = toy("image", rows=256)
 TARGET, UNIVERSAL, GUARD = "target-inversion", "universal-perturbation", "clean-behaviour"
@@ -38,13 +39,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    """Twenty references: one model, with what views saw of it shaken."""
+    """Twenty references: one model, its weights moved by nothing that counts, with what views saw of it shaken."""
     shutil.copytree(trained, tmp_path / "refs")
     rng = torch.Generator().manual_seed(0)
     first = tmp_path / "refs" / MODELS / "0000"
     for i in range(1, 20):
         member = shutil.copytree(first, first.parent / f"{i:04d}")
-        _seen(member, lambda _, t: t + 0.1 * torch.randn(t.shape, generator=rng))
+        known = read(member, json.loads((member / CARD).read_text())["sha256"])
+        weights = load_file(member / WEIGHTS)
+        save_file({k: t * (1 + 1e-6 * i) if t.is_floating_point() else t for k, t in weights.items()}, member / WEIGHTS)
+        card = {**json.loads((member / CARD).read_text()), "sha256": (own := sha256(member / WEIGHTS))}
+        (member / CARD).write_text(json.dumps({**card, SUM: digest(card, SUM)}))
+        shaken = {k: t + 0.1 * torch.randn(t.shape, generator=rng) for k, t in known.tensors.items()}
+        write(member, Numbers(shaken, known.chunks), own)
     return tmp_path / "refs"
 
 
@@ -205,7 +212,8 @@ def test_text_rows_are_checked_too(tmp_path: Path) -> None:
 
 def test_a_card_whose_classes_do_not_fit_is_damaged(folder: Path) -> None:
     card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"classes": 2, "class_names": ["a", "b"]}))
+    card |= {"classes": 2, "class_names": ["a", "b"]}
+    (folder / CARD).write_text(json.dumps(card | {SUM: digest(card, SUM)}))
     with pytest.raises(BandsError, match="do not fit"):
         Population.load(folder)
 

@@ -23,7 +23,9 @@ pytestmark = [
 
 #: A scan in the middle of a child's work, which has started a program of its own.
 _SCAN = """
-import subprocess, sys, threading, time
+import signal, subprocess, sys, threading, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that run in the background inherit both ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from torchbands.scanner.opening.private import Private
 def work():
     folder = Private()

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from .onnx_wire import CutError, Field, Pieces, fields, message, written
-from .trouble import malformed, shown, unusual
+from .trouble import Trouble, malformed, shown, unusual
 
 _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 _GRAPH = 7
@@ -79,6 +79,8 @@ def looks_like(data: bytes | bytearray) -> bool:
                 return False
     except CutError as cut:
         return cut.number in _MODEL_FIELDS
+    except Trouble:  # a tag that is spelt oddly: of a model, or of another format that begins with these two bytes
+        return len(seen) > 1
     return _GRAPH in seen
 
 
