@@ -22,14 +22,14 @@ demo: $(READY)
 	@$(BIN)/bands bench run quick --store $(STORE)
 
 test: $(READY)
-	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal
+	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist loadfile
 
 # the tests that train or search, as other processors and other numbers of threads would run them
 test-portable: $(READY)
 	@$(BIN)/python tests/portable.py
 
 test-all: $(READY)
-	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist worksteal -m "slow or not slow" --timeout 3600
+	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist loadfile -m "slow or not slow" --timeout 3600
 
 test-cuda: $(READY)
 	@$(BIN)/python -m pytest -q -m cuda

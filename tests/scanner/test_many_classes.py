@@ -120,7 +120,10 @@ def test_pairs_that_were_compared_are_counted_and_no_others(refs: Population, ou
     assert any(f"{every - compared} of {every} pairs of classes" in gap for gap in outcome.not_covered)
 
 
-def test_every_reference_answers_about_what_any_model_puts_forward(refs: Population, pair: tuple[int, int]) -> None:
+def test_every_reference_answers_about_what_any_model_puts_forward(
+    refs: Population, pair: tuple[int, int], outcome: Outcome
+) -> None:
+    """References are asked when a suspect is scanned, so `outcome` comes first."""
     tables = refs.pairs(PAIRS, How.here())
     assert tables is not None
     own, asked = tables
