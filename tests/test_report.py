@@ -15,8 +15,10 @@ from torchbands import report
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.metric import Interval
 from torchbands.core.registry import find
+from torchbands.report import summary
 from torchbands.report.fragments import harmless
-from torchbands.report.means import between_models, share_interval
+from torchbands.report.html import footer
+from torchbands.report.means import between_models, mean_of, means, share_interval
 from torchbands.report.results import Results
 from torchbands.report.roles import quality, word
 from torchbands.report.terms import number, spread
@@ -68,7 +70,7 @@ def test_means_and_intervals_are_those_of_the_records(store: Path, results: Resu
     mean = sum(values) / 3
     sd = (sum((v - mean) ** 2 for v in values) / 2) ** 0.5
     assert badnets.metrics["asr"].mean == pytest.approx(mean)
-    assert badnets.metrics["asr"].high == pytest.approx(mean + 4.302652729749464 * sd / 3**0.5)
+    assert badnets.metrics["asr"].high == pytest.approx(min(1.0, mean + 4.302652729749464 * sd / 3**0.5))
     assert badnets.valid == badnets.trained == 3
     assert badnets.undefined == {}
 
@@ -441,3 +443,59 @@ def test_what_cannot_be_reported_says_why(tmp_path: Path, store: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         report.write(store, tmp_path / "file" / "r.html", ["html"])
+
+
+def test_intervals_end_where_the_number_ends() -> None:
+    """Three AUROCs of which one run failed: ±1.403 would be an interval beyond what an AUROC can be."""
+    found, _ = means([{"auroc": v, "rule_fpr": v / 10, "lift": v - 1, "seconds": v} for v in (1.0, 0.98, 0.0)])
+    assert (found["auroc"].low, found["auroc"].high) == (0.0, 1.0) and spread(
+        "auroc", found["auroc"]
+    ) == "[0.000, 1.000]"
+    assert found["rule_fpr"].low == found["seconds"].low == 0.0 and found["lift"].low == -1.0
+    assert mean_of("asr", [1.0, 1.0, 1.0]) == Interval(1.0, 1.0, 1.0, 3)
+
+
+def test_a_word_never_contradicts_the_figures_beside_it() -> None:
+    def shade(role: str, benign: bool = False, **metrics: float) -> str:
+        return word(quality(role, {k: Interval(v, None, None, 1) for k, v in metrics.items()}, benign))
+
+    assert shade("data-filter", auroc=0.99, rule_recall=0.0, rule_fpr=0.09) == "partial"
+    assert shade("data-filter", auroc=0.99, rule_recall=0.9, rule_fpr=0.148) == "partial"
+    assert shade("data-filter", auroc=0.99, rule_recall=0.9, rule_fpr=0.4) == "weak"
+    assert shade("input-detector", auroc=0.99, tpr_at_5=0.2) == "partial"
+    assert shade("model-detector", auroc=1.0, flagged=0.0) == "partial"
+    assert shade("input-detector", auroc=0.99, rule_recall=0.9, rule_fpr=0.03) == "strong"
+    benign = [shade("input-detector", True, rule_fpr=v) for v in (0.09, 0.148, 0.31)]
+    assert benign == ["strong", "partial", "weak"]
+    assert [shade("repair", True, ca_drop=v) for v in (0.04, 0.06, 0.16)] == ["strong", "partial", "weak"]
+
+
+@pytest.mark.parametrize("defenses", [["mm-bd"], ["mm-bd", "neural-cleanse"]])
+def test_nothing_is_praised_that_is_not_shown_to_beat_chance(tmp_path: Path, defenses: list[str]) -> None:
+    """One model with a backdoor against one without: an AUROC of 0 or 1, which says nothing."""
+    store = report_store.write(tmp_path / "store", seeds=1)
+    for path in (store / "records").iterdir():
+        if (told := json.loads(path.read_text()))["role"] == "model-detector" and told["defense"] not in defenses:
+            path.unlink()
+    said = dict(summary.sentences(report.collect(store)))["Model detectors"]
+    assert "shown to do better than chance" in said and "best such figure" not in said and "[" in said
+    assert ("none is" in said) == (len(defenses) > 1)
+
+
+def test_the_mean_is_shaded_no_better_than_the_cells(results: Results) -> None:
+    task = results.tasks[0]
+    order = ["", "weak", "partial", "strong"]
+    for defense in task.of_role("data-filter"):
+        words = [word(task.cell(a, defense).quality) for a in task.attacks if a.label in defense.judged]
+        assert order.index(footer(task, defense)[2]) <= max(map(order.index, words))
+
+
+def test_the_table_of_attacks_fits_a_laptop(store: Path, tmp_path: Path) -> None:
+    """At 1280 pixels 1,098 are left: nine short columns, intervals on a line of their own; costs have their own table.
+    Measured in Chromium 156; this holds what made it fit."""
+    page = report.write(store, tmp_path / "r.html", ["html"])[0].read_text()
+    table = page.split('id="attacks"')[1].split("</table>")[0]
+    heads = re.findall(r"<button[^>]*>([^<]*)</button>", table)
+    assert 'class="narrow"' in table and len(heads) == 9 and max(map(len, heads)) <= 18
+    assert ".narrow td .pm { display: block; }" in page
+    assert "Cost of attacks on" in page

@@ -54,10 +54,13 @@ def render(results: Results) -> str:
             glossary=[terms.TERMS[k] for k in _GLOSSARY],
             rules=list(roles.RULES.values()),
             ROLES=ROLES,
+            EFFECT=_EFFECT,
         )
     )
 
 
+#: How well an attack works, under heads that are short enough for a laptop's screen.
+_EFFECT = (("ca", "CA"), ("asr", "ASR"), ("control_asr", "Control ASR"), ("lift", "Lift"), ("ra", "RA"))
 _GLOSSARY = (
     "ca",
     "asr",
@@ -147,14 +150,19 @@ def found_triggers(task: TaskResults) -> list[tuple[Attack, list[Cell]]]:
     return out
 
 
-def footer(defense: Defense) -> tuple[Interval | None, tuple[str, Interval] | None, str, str]:
-    """Mean and worst of a defense with the shade of each as a word."""
+def footer(task: TaskResults, defense: Defense) -> tuple[Interval | None, tuple[str, Interval] | None, str, str]:
+    """Mean and worst of a defense with the shade of each as a word, which is no better than those of its cells."""
     name = ROLES[defense.role].headline
+    cells = {a.label: task.cell(a, defense).quality for a in task.attacks if a.label in defense.judged}
+    known = [q for q in cells.values() if q is not None]
 
-    def word(value: Interval | None) -> str:
-        return "" if value is None else roles.word(roles.quality(defense.role, {name: value}, False))
+    def word(value: Interval | None, most: float | None) -> str:
+        found = None if value is None else roles.quality(defense.role, {name: value}, False)
+        return roles.word(found if found is None or most is None else min(found, most))
 
-    return defense.mean, defense.worst, word(defense.mean), word(defense.worst[1] if defense.worst else None)
+    attack, value = defense.worst or ("", None)
+    whole = sum(known) / len(known) if known else None
+    return defense.mean, defense.worst, word(defense.mean, whole), word(value, cells.get(attack))
 
 
 def _asset(name: str) -> str:

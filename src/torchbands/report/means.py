@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torchbands.core.metric import Interval, Undefined, mean_interval
 from torchbands.measures.effectiveness import auroc, auroc_interval
+
+from .terms import term
 
 #: Metrics that are 0 or 1 per model: a share of models, with Wilson's interval.
 _SHARES = ("flagged", "target_hit")
@@ -29,10 +32,21 @@ def means(tables: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Interval], dic
                 values.setdefault(name, []).append(float(value))
     found: dict[str, Interval] = {}
     for name, column in values.items():
-        interval = share_interval(column) if name in _SHARES else mean_interval(column)
+        interval = share_interval(column) if name in _SHARES else mean_of(name, column)
         if interval is not None:
             found[name] = interval
     return found, {name: reason for name, reason in reasons.items() if name not in found}
+
+
+def mean_of(name: str, values: Sequence[float]) -> Interval | None:
+    """Mean and t-interval of a metric, cut to what it can be: no AUROC is above 1, no share of alarms below 0."""
+    found = mean_interval(values)
+    if found is None or found.low is None or found.high is None:
+        return found
+    least, most = term(name).bounds
+    low = found.low if least is None else min(found.mean, max(found.low, least))
+    high = found.high if most is None else max(found.mean, min(found.high, most))
+    return replace(found, low=low, high=high)
 
 
 def share_interval(hits: list[float], z: float = 1.96) -> Interval | None:

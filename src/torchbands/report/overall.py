@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torchbands.core.metric import Interval, mean_interval
+from torchbands.core.metric import Interval
 
-from .means import between_models
+from .means import between_models, mean_of
 from .read import Record
 from .roles import Role
 
@@ -43,8 +43,8 @@ def over_attacks(records: Sequence[Record], role: Role, attacks: Sequence[str]) 
         counted = [*mine, *benign] if judged else []
     else:
         values = {a: _values(mine, role) for a, mine in each.items()}
-        judged = {a: v for a, told in values.items() if (v := mean_interval(list(told.values()))) is not None}
-        mean = _over_seeds({a: values[a] for a in judged})
+        judged = {a: v for a, told in values.items() if (v := mean_of(role.headline, list(told.values()))) is not None}
+        mean = _over_seeds(role.headline, {a: values[a] for a in judged})
         counted = [r for r in planted if r["attack_label"] in judged]
     worst = (max if role.lower_is_better else min)(judged.items(), key=lambda pair: pair[1].mean, default=None)
     return Overall(mean, worst, tuple(judged), sum(r["status"] == "failed" for r in counted))
@@ -67,7 +67,7 @@ def _values(records: Sequence[Record], role: Role) -> dict[int, float]:
     return out
 
 
-def _over_seeds(values: dict[str, dict[int, float]]) -> Interval | None:
+def _over_seeds(name: str, values: dict[str, dict[int, float]]) -> Interval | None:
     """The mean over attacks per seed, then over seeds; without an interval where a seed lacks an attack."""
     if not values:
         return None
@@ -76,7 +76,7 @@ def _over_seeds(values: dict[str, dict[int, float]]) -> Interval | None:
     if len(whole) < len(seeds):  # such a seed would shift the mean
         overall = sum(sum(told.values()) / len(told) for told in values.values()) / len(values)
         return Interval(overall, None, None, len(values))
-    return mean_interval([sum(told[seed] for told in values.values()) / len(values) for seed in sorted(whole)])
+    return mean_of(name, [sum(told[seed] for told in values.values()) / len(values) for seed in sorted(whole)])
 
 
 def scores(records: Iterable[Record], *, failed: float | None = None) -> list[float]:

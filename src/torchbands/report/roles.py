@@ -73,12 +73,16 @@ ROLES: dict[str, Role] = {
 #: Shades of the verdict table; the words are said beside the colour.
 STRONG, PARTIAL, WEAK = "strong", "partial", "weak"
 _AT = {STRONG: 0.8, PARTIAL: 0.4}
+_BELOW_STRONG = 0.79
 
 RULES = {
     "detectors": "AUROC: strong from 0.90, weak below 0.70.",
+    "rule": "A detector is never strong where its own rule (or, without one, the level of 5 % alarms) finds less than "
+    "half, nor with more than 10 % false alarms; with more than 30 % it is weak.",
     "repairs": "Attack success afterwards plus twice the accuracy lost: strong up to 20 %, weak above 60 %.",
-    "benign": "Without an attack, false alarms (or twice the accuracy lost): strong up to 20 %, weak above 60 %.",
-    "mean": "The shade goes by the mean; an AUROC whose interval reaches chance gets none unless it is weak.",
+    "benign": "Without an attack, false alarms (or twice the accuracy lost): strong up to 10 %, weak above 30 %.",
+    "mean": "The shade goes by the mean; an AUROC whose interval reaches chance gets none unless it is weak. The mean "
+    "and the worst attack of a detector are shaded no better than its cells.",
 }
 
 
@@ -92,9 +96,21 @@ def quality(role: str, metrics: Mapping[str, Interval], benign: bool) -> float |
     if name == "auroc":
         if low is not None and low <= 0.5 and word(_unit(2 * value - 1)) != WEAK:
             return None
-        return _unit(2 * value - 1)
+        return min(_unit(2 * value - 1), _most_by_rule(metrics))
     lost = max(0.0, metrics["ca_drop"].mean) if "ca_drop" in metrics else 0.0
-    return _unit(1 - 2 * lost) if name == "ca_drop" else _unit(1 - value - 2 * lost)
+    if benign:
+        return _unit(1 - 2 * (2 * lost if name == "ca_drop" else value))
+    return _unit(1 - value - 2 * lost)
+
+
+def _most_by_rule(metrics: Mapping[str, Interval]) -> float:
+    """The most that a ranking may be called where the method's own rule makes little of it: who uses the method gets
+    its alarms, not its ranking."""
+    found = next((metrics[n].mean for n in ("rule_recall", "flagged", "tpr_at_5") if n in metrics), 1.0)
+    most = 1.0 if found >= 0.5 else _BELOW_STRONG
+    if "rule_fpr" in metrics:
+        most = min(most, _unit(1 - 2 * metrics["rule_fpr"].mean))
+    return most
 
 
 def word(value: float | None) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from .results import Defense, Results, TaskResults
 from .roles import ROLES, Role
-from .terms import number
+from .terms import number, shown
+
+#: The AUROC of a coin toss.
+CHANCE = 0.5
 
 
 def sentences(results: Results) -> list[tuple[str, str]]:
@@ -93,14 +96,21 @@ def _role(role: Role, defenses: tuple[Defense, ...]) -> str:
     assert best.worst is not None
     attack, value = best.worst
     at = number(role.headline, value.mean)
+    others = len(some) - len(judged)
+    left = f" Not ranked, for want of a value on every attack: {others}." if others else ""
     mean = f" ({number(role.headline, best.mean.mean)} on average)" if best.mean else ""
+    if not role.lower_is_better and (value.mean <= CHANCE or (value.low is not None and value.low <= CHANCE)):
+        who = "none is" if len(judged) > 1 else f"{best.label} is not"
+        it = f"the best, {best.label}, has" if len(judged) > 1 else "it has"
+        return (
+            f"{who} shown to do better than chance on its hardest attack: {it} an AUROC of "
+            f"{shown(role.headline, value)} on {attack}{mean}.{left}"
+        )
     if role.lower_is_better:
         verdict = f"leaves an attack success of {at} on its hardest attack, {attack}{mean}"
     else:
         verdict = f"reaches an AUROC of {at} on its hardest attack, {attack}{mean}"
     ranked = f": the best such figure of {len(judged)}" if len(judged) > 1 else ""
-    others = len(some) - len(judged)
-    left = f" Not ranked, for want of a value on every attack: {others}." if others else ""
     return f"{best.label} {verdict}{ranked}.{left}"
 
 
