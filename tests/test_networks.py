@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import Normalize
 from torchbands.networks.mlp import MLP
 from torchbands.networks.plain_cnn import PlainCNN
@@ -160,7 +161,8 @@ def test_mlp_shapes_and_gradient() -> None:
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: SmallCNN(1, 4, 10), "at least 8 x 8 pixels, got size=4"),
+        (lambda: VGG(1, 4, 10), "at least 8 x 8 pixels, got size=4"),
+        (lambda: SmallCNN(1, 0, 10), "at least 1 x 1 pixels, got size=0"),
         (lambda: SmallCNN(0, 28, 10), "at least 1 input channel"),
         (lambda: SmallCNN(1, 28, 1), "at least 2 classes"),
         (lambda: SmallCNN(1, 28, 10, widths=()), "at least one stage"),
@@ -179,5 +181,5 @@ def test_mlp_shapes_and_gradient() -> None:
     ],
 )
 def test_bad_arguments_name_both_sides(network: Callable[[], nn.Module], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BadSettings, match=message):
         network()

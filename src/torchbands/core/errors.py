@@ -27,6 +27,10 @@ class InputError(BandsError):
     """A value of the wrong shape, dtype, range or type."""
 
 
+class BadSettings(InputError, ValueError):
+    """Settings of which no network can be built, such as images smaller than it can read."""
+
+
 class Unsupported(InputError):
     """Something ordinary that is not read here: no finding and no mistake. The hint says what to do instead."""
 

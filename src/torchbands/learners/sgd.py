@@ -164,7 +164,19 @@ POOL = 16
 
 
 def _batches(x: object, n: int, size: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
-    """Rows of each step of an epoch, in random order; sequences of like length together, so that little is padding."""
+    """Rows of each step of an epoch, in random order; sequences of like length together, so that little is padding.
+
+    A last row that would be a batch of its own goes with the batch before it: one row has no variance, on which batch
+    norms end."""
+    made = _cut_in_batches(x, n, size, rng, device)
+    alone = next((i for i, rows in enumerate(made) if len(rows) == 1 < size), None)
+    if alone is not None and len(made) > 1:
+        row = made.pop(alone)
+        made[alone - 1] = torch.cat([made[alone - 1], row])
+    return made
+
+
+def _cut_in_batches(x: object, n: int, size: int, rng: torch.Generator, device: torch.device) -> list[Tensor]:
     order = torch.randperm(n, generator=rng).to(device)
     lengths = x.lengths() if isinstance(x, (Encoded, Streamed)) else None
     if lengths is None or int(lengths.min()) == int(lengths.max()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from torchbands.core.errors import NotApplicable
@@ -22,7 +23,9 @@ class MLPNetwork(Network):
         columns = getattr(modality, "columns", None)
         if columns is not None:
             low, high = columns()[:2]
-            return MLP(len(low), classes, self.hidden, ((low + high) / 2).tolist(), ((high - low) / 4).tolist())
+            span = (high - low) / 4
+            std = torch.where(span > 0, span, 1.0).tolist()  # a column that never changes has no span
+            return MLP(len(low), classes, self.hidden, ((low + high) / 2).tolist(), std)
         shape: tuple[int, ...] = getattr(modality, "shape", ())
         if len(shape) != 1:
             raise NotApplicable(f"{self.name} reads flat rows of numbers, not {modality.name} {shape or ''}".strip())

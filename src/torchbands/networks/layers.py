@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
+
 IMAGE_MEAN, IMAGE_STD = 0.5, 0.25
 
 
@@ -26,7 +28,7 @@ class Normalize(nn.Module):
         self.register_buffer("mean", _per_channel("mean", mean, channels, ndim))
         self.register_buffer("std", _per_channel("std", std, channels, ndim))
         if not bool((self.std > 0).all()):
-            raise ValueError(f"std must be positive in every channel, got {std}; give constant channels a std of 1")
+            raise BadSettings(f"std must be positive in every channel, got {std}; give constant channels a std of 1")
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -35,7 +37,7 @@ class Normalize(nn.Module):
 def _per_channel(name: str, value: float | Sequence[float], channels: int, ndim: int) -> Tensor:
     values = [float(value)] * channels if isinstance(value, (int, float)) else [float(v) for v in value]
     if len(values) != channels:
-        raise ValueError(
+        raise BadSettings(
             f"{name} has {len(values)} values for {channels} channels; pass {channels} values or one number"
         )
     return torch.tensor(values).view(1, channels, *[1] * (ndim - 2))
@@ -45,14 +47,14 @@ def check_image_shape(network: str, channels: int, size: int, classes: int, smal
     """Refuse shapes that the network cannot serve, before any layer is built.
 
     Raises:
-        ValueError: naming what was given and what is expected.
+        BadSettings: naming what was given and what is expected.
     """
     if channels < 1:
-        raise ValueError(f"{network} needs at least 1 input channel, got channels={channels}")
+        raise BadSettings(f"{network} needs at least 1 input channel, got channels={channels}")
     if size < smallest:
-        raise ValueError(f"{network} needs images of at least {smallest} x {smallest} pixels, got size={size}")
+        raise BadSettings(f"{network} needs images of at least {smallest} x {smallest} pixels, got size={size}")
     if classes < 2:
-        raise ValueError(f"{network} needs at least 2 classes, got classes={classes}")
+        raise BadSettings(f"{network} needs at least 2 classes, got classes={classes}")
 
 
 def initialise_convolutions(module: nn.Module) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import Normalize
 
 
@@ -25,7 +26,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if inputs < 1 or classes < 2:
-            raise ValueError(f"MLP needs inputs >= 1 and classes >= 2, got inputs={inputs} and classes={classes}")
+            raise BadSettings(f"MLP needs inputs >= 1 and classes >= 2, got inputs={inputs} and classes={classes}")
         self.normalize = Normalize(inputs, mean, std, ndim=2)
         layers: list[nn.Module] = []
         width = inputs

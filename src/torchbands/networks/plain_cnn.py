@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import IMAGE_MEAN, IMAGE_STD, Normalize, check_image_shape
 
 
@@ -32,9 +33,9 @@ class PlainCNN(nn.Module):
         super().__init__()
         check_image_shape("PlainCNN", channels, size, classes)
         if not widths:
-            raise ValueError("PlainCNN needs at least one stage, got widths=(); try widths=(32, 64, 128)")
+            raise BadSettings("PlainCNN needs at least one stage, got widths=(); try widths=(32, 64, 128)")
         if grid < 1 or per_stage < 1:
-            raise ValueError(f"PlainCNN needs grid >= 1 and per_stage >= 1, got grid={grid}, per_stage={per_stage}")
+            raise BadSettings(f"PlainCNN needs grid >= 1 and per_stage >= 1, got grid={grid}, per_stage={per_stage}")
         self.normalize = Normalize(channels, mean, std)
         self.stages = nn.ModuleList()
         inputs, last = channels, size

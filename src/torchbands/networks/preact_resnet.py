@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import IMAGE_MEAN, IMAGE_STD, Normalize, check_image_shape, initialise_convolutions
 
 
@@ -49,7 +50,7 @@ class PreActResNet18(nn.Module):
         super().__init__()
         check_image_shape("PreActResNet18", channels, size, classes)
         if width < 1:
-            raise ValueError(f"PreActResNet18 needs width >= 1, got width={width}; the usual width is 64")
+            raise BadSettings(f"PreActResNet18 needs width >= 1, got width={width}; the usual width is 64")
         self.normalize = Normalize(channels, mean, std)
         self.conv1 = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
         self.layer1 = _stage(width, width, 1)

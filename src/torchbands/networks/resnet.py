@@ -8,6 +8,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import IMAGE_MEAN, IMAGE_STD, Normalize, check_image_shape, initialise_convolutions
 
 Shortcut = Literal["pad", "conv"]
@@ -70,11 +71,11 @@ class ResNet(nn.Module):
         super().__init__()
         check_image_shape("ResNet", channels, size, classes)
         if depth < 8 or (depth - 2) % 6:
-            raise ValueError(f"ResNet depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110), got depth={depth}")
+            raise BadSettings(f"ResNet depth must be 6n + 2 (8, 14, 20, 32, 44, 56, 110), got depth={depth}")
         if len(widths) != 3 or list(widths) != sorted(widths):
-            raise ValueError(f"ResNet has three stages of growing width, got widths={tuple(widths)}; try (16, 32, 64)")
+            raise BadSettings(f"ResNet has three stages of growing width, got widths={tuple(widths)}; try (16, 32, 64)")
         if shortcut not in ("pad", "conv"):
-            raise ValueError(f"shortcut must be 'pad' or 'conv', got {shortcut!r}")
+            raise BadSettings(f"shortcut must be 'pad' or 'conv', got {shortcut!r}")
         blocks = (depth - 2) // 6
         self.normalize = Normalize(channels, mean, std)
         self.conv1 = nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import IMAGE_MEAN, IMAGE_STD, Normalize, check_image_shape, initialise_convolutions
 
 
@@ -33,13 +34,13 @@ class SmallCNN(nn.Module):
         std: float | Sequence[float] = IMAGE_STD,
     ) -> None:
         super().__init__()
-        check_image_shape("SmallCNN", channels, size, classes)
+        check_image_shape("SmallCNN", channels, size, classes, smallest=1)
         if not widths:
-            raise ValueError("SmallCNN needs at least one stage, got widths=(); try widths=(16, 32, 64)")
+            raise BadSettings("SmallCNN needs at least one stage, got widths=(); try widths=(16, 32, 64)")
         if grid < 1:
-            raise ValueError(f"SmallCNN needs grid >= 1, got grid={grid}; 1 is global average pooling")
+            raise BadSettings(f"SmallCNN needs grid >= 1, got grid={grid}; 1 is global average pooling")
         if stem_kernel % 2 == 0 or stem_stride > stem_kernel:
-            raise ValueError(
+            raise BadSettings(
                 f"stem_kernel must be odd and at least stem_stride, got stem_kernel={stem_kernel}, "
                 f"stem_stride={stem_stride}; a larger stride would skip pixels"
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import IMAGE_MEAN, IMAGE_STD, Normalize, check_image_shape, initialise_convolutions
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -32,9 +33,9 @@ class VGG(nn.Module):
         super().__init__()
         check_image_shape("VGG", channels, size, classes)
         if depth not in CONVOLUTIONS:
-            raise ValueError(f"VGG depth must be one of {sorted(CONVOLUTIONS)}, got depth={depth}")
+            raise BadSettings(f"VGG depth must be one of {sorted(CONVOLUTIONS)}, got depth={depth}")
         if width < 1:
-            raise ValueError(f"VGG needs width >= 1, got width={width}; the usual width is 64")
+            raise BadSettings(f"VGG needs width >= 1, got width={width}; the usual width is 64")
         self.normalize = Normalize(channels, mean, std)
         layers: list[nn.Module] = []
         inputs = channels

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.errors import BadSettings
 from torchbands.networks.layers import IMAGE_MEAN, IMAGE_STD, Normalize, check_image_shape
 
 
@@ -69,9 +70,9 @@ class ViT(nn.Module):
         super().__init__()
         check_image_shape("ViT", channels, size, classes)
         if not 1 <= patch <= size:
-            raise ValueError(f"patch must lie between 1 and the image size {size}, got patch={patch}")
+            raise BadSettings(f"patch must lie between 1 and the image size {size}, got patch={patch}")
         if dim % heads:
-            raise ValueError(f"dim must be a multiple of heads, got dim={dim} and heads={heads}")
+            raise BadSettings(f"dim must be a multiple of heads, got dim={dim} and heads={heads}")
         self.size = size
         self.pad = -size % patch
         self.normalize = Normalize(channels, mean, std)
@@ -89,7 +90,7 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.size, self.size):
             given = tuple(x.shape[-2:])
-            raise ValueError(
+            raise BadSettings(
                 f"this ViT was built for {self.size} x {self.size} images, got {given}; build ViT(size=...)"
             )
         h = F.pad(self.normalize(x), (0, self.pad, 0, self.pad))

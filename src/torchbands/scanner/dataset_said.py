@@ -50,7 +50,7 @@ def told(found: Suspicion, rows: Rows) -> tuple[float, str | None, Mapping[str, 
     if marks := found.evidence.get("marks"):
         top = max(marks, key=lambda c: float(marks[c]["index"]))
         return float(marks[top]["index"]), rows.class_names[int(top)], facts | {"class": marks[top]}
-    if "classes" in found.evidence:
+    if found.evidence.get("classes"):
         index = {int(c): float(v["index"]) for c, v in found.evidence["classes"].items()}
         top = max(index, key=lambda c: index[c])
         facts |= {"cutoff": found.evidence["cutoff"], "class": found.evidence["classes"][str(top)]}
@@ -108,7 +108,10 @@ def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion) -> tuple[str, ...]:
             "on: labels that do not follow from the rows hide a trigger"
         )
     elif not told:
-        reasons.append("no class could be cut in two parts")
+        reasons.append(
+            "no class could be cut in two parts: the rows of each are alike to the network that read them (copies, "
+            "templates, or texts of unknown words)"
+        )
     return tuple(reasons)
 
 

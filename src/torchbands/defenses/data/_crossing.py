@@ -113,7 +113,10 @@ def halves(y: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def balanced(rows: Tensor, y: Tensor, shown: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """As many rows of every class, those of small classes repeated, so that a few poisoned rows are learned at all."""
+    """As many rows of every class, those of small classes repeated, so that a few poisoned rows are learned at all.
+    None of none."""
+    if len(rows) == 0:
+        return rows
     count = torch.bincount(y[rows])
     size = min(max(int(count.max()), shown[0]), shown[1])
     order = rows[torch.randperm(len(rows), generator=rng)]

@@ -44,6 +44,11 @@ class Centred:
             rows = slice(start, stop) if self._rows is None else self._rows[start:stop]
             yield self._features[rows] - self.mean
 
+    def rounding(self) -> float:
+        """A sum of squares over all rows that rounding of the mean alone may leave in a column."""
+        error = 4 * torch.finfo(self.mean.dtype).eps * float(self.mean.abs().max()) if self.mean.numel() else 0.0
+        return self.shape[0] * error**2
+
     def __matmul__(self, basis: Tensor) -> Tensor:
         """(n, C) places along the (D, C) columns of a basis."""
         return torch.cat([part @ basis for part in self.parts()])
@@ -63,26 +68,37 @@ def principal(centred: Tensor | Centred, count: int, *, tolerance: float = 1e-5,
 
     Narrow rows: eigenvectors of the d x d covariance. Wide rows: block power iteration until the leading values stand
     still, on the covariance where forming it costs less than multiplying by the rows in every step. Fewer columns come
-    back when the rows span fewer directions.
+    back when the rows span fewer directions. Rows that differ by rounding alone have no direction: their columns are
+    zeros, so that every row lies at 0.
     """
     rows = centred if isinstance(centred, Centred) else Centred(centred, mean=centred.new_zeros(centred.shape[1]))
     n, d = rows.shape
     count = min(count, n, d)
     if d <= EXACT:
-        vectors: Tensor = torch.linalg.eigh(rows.gram()).eigenvectors
-        return vectors.flip(1)[:, :count]
+        gram = rows.gram()
+        if float(gram.diagonal().max()) <= rows.rounding():
+            return gram.new_zeros(d, count)
+        return _eigenvectors(gram)[:, :count]
     block = min(count + 6, n, d)
     basis = torch.linalg.qr(torch.randn(d, block, generator=generator("principal", d, block))).Q
     covariance = rows.gram() if d < min(n, steps * block) else None
     last = torch.zeros(count)
     for _ in range(steps):
         product = rows.gram(basis) if covariance is None else covariance @ basis
+        if not last.any() and float(product.abs().max()) <= rows.rounding():
+            return basis.new_zeros(d, count)
         basis, upper = torch.linalg.qr(product)
         values = upper.diagonal().abs()[:count]
         if torch.allclose(values, last, rtol=tolerance, atol=0.0):
             break
         last = values
     small = rows @ basis
-    order: Tensor = torch.linalg.eigh(small.T @ small).eigenvectors
-    found: Tensor = basis @ order.flip(1)[:, :count]
-    return found
+    return basis @ _eigenvectors(small.T @ small)[:, :count]
+
+
+def _eigenvectors(gram: Tensor) -> Tensor:
+    """Of a symmetric matrix, the leading first. Copied rows leave many equal eigenvalues, on which the solver gives up
+    or answers NaN in single precision: so in double, in units of the largest entry."""
+    wide = gram.double()
+    vectors: Tensor = torch.linalg.eigh(wide / wide.abs().max().clamp_min(torch.finfo(wide.dtype).tiny)).eigenvectors
+    return vectors.flip(1).to(gram)

@@ -43,7 +43,8 @@ def text_column(path: Path) -> str | None:
     except InputError:
         return None
     found = _named(first[0], TEXTS) if first else None
-    return None if found is None or all(is_number(row.get(found, "0") or "0") for row in first) else found
+    told = [row[found] for row in first if row.get(found)] if found else []
+    return None if told and all(map(is_number, told)) else found
 
 
 def read_text_file(path: Path, *, text: str = "", label: str = "") -> TextRows:
