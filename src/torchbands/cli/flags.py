@@ -58,13 +58,17 @@ def field_docs(cls: type) -> dict[str, str]:
     return found
 
 
-def parse(cls: type[Method], common: type, args: Sequence[str], prog: str) -> tuple[Method, Any]:
+def parse(start: Method, common: type, args: Sequence[str], prog: str) -> tuple[Method, Any]:
     """A method and an instance of `common` (a dataclass of flags every method has) from a command line.
+
+    Args:
+        start: what the settings are where no flag says otherwise.
 
     Raises InputError for a value that the method refuses; leaves with 0 after --help and 2 on a wrong command line.
     """
     import tyro
 
+    cls = type(start)
     shared = dataclasses.fields(common)
     hints = typing.get_type_hints(common, include_extras=True)
     fields: list[Any] = [(f.name, hints[f.name], f) for f in shared]
@@ -74,7 +78,7 @@ def parse(cls: type[Method], common: type, args: Sequence[str], prog: str) -> tu
     for setting in settings(cls):
         flag = f"method_{setting.name}" if setting.name in taken else setting.name
         flag_of[setting.name] = flag
-        hint, default = types[setting.name], setting.default
+        hint, default = types[setting.name], getattr(start, setting.name)
         if _holds_method(hint):
             hint, default = str, _as_text(default)
         told: Any = Annotated[hint, tyro.conf.arg(help=setting.about or None)]
@@ -91,7 +95,7 @@ def parse(cls: type[Method], common: type, args: Sequence[str], prog: str) -> tu
 
 
 def method_of(text: str, role: str) -> Method:
-    """A method from its name, or from a JSON object with its name and settings."""
+    """A method from its name, from what reports print of it, or from a JSON object with its name and settings."""
     return build(_from_text(text), role)
 
 
@@ -108,7 +112,7 @@ def _from_text(text: Any) -> str | Mapping[str, Any]:
 
 
 def _as_text(value: Any) -> str:
-    return json.dumps(value.spec()) if isinstance(value, Method) else str(value)
+    return value.label() if isinstance(value, Method) else str(value)
 
 
 def _holds_method(hint: Any) -> bool:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import shlex
 from typing import Any
 
 from torchbands.core.method import Method
-from torchbands.core.registry import find, listing
+from torchbands.core.registry import build, listing
+from torchbands.core.spelled import spelled
 
 from . import console
-from .flags import settings
+from .flags import Setting, settings
 
 _NEEDS = {
     "gradients": "gradients through the model",
@@ -47,9 +49,11 @@ def show_list(given: argparse.Namespace) -> int:
 
 def show(given: argparse.Namespace) -> int:
     """One method: what it is, needs, and may be set to."""
-    cls = find(given.name)
+    made = build(given.name)
+    cls = type(made)
     if given.json:
-        console.print_json(_facts(cls) | {"doc": inspect.getdoc(cls) or "", "settings": _settings(cls)})
+        told = {"doc": inspect.getdoc(cls) or "", "settings": _settings(made)}
+        console.print_json(_facts(cls) | told | {"spec": made.spec()})
         return 0
     to = console.out()
 
@@ -66,12 +70,17 @@ def show(given: argparse.Namespace) -> int:
     line("needs: " + (", ".join(_need(n) for n in cls.needs) or "nothing beyond the role's own inputs"))
     if found := settings(cls):
         line()
-        rows = [(f"--{s.name.replace('_', '-')}", s.type, _value(s.default), s.about) for s in found]
-        console.print_table(("setting", "type", "default", "meaning"), rows)
+        columns = ("setting", "type", "default", *(["here"] if made != cls() else []), "meaning")
+        rows = []
+        for s in found:
+            here = [_here(made, s)] if "here" in columns else []
+            rows.append((f"--{s.name.replace('_', '-')}", s.type, _value(s.default), *here, s.about))
+        console.print_table(columns, rows)
     if cls.role in _USED:
-        name = cls.name if len([c for c in listing() if c.name == cls.name]) == 1 else f"{cls.role}/{cls.name}"
+        alone = len([c for c in listing() if c.name == cls.name]) == 1
+        name = made.label() if alone else f"{cls.role}/{made.label()}"
         line()
-        line(f"use it: {_USED[cls.role].format(name)}")
+        line(f"use it: {_USED[cls.role].format(shlex.quote(name))}")
     return 0
 
 
@@ -86,8 +95,18 @@ def _facts(cls: type[Method]) -> dict[str, Any]:
     return about | {"about": _first_line(cls), "module": cls.__module__}
 
 
-def _settings(cls: type[Method]) -> list[dict[str, Any]]:
-    return [{"name": s.name, "type": s.type, "default": _plain(s.default), "about": s.about} for s in settings(cls)]
+def _settings(made: Method) -> list[dict[str, Any]]:
+    return [
+        {"name": s.name, "type": s.type, "default": _plain(s.default), "about": s.about}
+        | ({} if getattr(made, s.name) == s.default else {"here": _plain(getattr(made, s.name))})
+        for s in settings(type(made))
+    ]
+
+
+def _here(made: Method, setting: Setting) -> str:
+    """What a spec sets; empty where it is the default."""
+    value = getattr(made, setting.name)
+    return "" if value == setting.default else _value(value)
 
 
 def _plain(value: Any) -> Any:
@@ -95,7 +114,7 @@ def _plain(value: Any) -> Any:
 
 
 def _value(value: Any) -> str:
-    return value.label() if isinstance(value, Method) else str(value)
+    return spelled(value)
 
 
 def _need(need: str) -> str:

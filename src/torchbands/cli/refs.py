@@ -159,12 +159,16 @@ def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
 
 def _learner(base: Learner, text: str) -> Learner:
     from torchbands.core.registry import build
+    from torchbands.core.spelled import read
     from torchbands.core.task import Learner
 
     try:
-        found: Any = json.loads(text)
+        found: Any = read(text) if "(" in text and not text.lstrip().startswith("{") else json.loads(text)
     except ValueError as error:
-        raise InputError(f"--recipe is no JSON ({error}): {text}", hint="as in --recipe '{\"epochs\": 10}'") from None
+        raise InputError(
+            f"--recipe is no JSON ({error}): {text}",
+            hint="as in --recipe '{\"epochs\": 10}', or --recipe 'sgd(epochs=10)'",
+        ) from None
     if not isinstance(found, Mapping):
         raise InputError(f"--recipe is a JSON object of settings, got {text}")
     made = build(found, "learner") if "name" in found else base.but(**found)

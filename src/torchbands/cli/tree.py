@@ -66,7 +66,11 @@ def make_parser() -> argparse.ArgumentParser:
     listing.add_argument("role", nargs="?", metavar="ROLE", help="only this role: attack, repair, input-detector ...")
     _json(listing)
     show = command("show", "methods:show", "say what a method does, needs and may be set to")
-    show.add_argument("name", metavar="NAME", help="a name, or role/name where two roles share one")
+    show.add_argument(
+        "name",
+        metavar="NAME",
+        help="a name, role/name where two roles share one, or what a report prints: 'i-bau(rounds=1)'",
+    )
     _json(show)
     for name, about in (
         ("attack", "train a model with a planted backdoor and measure what it does"),

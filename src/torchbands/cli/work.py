@@ -15,7 +15,8 @@ from torchbands.core.defense import DEFENSE_ROLES
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.method import Method
 from torchbands.core.model import Model
-from torchbands.core.registry import build, find, listing
+from torchbands.core.registry import build, listing
+from torchbands.core.spelled import name_of
 from torchbands.core.task import Task
 from torchbands.zoo.victims import kind_of
 
@@ -27,7 +28,7 @@ from .flags import method_of, parse
 class AttackFlags:
     """What every attack may be told."""
 
-    task: Annotated[str, tyro.conf.arg(help="A task's name, or a JSON object with its name and settings.")] = (
+    task: Annotated[str, tyro.conf.arg(help="A task: its name, name(setting=value), or a JSON object.")] = (
         "vision/fashion-mnist"
     )
     seed: Annotated[int, tyro.conf.arg(help="Tells this repetition from another.")] = 0
@@ -63,8 +64,7 @@ class DefendFlags:
 
 def attack(given: argparse.Namespace) -> int:
     """Train a victim, keep it, and say what it does."""
-    cls = find(given.name, "attack")
-    method, flags = parse(cls, AttackFlags, given.rest, f"bands attack {given.name}")
+    method, flags = parse(build(given.name, "attack"), AttackFlags, given.rest, f"bands attack {given.name}")
     task = method_of(flags.task, "task")
     assert isinstance(method, Attack)
     if not isinstance(task, Task):
@@ -89,8 +89,8 @@ def attack(given: argparse.Namespace) -> int:
 
 def defend(given: argparse.Namespace) -> int:
     """Run a defense of any role on a victim."""
-    cls = _defense(given.name)
-    method, flags = parse(cls, DefendFlags, given.rest, f"bands defend {given.name}")
+    start = build(given.name, _defense(name_of(given.name)).role)
+    method, flags = parse(start, DefendFlags, given.rest, f"bands defend {given.name}")
     if not flags.victim.is_dir():
         raise InputError(f"{flags.victim} is no victim directory", hint="make one: bands attack badnets -o DIR")
     if flags.out is not None and method.role != "repair":

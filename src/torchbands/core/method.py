@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from .errors import InputError, UnknownName
+from .spelled import spelled
 
 Spec = dict[str, Any]
 #: Setting -> what its free text names.
@@ -59,7 +60,7 @@ class Method:
         return dataclasses.replace(self, **changes)
 
     def label(self) -> str:
-        """The name with every setting that differs from its default: a row title."""
+        """The name with every setting that differs from its default: a row title that `registry.build` reads back."""
         changed = []
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
@@ -67,7 +68,7 @@ class Method:
                 continue
             if f.default_factory is not dataclasses.MISSING and value == f.default_factory():
                 continue
-            changed.append(f"{f.name}={value.label() if isinstance(value, Method) else value}")
+            changed.append(f"{f.name}={spelled(value)}")
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
     def absent(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from .errors import InputError, UnknownName
 from .method import Method
 from .outside import is_free, refuse_absent, refuse_outside
+from .spelled import name_of, read
 
 BUILT_IN = ("networks", "learners", "modalities", "tasks", "triggers", "attacks", "defenses", "measures", "testing")
 ENTRY_POINTS = "torchbands.methods"
@@ -84,7 +85,7 @@ def find(name: str, role: str | None = None) -> type[Method]:
     if (role, name) in _methods:
         return _methods[(role or "", name)]
     discover()
-    if role is None and "/" in name and name.split("/", 1)[0] in {r for r, _ in _methods}:
+    if "/" in name and name.split("/", 1)[0] in ({r for r, _ in _methods} if role is None else {role}):
         role, name = name.split("/", 1)
     found = [cls for (r, n), cls in _methods.items() if n == name and role in (None, r)]
     if not found:
@@ -99,15 +100,15 @@ def find(name: str, role: str | None = None) -> type[Method]:
 def build(
     spec: str | Mapping[str, Any] | Method, role: str | None = None, *, origin: str | Path | None = None
 ) -> Method:
-    """A method from its name, its spec, or itself.
+    """A method from its name, from what reports print of it (`i-bau(rounds=1)`), from its spec, or itself.
 
     Args:
         origin: the file that the spec was read from. Such a spec may name no function, no file outside that file's own
             folder, and nothing that would have to be fetched, but for what the user typed himself (`core.outside`).
 
     Raises UnsafeFile, or DataUnavailable, for a spec from a file that names such a thing, UnknownName for an unknown
-    method or setting (with a suggestion), InputError for a value of the wrong type
-    or a spec written by another version of the method.
+    method or setting (with a suggestion), InputError for a value of the wrong type, a text that spells no method, or a
+    spec written by another version of the method.
     """
     if isinstance(spec, Method):
         return spec
@@ -120,7 +121,10 @@ def build(
 
 def _made(spec: str | Mapping[str, Any], role: str | None, file: Path | None) -> Method:
     if isinstance(spec, str):
-        return find(spec, role)()
+        named = find(name_of(spec), role)  # a wrong name is told first: what is no method's is often a file's
+        if "(" not in spec:
+            return named()
+        spec = read(spec)
     if not isinstance(spec, Mapping) or "name" not in spec:
         raise InputError(f"a method spec is a name or an object with 'name', got {spec!r}")
     cls = find(str(spec["name"]), str(spec["role"]) if "role" in spec else role)
@@ -158,6 +162,12 @@ def _default(cls: type[Method], name: str) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
+def _meant(value: Any, hint: type[Method]) -> str | None:
+    """The role of the setting, where a name is of it: two roles may share a name."""
+    discover()
+    return hint.role if isinstance(value, str) and (hint.role, name_of(value)) in _methods else None
+
+
 def _coerce(value: Any, hint: Any, where: str, file: Path | None) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
@@ -178,7 +188,7 @@ def _coerce(value: Any, hint: Any, where: str, file: Path | None) -> Any:
     elif hint is type(None) and value is None:
         return None
     elif isinstance(hint, type) and issubclass(hint, Method):
-        made = build(value, origin=file)
+        made = build(value, _meant(value, hint), origin=file)
         if isinstance(made, hint):
             return made
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
