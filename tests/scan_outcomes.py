@@ -43,6 +43,7 @@ def outcome(verdict: Verdict, **more: Any) -> Outcome:
         source="sneaker" if found else None,
         target="bag" if found else None,
         pictures=pictures() if found else (),
+        sizes=sizes(found),
         methods=("pairwise-inversion", "target-inversion", "input-margin"),
         not_covered=("triggers that need more than one input", "attacks that hide from every gradient search"),
         reasons=reasons,
@@ -52,6 +53,18 @@ def outcome(verdict: Verdict, **more: Any) -> Outcome:
         version="0.1.0",
     )
     return replace(made, **more)
+
+
+def sizes(found: bool) -> dict[str, Any]:
+    """Ten classes, of which one needs a smaller trigger than in any reference."""
+    rng = torch.Generator().manual_seed(0)
+    usual = (20 + 40 * torch.rand(10, 1, generator=rng)) * (0.8 + 0.4 * torch.rand(10, 40, generator=rng))
+    mine = usual.mean(1)
+    if found:
+        mine[0] = 9.2
+    names = ["bag", "boot", "coat", "dress", "pullover", "sandal", "shirt", "sneaker", "top", "trousers"]
+    told = {"view": "target-inversion", "about": "size of the smallest patch", "classes": names, "left_out": 0}
+    return told | {"suspect": mine.tolist(), "references": usual.sort(1).values.tolist()}
 
 
 def ledger(found: bool) -> tuple[LedgerLine, ...]:

@@ -19,6 +19,7 @@ import scan_outcomes
 from scan_outcomes import BROKEN, RECIPE, TRIGGER, VERDICTS, outcome
 from torchbands.core.errors import UnknownName
 from torchbands.report.scan import FORMATS, SUFFIXES, render
+from torchbands.report.scan.plain import facts as plain_facts
 from torchbands.report.scan.plain import plain
 from torchbands.report.scan.sarif import uri_of
 from torchbands.scanner.outcome import LEVELS, RULES, Alert, Outcome, Picture, Subject, Verdict
@@ -279,3 +280,53 @@ def test_nothing_of_an_empty_outcome_breaks() -> None:
     for format in FORMATS:
         assert "nconclusive" in render(made, format)
     assert scan_outcomes.outcome("indicated").exit_code() == 1
+
+
+def test_each_verdict_has_a_header_of_its_own_colour() -> None:
+    shown = render(outcome("none"), "html")
+    colours = re.findall(r"\.top\.is-(\w+) \{[^}]*background-color: (#\w+)", shown)
+    assert {name for name, _ in colours} == {"indicated", "unusual", "inconclusive"}  # none keeps the page's own
+    assert len({colour for _, colour in colours}) == 3
+    for verdict in VERDICTS:
+        assert f'class="top is-{verdict}"' in render(outcome(verdict), "html")
+
+
+def test_how_far_the_model_stands_out_is_beside_p() -> None:
+    found = outcome("indicated")
+    for format in ("html", "text"):
+        shown = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", render(found, format))).split())
+        assert "strongest view: target-inversion, z = 41.3" in shown
+    assert "p is at its floor" in render(found, "html") and "p is at its floor" not in render(outcome("none"), "html")
+    alone = replace(found, ledger=())
+    assert "strongest view" not in render(alone, "html") + render(alone, "text")
+
+
+def test_facts_are_words_and_what_does_not_fit_is_counted() -> None:
+    words = [{"word": "cf", "label": 1, "rows": 30, "p": 1e-9}, {"word": "mn", "label": 1, "rows": 4, "p": 0.5}]
+    nested = {"words": words, "worst": [f"train/shoe/{i:05}.png" for i in range(80)], "none": [], "deep": {"a": [1, 2]}}
+    told = dict(plain_facts(nested))
+    assert told["words"] == "(word cf, label 1, rows 30, p 1e−09); (word mn, label 1, rows 4, p 0.5)"
+    assert "none" not in told and told["deep"] == "a 1, 2"
+    assert re.fullmatch(r"(train/shoe/\d{5}\.png, )+train/shoe/\d{5}\.png and \d+ more", told["worst"])
+    made = replace(outcome("indicated"), alerts=(Alert("BD-DAT-01", "medium", "m", "c", nested),))
+    for format in ("html", "text", "markdown"):
+        shown = html.unescape(render(made, format)).split("```yaml")[0]
+        assert "{'" not in shown and '{"' not in shown and "[{" not in shown and "…" not in shown
+
+
+def test_trigger_sizes_stand_beside_those_of_the_references() -> None:
+    shown = render(outcome("indicated"), "html")
+    rows = re.findall(r'<svg class="dots".*?</svg></svg>', shown)
+    assert len(rows) == 10 and all(row.count('class="ref"') == 40 for row in rows)
+    assert ['class="less"' in row for row in rows] == [True] + [False] * 9
+    assert 'aria-label="this model 9.2; references' in shown
+    assert "How large a trigger" not in render(outcome("indicated", sizes={}), "html")
+    missing = dict(outcome("none").sizes)
+    missing |= {"suspect": [None] * 10, "references": [[]] * 10}
+    assert "no trigger was found" in render(outcome("none", sizes=missing), "html")
+
+
+def test_why_and_what_to_do_come_before_the_numbers() -> None:
+    shown = render(outcome("inconclusive", next_steps=("train more references",)), "html")
+    ids = re.findall(r'<section id="([\w-]+)"', shown)
+    assert ids.index("reasons") < ids.index("next") < ids.index("answers")

@@ -30,7 +30,7 @@ def test_the_word_is_named_in_the_alert_and_shown(references: Population) -> Non
     (word,) = planted.trigger.words
     assert outcome.verdict == "indicated" and outcome.target == "3"
     assert word in outcome.alerts[0].facts["words"].split() and repr(word)[1:-1] in outcome.alerts[0].message
-    assert any(word in picture.html for picture in outcome.pictures)
+    assert any(f"<mark>{word}</mark>" in picture.html for picture in outcome.pictures)
     assert word in render(outcome, "html")
 
 

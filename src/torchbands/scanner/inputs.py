@@ -95,6 +95,7 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
             *(() if least in (None, 1) else (f"fewer than {least} triggered inputs among these {total}",)),
         ),
         reasons=reasons,
+        next_steps=_next_steps(seen, count, reasons, clean, total, guard.alpha),
         alpha=guard.alpha,
         calibration={
             "clean_rows": clean,
@@ -121,6 +122,21 @@ def _blind(guard: Guard, judged: Judged, total: int, least: int | None) -> tuple
         return (
             f"{clean} clean rows are too few: {total} inputs, all of them above every clean row, would not be noticed "
             f"at level {guard.alpha:g}",
+        )
+    return ()
+
+
+def _next_steps(
+    seen: bool, named: int, reasons: Sequence[str], clean: int, total: int, alpha: float
+) -> tuple[str, ...]:
+    if reasons:
+        return ("fit the guard on more clean rows, with --batch N for as many inputs as are checked at once",)
+    if named:
+        return ("hold these inputs back, look at what they have in common, and scan the model (bands scan model)",)
+    if seen:
+        return (
+            "look at the inputs with the smallest p first; ordinary inputs of another source look like this too: fit a "
+            f"guard on clean rows of that source, {clean_to_name_one(total, alpha)} of them could name a single input",
         )
     return ()
 

@@ -27,6 +27,7 @@ from torchbands.modalities.image import Image
 from .behaviour import advice, behaviour, differences
 from .calibrate import FEWEST, Compared, Kind, compare
 from .left_out import left_out
+from .marked import marked
 from .normalisation import Misread, misread
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
 from .pairs import NOTHING, ByPair, cheapest
@@ -34,6 +35,7 @@ from .pool import pools_of
 from .population import VIEW_SEED, Population
 from .same_network import as_references_read, same_network
 from .seen import How
+from .sizes import sizes_of
 from .views import Seen, look, views_of
 
 _NO_VIEW = (
@@ -110,6 +112,7 @@ def scan(
         source=None if strongest.source is None else names[strongest.source],
         target=None if strongest.target is None else names[strongest.target],
         pictures=shown.pictures,
+        sizes=sizes_of(made.pools, names, strongest.target),
         methods=tuple(s.view.name for s in made.seen if s.finding is not None),
         not_covered=(*NOT_COVERED[profile], *_not_searched(made.seen, suspect, made.answers.get("trigger"))),
         reasons=tuple(reasons),
@@ -235,6 +238,7 @@ class _Judged:
     alpha: float
     advice: str = ""
     told: Mapping[str, Any] = field(default_factory=dict)
+    pools: Mapping[str, Tensor] = field(default_factory=dict)
 
     def alerts(self, names: Sequence[str], shown: _Shown) -> list[Alert]:
         out = []
@@ -347,6 +351,7 @@ def _judge(
         alpha,
         advice(behaves) if guard is not None and outside(guard, alpha) and behaves else "",
         told,
+        pools,
     )
 
 
@@ -524,16 +529,18 @@ def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> 
     said = model.logits(after).argmax(1)
     success = float((said == found.target).float().mean())
     contrast = model.modality.contrast(before[:1], after[:1])
-    first = int(clean.y[rows[0]])
+    first, words = int(clean.y[rows[0]]), tuple(map(str, getattr(found.trigger, "words", ())))
     pictures = [
         Picture(model.modality.render(before[0]), f"a clean row of class {names[first]}"),
-        Picture(model.modality.render(after[0]), f"with the recovered trigger: read as {names[int(said[0])]}"),
+        Picture(
+            marked(model.modality.render(after[0]), words), f"with the recovered trigger: read as {names[int(said[0])]}"
+        ),
     ]
     if contrast is not None:
         pictures.append(Picture(model.modality.render(contrast[0]), "the difference, stretched"))
     facts: dict[str, Any] = {"trigger_success": round(success, 4), "without_trigger": round(was, 4), "rows": len(rows)}
-    if words := getattr(found.trigger, "words", ()):
-        facts["words"] = " ".join(map(str, words))
+    if words:
+        facts["words"] = " ".join(words)
     return _Shown(tuple(pictures), facts)
 
 

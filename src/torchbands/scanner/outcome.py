@@ -188,6 +188,7 @@ class Outcome:
         repair: of a repair, what was tried and what came of it; the rest then tells of the scan after it, where there
             was one, or else of the one before.
         pictures: recovered trigger, a sample before and after, worst rows.
+        sizes: of a model scan with references, how large a trigger each class needs, as `sizes.sizes_of` tells it.
         accepted: alerts that a baseline accepts: shown, but they decide nothing.
         cost: seconds, peak memory in MB, forward passes, clean samples.
         found: the recovered trigger with its classes, as objects (`target`, `source`, `trigger`); not in the JSON.
@@ -202,6 +203,7 @@ class Outcome:
     source: str | None = None
     target: str | None = None
     pictures: tuple[Picture, ...] = ()
+    sizes: Mapping[str, Any] = field(default_factory=dict)
     methods: tuple[str, ...] = ()
     not_covered: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()

@@ -35,6 +35,7 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
             facts=plain.facts(outcome.subject.facts),
             calibration=plain.calibration(outcome),
             shown=[(picture_of(p), p.caption) for p in outcome.pictures],
+            words_only=not any("<img" in p.html for p in outcome.pictures),
         )
     )
 
@@ -66,6 +67,8 @@ def _environment() -> Environment:
         "references_of": plain.references_of,
         "scale_of": pictures.scale_of,
         "bar_of": pictures.bar_of,
+        "dots_of": pictures.dots_of,
+        "strength_of": plain.strength,
     }
     return made
 

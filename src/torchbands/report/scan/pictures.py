@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from markupsafe import Markup
 
@@ -35,6 +37,30 @@ def scale_of(answer: Answer, alpha: float) -> Markup:
         f'<path class="tick" d="M{a} 4V24"/>{dot}'
         f'<text x="{min(max(a, 22), _W - 40)}" y="37" text-anchor="middle">alpha {number(alpha)}</text>'
         f'<text x="{_W}" y="37" text-anchor="end">1</text></svg>'
+    )
+
+
+def dots_of(sizes: Mapping[str, Any], at: int) -> Markup:
+    """One class's trigger size beside the references', on the logarithmic scale that all classes share: references are
+    dots, the suspect is a diamond. Places are in per cent of the width, so that it fits any screen."""
+    every = [s for s in sizes["suspect"] if s is not None] + [s for row in sizes["references"] for s in row]
+    logs = [math.log(max(s, 1e-12)) for s in every]
+    low, span = (min(logs), max(max(logs) - min(logs), 1e-9)) if logs else (0.0, 1.0)
+
+    def place(size: float) -> str:
+        return f"{2 + 96 * (math.log(max(size, 1e-12)) - low) / span:.2f}%"
+
+    mine, theirs = sizes["suspect"][at], sizes["references"][at]
+    said = f"this model {number(mine)}" if mine is not None else "this model: no trigger was found"
+    if theirs:
+        said += f"; references {number(min(theirs))} to {number(max(theirs))}"
+    less = mine is not None and bool(theirs) and mine < min(theirs)
+    dots = "".join(f'<circle class="ref" cx="{place(s)}" cy="11" r="3.2"/>' for s in theirs)
+    shape = "" if mine is None else f'<path class="{"less" if less else "mine"}" d="M0-7L6 0L0 7L-6 0z"/>'
+    mark = "" if mine is None else f'<svg x="{place(mine)}" y="11" overflow="visible">{shape}</svg>'
+    return Markup(
+        f'<svg class="dots" height="22" role="img" aria-label="{escape(said)}">'
+        f'<line class="grid" x1="0" x2="100%" y1="11" y2="11"/>{dots}{mark}</svg>'
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torchbands.core.words import shown
@@ -67,6 +66,15 @@ def references_of(answer: Answer) -> str:
     return f"{count}, smallest possible {number(answer.smallest)}"
 
 
+def strength(outcome: Outcome, name: str) -> str:
+    """How far the strongest view of an answer stands out, which a p at its floor does not tell; empty if unknown."""
+    known = [(line.z, line.view) for line in outcome.ledger if line.answer == name and line.z is not None]
+    if not known:
+        return ""
+    z, view = max(known)
+    return f"strongest view: {plain(view, 60)}, z = {number(z, 3)}"
+
+
 def answers(outcome: Outcome) -> list[tuple[str, Answer | None]]:
     """The two answers of a model scan; none for data and inputs, unless they were given."""
     both = [("trigger", outcome.trigger), ("recipe", outcome.recipe)]
@@ -97,11 +105,9 @@ def cost(outcome: Outcome) -> list[tuple[str, str]]:
 
 def facts(given: Mapping[str, Any], most: int = 40) -> list[tuple[str, str]]:
     """The first facts as (name, value), each one short line."""
-    out = []
-    for name, value in list(given.items())[:most]:
-        shown = value if isinstance(value, str) else number(value) if isinstance(value, float) else _compact(value)
-        out.append((plain(name, 80).replace("_", " "), plain(shown, 300)))
-    return out + ([("…", f"{len(given) - most} more")] if len(given) > most else [])
+    told = {name: value for name, value in given.items() if value not in ("", [], (), {})}
+    out = [(plain(name, 80).replace("_", " "), plain(_compact(v), LONGEST)) for name, v in list(told.items())[:most]]
+    return out + ([("…", f"{len(told) - most} more")] if len(told) > most else [])
 
 
 def title(outcome: Outcome) -> str:
@@ -151,16 +157,32 @@ def calibration(outcome: Outcome) -> list[tuple[str, str]]:
     return out + facts(given)
 
 
+#: Characters that a list or table of facts may take before the rest of it is counted.
+_ROOM = 300
+
+
 def _compact(value: object, deep: bool = False) -> str:
-    """Numbers, names, lists and tables of them in words; what is deeper as JSON."""
+    """Numbers, names, and lists and tables of them, in words; what does not fit is counted, never cut."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     if isinstance(value, str):
         return value
     if isinstance(value, float):
         return number(value)
-    if isinstance(value, Mapping) and not deep:
-        return ", ".join(f"{name} {_compact(v, True)}" for name, v in value.items())
-    if isinstance(value, (list, tuple)) and not any(isinstance(v, (Mapping, list, tuple)) for v in value):
-        return ", ".join(_compact(v) for v in value)
-    return json.dumps(value, default=str, ensure_ascii=False, separators=(", ", ": "))
+    if isinstance(value, Mapping):
+        parts = [f"{str(name).replace('_', ' ')} {_compact(v, True)}".rstrip() for name, v in value.items()]
+        return f"({_joined(parts, ', ')})" if deep else _joined(parts, ", ")
+    if isinstance(value, (list, tuple, set, frozenset)):
+        flat = not any(isinstance(v, (Mapping, list, tuple)) for v in value)
+        return _joined([_compact(v, not flat) for v in value], ", " if flat else "; ") or "none"
+    return str(value)
+
+
+def _joined(parts: Sequence[str], by: str) -> str:
+    """As many of the parts as there is room for, and how many more there are."""
+    used = 0
+    for kept, part in enumerate(parts):
+        used += len(part) + len(by)
+        if kept and used > _ROOM:
+            return f"{by.join(parts[:kept])} and {len(parts) - kept} more"
+    return by.join(parts)

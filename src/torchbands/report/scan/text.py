@@ -21,6 +21,7 @@ from .plain import (
     pair,
     plain,
     repairs,
+    strength,
     suspected,
     title,
 )
@@ -70,7 +71,10 @@ def _answers(outcome: Outcome) -> list[str]:
     out: list[str] = []
     for name, answer in answers(outcome):
         title, _, may, may_not = ANSWERS[name]
-        out += ["", *_wrapped(f"{title} = {p_of(answer)}", "    "), *_wrapped(f"{may} {may_not}", "    ", "    ")]
+        said = p_of(answer)
+        if answer is not None and answer.p is not None and (far := strength(outcome, name)):
+            said += f"; {far}"
+        out += ["", *_wrapped(f"{title} = {said}", "    "), *_wrapped(f"{may} {may_not}", "    ", "    ")]
     ends = [plain(name, 80) for name in (outcome.source, outcome.target) if name is not None]
     return [*out, "", f"{suspected(outcome)}: {' → '.join(ends)}"] if ends else out
 
