@@ -34,9 +34,20 @@ class Opened:
 
 
 def open_with(
-    given: argparse.Namespace, path: str, data: str | None, refs: Sequence[str] = (), *, split: str = "clean"
+    given: argparse.Namespace,
+    path: str,
+    data: str | None,
+    refs: Sequence[str] = (),
+    *,
+    split: str = "clean",
+    whole: bool = False,
 ) -> Opened:
     """Open a suspect; what the flags leave out is taken from the references, then from the rows.
+
+    The labels of the rows become the model's: by name where both name their classes.
+
+    Args:
+        whole: whether all of the rows are needed, so that none may be left out.
 
     Raises InputError for what is not there, cannot be read or contradicts itself.
     """
@@ -47,18 +58,16 @@ def open_with(
     recall(given, path)
     population = references(refs)
     rows = rows_of(given, data, split) if data else None
-    classes = given.classes
-    modality: Modality | None = None
-    if rows is not None:
-        modality, classes = rows.modality, classes or rows.classes
+    classes, modality = given.classes, rows.modality if rows is not None else None
     if population is not None:
-        modality, classes = population.modality, given.classes or population.classes
+        modality, classes = population.modality, classes or population.classes
     own_code(given.arch)
     suspect = open_suspect(
         path,
         arch=given.arch or _arch(population, rows),
         modality=modality,
         classes=classes,
+        likely=rows.classes if rows is not None else None,
         mean=given.mean,
         std=given.std,
         allow_pickle=given.allow_pickle,
@@ -72,7 +81,14 @@ def open_with(
     if rows is not None and data and suspect.model is not None:
         rows = _fitting(given, rows, data, split, suspect.model.modality)
         _readable(rows, data, suspect.model.modality)
-    return Opened(suspect, rows, population, _class_names(given, suspect, population, rows))
+    names = _class_names(given, suspect)
+    if population is not None and suspect.model is not None:
+        _same_order(population, names)
+    elif rows is not None and suspect.model is not None:
+        suspect, rows = _matched(given, suspect, rows, names, whole)
+    known = [names or (), population.class_names if population is not None else (), rows.class_names if rows else ()]
+    count = None if suspect.model is None else suspect.model.classes
+    return Opened(suspect, rows, population, next((n for n in known if n and len(n) == count), None))
 
 
 def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Rows:
@@ -165,15 +181,45 @@ def _readable(rows: Rows, data: str, reads: Modality) -> None:
         ) from None
 
 
-def _class_names(
-    given: argparse.Namespace, suspect: Suspect, population: Population | None, rows: Rows | None
-) -> tuple[str, ...] | None:
-    classes = suspect.model.classes if suspect.model is not None else None
-    if given.class_names is not None:
-        names = tuple(name.strip() for name in given.class_names.split(","))
-        if classes is not None and len(names) != classes:
-            raise InputError(f"--class-names has {len(names)} names, the model has {classes} classes")
-        return names
-    known = [population.class_names if population is not None else (), rows.class_names if rows is not None else ()]
-    known.append(tuple(map(str, suspect.facts.get("class_names") or ())))
-    return next((names for names in known if names and len(names) == classes), None)
+def _class_names(given: argparse.Namespace, suspect: Suspect) -> tuple[str, ...] | None:
+    """The model's classes in its order: as the user says, else as it says itself; None where nobody does."""
+    from torchbands.scanner.class_order import named
+
+    own = tuple(map(str, suspect.facts.get("class_names") or ()))
+    if given.class_names is None:
+        return own if named(own) else None
+    names = tuple(name.strip() for name in given.class_names.split(","))
+    if suspect.model is not None and len(names) != suspect.model.classes:
+        raise InputError(f"--class-names has {len(names)} names, the model has {suspect.model.classes} classes")
+    if named(own) and own != names:
+        console.note(f"note: the model calls its classes {', '.join(own[:4])} ...; --class-names goes before that")
+    return names
+
+
+def _matched(
+    given: argparse.Namespace, suspect: Suspect, rows: Rows, names: tuple[str, ...] | None, whole: bool
+) -> tuple[Suspect, Rows]:
+    """The rows with the model's labels; what was reordered, is missing or left out is told, and kept in the facts."""
+    from torchbands.scanner.class_order import matched, renumbered
+
+    assert suspect.model is not None
+    classes = suspect.model.classes
+    found = matched(rows.class_names, names, classes, getattr(given, "labels", None))
+    notes = () if rows.task is not None and rows.classes == classes and names is None else found.notes
+    for remark in notes:
+        console.note(f"note: {remark}")
+    same = found.order == tuple(range(classes))
+    made = renumbered(
+        rows, found, names or (rows.class_names if same else tuple(map(str, range(classes)))), whole=whole
+    )
+    return replace(suspect, facts={**suspect.facts, "labels": list(notes)}) if notes else suspect, made
+
+
+def _same_order(population: Population, names: tuple[str, ...] | None) -> None:
+    """Raises InputError where the references number a class otherwise than the model does."""
+    from torchbands.scanner.class_order import contradiction
+
+    if said := contradiction(population.class_names, names):
+        raise InputError(
+            said, hint="train references with the model's numbers: bands refs train --like SUSPECT --data CLEAN -o DIR"
+        )

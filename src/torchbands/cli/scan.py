@@ -17,7 +17,9 @@ from .output import Reports, folder_of
 from .remembered import remember
 
 if TYPE_CHECKING:
+    from torchbands.core.data import Data
     from torchbands.scanner.outcome import Outcome
+    from torchbands.scanner.rows import Rows
 
 _NO_REFERENCES = (
     "neither reference models nor clean rows were given: name them with --refs DIR (made by: bands refs train "
@@ -91,10 +93,9 @@ def _data(given: argparse.Namespace) -> Outcome:
     folder = folder_of(given.out)
     with console.progress_bar() as bar:
         bar(0, None, "reading")
-        trusted = rows_of(given, given.clean).data if given.clean else None
         suspect = None
         if given.model:
-            opened = open_with(given, given.model, given.source, split="train")
+            opened = open_with(given, given.model, given.source, split="train", whole=True)
             suspect, rows = opened.suspect.model, opened.rows
             if suspect is None:
                 raise BandsError(f"{given.model}: {_why(opened)}", hint=f"see: bands scan model {given.model}")
@@ -104,7 +105,7 @@ def _data(given: argparse.Namespace) -> Outcome:
         outcome = scan_data(
             rows,
             model=suspect,
-            clean=trusted,
+            clean=_trusted(given, rows) if given.clean else None,
             false_alarms=given.false_alarms,
             profile=given.profile,
             seed=given.seed,
@@ -114,6 +115,19 @@ def _data(given: argparse.Namespace) -> Outcome:
     kept = "scores.csv, cleaned.csv and cleaned.txt"
     console.note(f"{kept} are in {folder}" if folder and outcome.methods else f"name a folder with -o DIR/ for {kept}")
     return outcome
+
+
+def _trusted(given: argparse.Namespace, rows: Rows) -> Data:
+    """The rows of --clean, with the labels that the same names have in the data."""
+    from torchbands.scanner.class_order import matched, renumbered
+
+    trusted = rows_of(given, given.clean)
+    if trusted.class_names == rows.class_names:
+        return trusted.data
+    found = matched(trusted.class_names, rows.class_names, rows.classes)
+    for remark in found.notes:
+        console.note(f"note: --clean: {remark}")
+    return renumbered(trusted, found, rows.class_names).data
 
 
 def _why(opened: Opened) -> str:

@@ -195,7 +195,13 @@ def _opening(parser: argparse.ArgumentParser) -> None:
         "working folder is read by itself, unless the suspect lies there too",
     )  # fmt: skip
     group.add_argument("--classes", type=int, metavar="K", help="number of classes, where nothing else tells")
-    group.add_argument("--class-names", metavar="A,B,...", help="names of the classes, in order")
+    group.add_argument(
+        "--class-names", metavar="A,B,...", help="names of the model's classes, in its order; rows are matched by name"
+    )
+    group.add_argument(
+        "--labels", metavar="NAME=CLASS,...", help="which class of the model (name or number) each class of the rows "
+        "is, where the names do not tell; a .json file of such pairs; or sorted: they are the same, in sorted order",
+    )  # fmt: skip
     group.add_argument("--mean", type=_numbers, metavar="M,...", help="subtracted from each channel before the model")
     group.add_argument("--std", type=_numbers, metavar="S,...", help="divides each channel before the model")
     group.add_argument("--size", type=int, metavar="PIXELS", help="side that the images of a folder are scaled to")

@@ -37,6 +37,7 @@ def model_of(
     arch: str | None,
     modality: Modality | None,
     classes: int | None,
+    likely: int | None,
     mean: Numbers | None,
     std: Numbers | None,
     home: Home,
@@ -62,7 +63,7 @@ def model_of(
         network = network_of(arch)
         maker, sized, what = (lambda k: network.build(modality, k or 2)), True, network.label()
         state.facts["network"] = network.spec()
-    module = fitted(weights, maker, sized, classes, what, state, modality)
+    module = fitted(weights, maker, sized, classes, what, state, modality, likely)
     module = standardised(module, modality, mean, std, state)
     return finished(module, modality, classes, state)
 
@@ -88,11 +89,13 @@ def fitted(
     what: str,
     state: State,
     modality: Modality | None = None,
+    likely: int | None = None,
 ) -> nn.Module:
     """A module with the weights in it. Sizes are compared before the module of that size is built.
 
     Args:
         sized: whether `make` takes the number of classes; where none is given it is read from the head.
+        likely: taken where the head does not depend on it.
     """
     have: dict[str, Shape] = {k: tuple(t.shape) for k, t in weights.tensors.items()}
     small = _made(make, 2 if sized else None, what, modality)
@@ -110,7 +113,8 @@ def fitted(
     if not all(fits(want[k], tuple(t.shape)) for k, t in pairs.items()):
         raise misfit({k: tuple(t.shape) for k, t in pairs.items()}, {k: want[k] for k in pairs}, what)
     if sized:
-        inferred = {n for k, t in pairs.items() for n, w in zip(t.shape, want[k]) if w == -1} or {classes or 2}
+        inferred = {n for k, t in pairs.items() for n, w in zip(t.shape, want[k]) if w == -1}
+        inferred = inferred or {classes or likely or 2}
         if len(inferred) != 1 or (classes is not None and {classes} != inferred):
             raise InputError(f"the head of the weights is for {sorted(inferred)} classes, given: {classes or 'none'}")
         if not 2 <= (count := inferred.pop()) <= MAX_CLASSES:

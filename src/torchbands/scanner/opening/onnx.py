@@ -40,6 +40,7 @@ def from_onnx(
     limits: Limits,
     modality: Modality | None,
     classes: int | None,
+    likely: int | None,
     mean: float | Sequence[float] | None,
     std: float | Sequence[float] | None,
 ) -> Model:
@@ -57,7 +58,7 @@ def from_onnx(
     try:
         modality = modality or box.modality()
         state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
-        found = box.probe(modality, classes)
+        found = box.probe(modality, classes, likely)
     except BaseException:
         box.stop()  # at once, and not when the error is forgotten
         raise
@@ -124,7 +125,7 @@ class Box:
             hint="pass modality=Image(channels=3, size=32), or --data with a few of its inputs",
         )
 
-    def probe(self, modality: Modality, classes: int | None) -> int:
+    def probe(self, modality: Modality, classes: int | None, likely: int | None = None) -> int:
         """Find the output with class scores and whether it holds logits or probabilities; the number of classes."""
         self.encode = modality.encode
         for output in self.outputs:
@@ -132,7 +133,10 @@ class Box:
                 continue
             self.output = output["name"]
             found = self.raw(modality.random(_PROBE, torch.Generator().manual_seed(0)))
-            if found.ndim == 2 and found.shape[1] >= 2:
+            wanted = classes or likely
+            if found.ndim == 2 and (
+                found.shape[1] == wanted if wanted and len(self.outputs) > 1 else found.shape[1] >= 2
+            ):
                 break
         else:
             raise InputError("no output of the ONNX model is (N, classes) numbers: it is no classifier")

@@ -85,6 +85,7 @@ def open_suspect(
     arch: str | None = None,
     modality: Modality | None = None,
     classes: int | None = None,
+    likely: int | None = None,
     mean: Numbers | None = None,
     std: Numbers | None = None,
     allow_pickle: bool = False,
@@ -98,7 +99,8 @@ def open_suspect(
         arch: "package.module:factory" (your own code, not in the suspect's folder), a network's name or JSON spec;
             needed where the suspect does not say.
         modality: what the model reads; needed with `arch`.
-        classes: checked against the head, which is otherwise asked.
+        classes: checked against the head, which is otherwise asked. likely: how many classes the rows have, for
+            models that leave it open; the head need not agree.
         mean, std: normalisation to put inside the model, one number or one per channel, for inputs in [0, 1].
         allow_pickle: read pickles of other classes after fickling found nothing overtly malicious, with inert
             stand-ins for those classes; they are never run.
@@ -111,7 +113,7 @@ def open_suspect(
     from .weights import State
 
     path, limits, state = Path(path), limits or Limits(), State()
-    ask = _Ask(arch, modality, classes, mean, std, allow_pickle, limits)
+    ask = _Ask(arch, modality, classes, likely, mean, std, allow_pickle, limits)
     model = None
     try:
         folder = _is_folder(path)
@@ -136,6 +138,7 @@ class _Ask:
     arch: str | None
     modality: Modality | None
     classes: int | None
+    likely: int | None
     mean: Numbers | None
     std: Numbers | None
     allow_pickle: bool
@@ -157,14 +160,14 @@ def _open_file(path: Path, ask: _Ask, home: Home, state: State, *, follow: bool 
     if onnx_graph.looks_like(data):
         from .onnx import from_onnx
 
-        return from_onnx(data, state, ask.limits, ask.modality, ask.classes, ask.mean, ask.std)
+        return from_onnx(data, state, ask.limits, ask.modality, ask.classes, ask.likely, ask.mean, ask.std)
     weights = _weights(data, path, ask, state)
     state.facts |= weights.facts()
     weights.afford(ask.limits.bytes)
     weights.check()
     from .architecture import model_of
 
-    return model_of(weights, ask.arch, ask.modality, ask.classes, ask.mean, ask.std, home, state)
+    return model_of(weights, ask.arch, ask.modality, ask.classes, ask.likely, ask.mean, ask.std, home, state)
 
 
 def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
