@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -219,7 +218,9 @@ def _network(
 ) -> tuple[Any, Callable[[], nn.Module]]:
     """What the card calls the architecture, and how to build it untrained."""
     if opened is not None:
-        return _like(opened, given.arch)
+        from torchbands.scanner.untrained import untrained_like
+
+        return untrained_like(opened.suspect, given.arch)
     from torchbands.scanner.opening.architecture import network_of
 
     if given.arch is None and task is None:
@@ -229,60 +230,6 @@ def _network(
     network = network_of(given.arch) if given.arch else task.network if task is not None else None
     assert network is not None
     return network.spec(), lambda: network.build(modality, classes)
-
-
-def _like(opened: Opened, arch: str | None) -> tuple[Any, Callable[[], nn.Module]]:
-    """The suspect's own module with every layer drawn anew; its normalisation stays."""
-    model = opened.suspect.model
-    assert model is not None
-    if "weights" not in model.capabilities:
-        raise InputError(
-            "the suspect gives predictions only: nobody can train another one like it from the file",
-            hint="name its network without --like: --arch NAME --data CLEAN",
-        )
-    template = copy.deepcopy(model.module).cpu()
-    redrawn = {id(p) for layer in template.modules() if callable(getattr(layer, "reset_parameters", None))
-               for p in layer.parameters(recurse=False)}  # fmt: skip
-    left = [name for name, p in template.named_parameters() if id(p) not in redrawn]
-    network = opened.suspect.facts.get("network")
-    if network is None and arch and ":" not in arch.split("{")[0]:
-        from torchbands.scanner.opening.architecture import network_of
-
-        network = network_of(arch).spec()
-    if left and network is None:
-        raise InputError(
-            f"the layers of {', '.join(left[:3])} cannot be drawn anew", hint="name a network of torchbands with --arch"
-        )
-    if network is not None:
-        from torchbands.core.registry import build
-        from torchbands.core.task import Network
-
-        built = build(network, "network", origin=Path(opened.suspect.path) / "card.json")
-        assert isinstance(built, Network)
-        return network, lambda: _with_normalisation(built.build(model.modality, model.classes), template)
-    return arch or opened.suspect.format, lambda: _redrawn(copy.deepcopy(template))
-
-
-def _redrawn(module: nn.Module) -> nn.Module:
-    for layer in module.modules():
-        if callable(reset := getattr(layer, "reset_parameters", None)):
-            reset()
-    return module.train()
-
-
-def _with_normalisation(module: nn.Module, template: nn.Module) -> nn.Module:
-    """The same (x - mean) / std as in the suspect, whether it stands inside or before the network."""
-    from torch import nn
-
-    from torchbands.networks.layers import Normalize
-
-    if len(module.state_dict()) != len(template.state_dict()) and isinstance(template, nn.Sequential):
-        return nn.Sequential(copy.deepcopy(template[0]), module)
-    theirs = dict(template.named_modules())
-    for name, layer in module.named_modules():
-        if isinstance(layer, Normalize) and isinstance(other := theirs.get(name), Normalize):
-            layer.load_state_dict(other.state_dict())
-    return module
 
 
 def _tell(population: Population, as_json: bool) -> int:

@@ -78,7 +78,8 @@ def principal(centred: Tensor | Centred, count: int, *, tolerance: float = 1e-5,
         gram = rows.gram()
         if float(gram.diagonal().max()) <= rows.rounding():
             return gram.new_zeros(d, count)
-        return _eigenvectors(gram)[:, :count]
+        leading: Tensor = _eigenvectors(gram)[:, :count]
+        return leading
     block = min(count + 6, n, d)
     basis = torch.linalg.qr(torch.randn(d, block, generator=generator("principal", d, block))).Q
     covariance = rows.gram() if d < min(n, steps * block) else None
@@ -86,14 +87,16 @@ def principal(centred: Tensor | Centred, count: int, *, tolerance: float = 1e-5,
     for _ in range(steps):
         product = rows.gram(basis) if covariance is None else covariance @ basis
         if not last.any() and float(product.abs().max()) <= rows.rounding():
-            return basis.new_zeros(d, count)
+            nothing: Tensor = basis.new_zeros(d, count)
+            return nothing
         basis, upper = torch.linalg.qr(product)
         values = upper.diagonal().abs()[:count]
         if torch.allclose(values, last, rtol=tolerance, atol=0.0):
             break
         last = values
     small = rows @ basis
-    return basis @ _eigenvectors(small.T @ small)[:, :count]
+    found: Tensor = basis @ _eigenvectors(small.T @ small)[:, :count]
+    return found
 
 
 def _eigenvectors(gram: Tensor) -> Tensor:
@@ -101,4 +104,4 @@ def _eigenvectors(gram: Tensor) -> Tensor:
     or answers NaN in single precision: so in double, in units of the largest entry."""
     wide = gram.double()
     vectors: Tensor = torch.linalg.eigh(wide / wide.abs().max().clamp_min(torch.finfo(wide.dtype).tiny)).eigenvectors
-    return vectors.flip(1).to(gram)
+    return vectors.flip(1).to(gram.dtype)

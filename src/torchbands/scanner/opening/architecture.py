@@ -68,6 +68,12 @@ def model_of(
     return finished(module, modality, classes, state)
 
 
+def untrained(arch: str, modality: Modality, classes: int, home: Home) -> nn.Module:
+    """What the user's own factory builds for so many classes, as it comes: in training mode or not."""
+    maker, sized = _factory(arch, modality, home)
+    return _made(maker, classes if sized else None, arch, modality)
+
+
 def network_of(arch: str) -> Network:
     """A registered network from its name or JSON spec."""
     spec: Any = arch
