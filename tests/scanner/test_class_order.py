@@ -90,7 +90,7 @@ def test_references_that_number_a_class_otherwise() -> None:
 
 
 def given(**said: object) -> argparse.Namespace:
-    flags = ("arch", "classes", "class_names", "labels", "mean", "std", "size", "channels", "settings")
+    flags = ("arch", "classes", "class_names", "labels", "output", "mean", "std", "size", "channels", "settings")
     known = dict.fromkeys((*flags, "text_column", "label_column", "time_limit", "memory_limit"))
     return argparse.Namespace(**known | {"allow_pickle": False} | said)
 

@@ -68,11 +68,14 @@ def open_with(
         modality=modality,
         classes=classes,
         likely=rows.classes if rows is not None else None,
+        output=given.output,
         mean=given.mean,
         std=given.std,
         allow_pickle=given.allow_pickle,
         limits=limits(given),
     )
+    for remark in suspect.facts.get("notes", ()):
+        console.note(f"note: {remark}")
     if suspect.facts.get("normalisation") == "none":
         console.note(
             "note: the file brings no normalisation, so samples go in as they are; "

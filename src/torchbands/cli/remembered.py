@@ -22,6 +22,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "arch": (str,),
     "classes": (int,),
     "class_names": (str,),
+    "output": (str,),
     "mean": (list,),
     "std": (list,),
     "size": (int,),

@@ -202,6 +202,7 @@ def _opening(parser: argparse.ArgumentParser) -> None:
         "--labels", metavar="NAME=CLASS,...", help="which class of the model (name or number) each class of the rows "
         "is, where the names do not tell; a .json file of such pairs; or sorted: they are the same, in sorted order",
     )  # fmt: skip
+    group.add_argument("--output", metavar="NAME", help="of several outputs, the one that holds the classes")
     group.add_argument("--mean", type=_numbers, metavar="M,...", help="subtracted from each channel before the model")
     group.add_argument("--std", type=_numbers, metavar="S,...", help="divides each channel before the model")
     group.add_argument("--size", type=int, metavar="PIXELS", help="side that the images of a folder are scaled to")

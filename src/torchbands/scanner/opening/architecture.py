@@ -25,9 +25,8 @@ from .limits import MAX_CLASSES
 from .own_code import from_file, is_file
 from .tensors import Shape
 from .trouble import plain
-from .weights import State, Weights, fits, match, misfit, quantised
+from .weights import Numbers, State, Weights, fits, match, misfit, quantised
 
-Numbers = float | Sequence[float]
 #: classes or None (the factory's own) -> a module.
 Maker = Callable[[int | None], nn.Module]
 

@@ -15,7 +15,7 @@ from torchbands.core.model import Model
 from torchbands.modalities.image import Image
 
 from . import tensors
-from .architecture import Numbers, finished, standardised
+from .architecture import finished, standardised
 from .files import Folder, parse_json, read
 from .hf_config import class_names, cleaned, kind_of
 from .hf_files import weights_of
@@ -24,7 +24,7 @@ from .limits import MAX_CHANNELS, MAX_EDGE, MAX_JSON, MAX_TEXT, MAX_TOKENIZER, L
 from .private import Private
 from .process import Child
 from .trouble import alert, listed, malformed, shown
-from .weights import State, Weights
+from .weights import Numbers, State, Weights
 
 
 def from_folder(

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchbands.core.data import Batch
-from torchbands.core.errors import BandsError, InputError, MissingExtra
+from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
 
 from . import onnx_graph
-from .limits import MAX_CLASSES, MAX_EDGE, MB, Limits
-from .onnx_wire import Pieces
-from .private import Private
-from .process import Child, TooLong
-from .trouble import listed, malformed, plain, shown
-from .weights import State
+from .limits import MAX_CLASSES, MAX_EDGE, Limits
+from .onnx_outputs import Output, chosen, probabilities, table
+from .onnx_session import Session
+from .trouble import listed, malformed, shown
+from .weights import Numbers, State
 
-_FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
-_WHOLE = {"tensor(int64)": "int64", "tensor(int32)": "int32"}
 _CONTROL = ("If", "Loop", "Scan")
-#: Bytes that are held for each number of a batch: the rows, their padding, what is sent and what the child reads.
-_HELD = 16
-#: Fewest rows by which logits and probabilities are told apart.
-_PROBE = 8
+#: Rows by which the kinds of outputs are told apart, and the most outputs that are tried.
+_PROBE, _TRIED = 8, 64
+#: How likely an axis of so many is one of channels.
+_CHANNELS: dict[int | str, int] = {1: 2, 3: 2, 2: 1, 4: 1}
+_LAYOUTS = {False: "(N, C, H, W)", True: "(N, H, W, C)"}
+_EITHER = (
+    "the model takes images as (N, C, H, W) and as (N, H, W, C), and does not say which it was trained with: the former "
+    "is taken"
+)
 
 
 def from_onnx(
@@ -41,8 +41,9 @@ def from_onnx(
     modality: Modality | None,
     classes: int | None,
     likely: int | None,
-    mean: float | Sequence[float] | None,
-    std: float | Sequence[float] | None,
+    output: str | None,
+    mean: Numbers | None,
+    std: Numbers | None,
 ) -> Model:
     """A black box over the graph. Raises Trouble for external data, foreign operators and damage."""
     state.format = "onnx"
@@ -54,138 +55,170 @@ def from_onnx(
     for package in ("onnxruntime", "numpy"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "onnx")
-    box = Box(graph.rebuilt, limits, mean, std)
+    session = Session(graph.rebuilt, limits)
     try:
-        modality = modality or box.modality()
-        state.facts |= {"input": box.told, "black_box": "it runs in a process of its own; only its answers are seen"}
-        found = box.probe(modality, classes, likely)
+        box = Box(session, modality, mean, std)
+        state.facts |= {
+            "input": session.told,
+            "black_box": "it runs in a process of its own; only its answers are seen",
+        }
+        found = box.probe(graph, classes, likely, output, state)
     except BaseException:
-        box.stop()  # at once, and not when the error is forgotten
+        session.stop()  # at once, and not when the error is forgotten
         raise
-    state.facts |= {"classes": found, "outputs_are": "probabilities" if box.probabilities else "logits"}
-    return Model.black_box(box, modality, found)
+    state.facts["classes"] = found
+    return Model.black_box(box, box.modality, found)
 
 
 class Box:
-    """A session in a child process, called with raw batches: (N, ...) -> (N, K) probabilities."""
+    """A session that is called with raw batches: (N, ...) -> (N, K) probabilities.
 
-    probabilities = False
+    Attributes:
+        channels_last: whether images go in as (N, H, W, C).
+        output: the output with the classes, once `probe` has found it.
+    """
 
-    def __init__(
-        self,
-        pieces: Pieces,
-        limits: Limits,
-        mean: float | Sequence[float] | None,
-        std: float | Sequence[float] | None,
-    ) -> None:
-        self.limits, self.mean, self.std = limits, mean, std
-        self.folder = folder = Private()
-        with (folder / "suspect.onnx").open("wb") as file:
-            file.writelines(pieces)
-        self.child = Child("onnx", folder, limits)
-        try:
-            about = self.child.ask({"file": str(folder / "suspect.onnx"), "threads": torch.get_num_threads()})
-            inputs, outputs = about["inputs"], about["outputs"]
-            if len(inputs) != 1 or not outputs:
-                raise InputError(f"an ONNX model of one input is expected, got {listed(i['name'] for i in inputs)}")
-        except BaseException:
-            self.stop()
-            raise
-        self.input, self.outputs = inputs[0], outputs
-        self.output = outputs[0]["name"]
-        kind = self.input["type"]
-        self.dtype = _FLOATS.get(kind) or _WHOLE.get(kind) or ""
-        self.told = {"type": kind, "shape": [plain(d) for d in self.input["shape"]]}
-        if not self.dtype:
-            raise InputError(f"the ONNX model reads {shown(kind)}, expected numbers")
-        first = (self.input["shape"] or [None])[0]
-        self.rows = first if isinstance(first, int) and first > 0 else 0
-        fixed = [n for n in self.input["shape"] if isinstance(n, int) and n > 0]
-        if _HELD * math.prod(fixed) > limits.bytes:  # in Python's numbers, which do not overflow
-            self.stop()
-            raise malformed(
-                f"one batch of the ONNX model has shape {self.told['shape']}, which needs "
-                f"{_HELD * math.prod(fixed) / MB:,.0f} MB; the limit is {limits.megabytes:,} MB"
+    output: Output
+
+    def __init__(self, session: Session, modality: Modality | None, mean: Numbers | None, std: Numbers | None) -> None:
+        self.session, self.mean, self.std = session, mean, std
+        own, self.channels_last = self._image()
+        reads = own if isinstance(modality, Image | None) and own is not None else modality
+        if reads is None:
+            raise InputError(
+                f"the ONNX input {session.told['shape']} does not say what it is",
+                hint="pass modality=Image(channels=3, size=32), or --data with a few of its inputs",
+            )
+        self.modality: Modality = reads
+        if session.whole and isinstance(self.modality, Image) and not (mean is None and std is None):
+            raise InputError(
+                f"the ONNX model reads {shown(session.told['type'])}: pixels go in as 0 ... 255",
+                hint="leave out --mean and --std: what is done with the pixels is inside the model",
             )
 
     def stop(self) -> None:
         """End the process and remove its folder."""
-        self.child.stop()
-        self.folder.close()
+        self.session.stop()
 
-    def modality(self) -> Modality:
-        """Images where the input says their size."""
-        shape = self.input["shape"]
-        if len(shape) == 4 and any(isinstance(n, int) and n > MAX_EDGE for n in shape[1:]):
-            raise malformed(f"the ONNX input {self.told['shape']} is larger than an image of {MAX_EDGE} x {MAX_EDGE}")
-        if len(shape) == 4 and all(isinstance(n, int) for n in shape[1:]) and shape[2] == shape[3] and shape[1] <= 4:
-            return Image(channels=shape[1], size=shape[2])
-        raise InputError(
-            f"the ONNX input {self.told['shape']} does not say what it is",
-            hint="pass modality=Image(channels=3, size=32), or --data with a few of its inputs",
-        )
+    def _image(self) -> tuple[Image | None, bool]:
+        """What images the input says it reads, and whether their channels come last."""
+        shape = self.session.shape
+        if len(shape) != 4:
+            return None, False
+        if any(isinstance(n, int) and n > MAX_EDGE for n in shape[1:]):
+            raise malformed(
+                f"the ONNX input {self.session.told['shape']} is larger than an image of {MAX_EDGE} x {MAX_EDGE}"
+            )
+        first, last = (_CHANNELS.get(n, 0) for n in (shape[1], shape[3]))
+        if first == last:
+            return None, False
+        channels, height, width = (shape[1], *shape[2:]) if first > last else (shape[3], *shape[1:3])
+        square = isinstance(height, int) and height > 0 and height == width
+        return Image(channels=channels, size=height) if square else None, last > first
 
-    def probe(self, modality: Modality, classes: int | None, likely: int | None = None) -> int:
-        """Find the output with class scores and whether it holds logits or probabilities; the number of classes."""
-        self.encode = modality.encode
-        for output in self.outputs:
-            if output["type"] not in _FLOATS:
-                continue
-            self.output = output["name"]
-            found = self.raw(modality.random(_PROBE, torch.Generator().manual_seed(0)))
-            wanted = classes or likely
-            if found.ndim == 2 and (
-                found.shape[1] == wanted if wanted and len(self.outputs) > 1 else found.shape[1] >= 2
-            ):
-                break
-        else:
-            raise InputError("no output of the ONNX model is (N, classes) numbers: it is no classifier")
-        if found.shape[1] > MAX_CLASSES or (classes is not None and found.shape[1] != classes):
-            raise InputError(f"the ONNX model has {found.shape[1]:,} classes, given: {classes or 'none'}")
-        sums = found.sum(1)
-        self.probabilities = bool((found >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
-        return int(found.shape[1])
+    def probe(
+        self, graph: onnx_graph.Graph, classes: int | None, likely: int | None, output: str | None, state: State
+    ) -> int:
+        """Find the output with the classes and what it holds; the number of classes."""
+        names = self.session.outputs[:_TRIED]
+        if output is not None and output not in self.session.outputs:
+            raise InputError(
+                f"the ONNX model has no output {output!r}",
+                hint=f"its outputs: {listed(self.session.outputs, 20) or 'none that holds numbers'}",
+            )
+        if not names:
+            raise InputError(
+                f"no output of the ONNX model is a tensor of numbers ({listed(self.session.others)}): scores of the "
+                "classes are needed",
+                hint="export it with scores; skl2onnx: options={'zipmap': False}",
+            )
+        if remark := self._settle(output or names[0]):
+            state.tell(remark)
+        found = [self._tried(name, graph) for name in ([output] if output is not None else names)]
+        self.output = chosen(found, classes, likely)
+        if not 2 <= self.output.classes <= MAX_CLASSES or classes not in (None, self.output.classes):
+            raise InputError(f"the ONNX model has {self.output.classes:,} classes, given: {classes or 'none'}")
+        state.facts["outputs_are"] = self.output.kind
+        self._tell(found, state)
+        return self.output.classes
+
+    def _tell(self, found: list[Output], state: State) -> None:
+        """What was chosen or changed on the way in and out."""
+        if len(self.session.outputs) > 1:
+            state.facts |= {"output": self.output.name, "outputs": [o.told() for o in found]}
+            others = [o.told() for o in found if o is not self.output]
+            if others:
+                state.tell(f"of its outputs, {shown(self.output.name)} is taken for the classes; not {listed(others)}")
+        if self.output.kind not in ("logits", "probabilities"):
+            state.tell(f"output {shown(self.output.name)} is read as {self.output.kind}")
+        if isinstance(self.modality, Image):
+            state.facts["layout"] = _LAYOUTS[self.channels_last]
+            if self.channels_last:
+                state.tell("the model reads images as (N, H, W, C): rows are turned for it")
+            if self.session.whole:
+                state.facts["pixels"] = "0 ... 255"
+                state.tell("the model reads whole numbers: pixels go in as 0 ... 255")
+
+    def _tried(self, name: str, graph: onnx_graph.Graph) -> Output:
+        """What one output gives for noise."""
+        rows = self.modality.random(_PROBE, torch.Generator().manual_seed(0))
+        return Output.of(name, self.raw(rows, name), len(rows), graph.operator_of(name))
+
+    def _settle(self, output: str) -> str:
+        """Where the shape of the input does not say its layout, the one that the model takes; a remark where it takes
+        either. Raises InputError where it takes neither."""
+        if (
+            not isinstance(self.modality, Image)
+            or len(self.session.shape) != 4
+            or self._image()[0]
+            or self.channels_last
+        ):
+            return ""
+        rows, taken, refused = self.modality.random(_PROBE, torch.Generator().manual_seed(0)), [], []
+        for last in (False, True):
+            self.channels_last = last
+            try:
+                self.raw(rows, output)
+                taken.append(last)
+            except InputError as error:
+                refused.append(error)
+        if not taken:
+            raise refused[0]
+        self.channels_last = taken[0]
+        return _EITHER if len(taken) == 2 else ""
 
     def __call__(self, batch: Batch) -> Tensor:
-        found = self.raw(batch)
-        return found if self.probabilities else found.softmax(1)
+        found = table(self.raw(batch, self.output.name), len(batch))
+        if found is None:
+            raise InputError(f"output {shown(self.output.name)} of the ONNX model changed its shape")
+        return probabilities(found, self.output.kind)
 
-    def raw(self, batch: Batch) -> Tensor:
-        """(N, K) float32 of a raw batch."""
-        x = self.encode(batch).values.cpu()
+    def raw(self, batch: Batch, output: str) -> Tensor:
+        """What an output gives for a raw batch, as float32; of an output that is no table of scores, its shape."""
+        x = self.modality.encode(batch).values.cpu()
         if self.mean is not None or self.std is not None:
             x = Normalize(x.shape[1], 0.0 if self.mean is None else self.mean, self.std or 1.0, x.ndim)(x)
-        x = x.to(getattr(torch, self.dtype)).contiguous()
-        if not self.rows:
-            return self._run(x)
-        parts = [self._run(_padded(part, self.rows))[: len(part)] for part in x.split(self.rows)]
-        return torch.cat(parts)
+        if self.session.whole and x.is_floating_point():
+            x = self._whole(x)
+        if self.channels_last:
+            x = x.permute(0, 2, 3, 1)
+        return self.session.run(x, output)
 
-    def _run(self, x: Tensor) -> Tensor:
-        raw = x.numpy().tobytes()
-        job: dict[str, Any] = {"shape": list(x.shape), "dtype": self.dtype, "bytes": len(raw)}
-        seconds = self.limits.seconds
-        try:
-            with self.child.deadline(seconds):
-                self.child.send({**job, "input": self.input["name"], "output": self.output}, raw)
-            reply = self.child.line(seconds)
-            if "error" in reply:
-                raise InputError(f"the ONNX model does not take {tuple(x.shape)}: {shown(reply['error'], 200)}")
-            shape = tuple(int(n) for n in reply["shape"])
-            if not shape or shape[0] != len(x) or math.prod(shape) > len(x) * MAX_CLASSES:
-                raise InputError(f"the ONNX model gives {shape} for {len(x)} rows, expected (rows, classes)")
-            answer = bytearray(self.child.raw(4 * math.prod(shape), seconds))
-        except TooLong:
-            raise BandsError(
-                f"the ONNX model took longer than {seconds:g} s for {len(x)} rows and was stopped",
-                hint="raise it: --time-limit S, or Limits(seconds=...)",
-            ) from None
-        except EOFError:
-            raise BandsError("the process of the ONNX model died (memory or time limit)") from None
-        if len(answer) != 4 * math.prod(shape):
-            raise BandsError("the process of the ONNX model died while it answered")
-        return torch.frombuffer(answer, dtype=torch.float32).view(shape) if answer else torch.zeros(shape)
+    def _whole(self, x: Tensor) -> Tensor:
+        if isinstance(self.modality, Image):
+            return (x * 255).round().clamp(0, 255)
+        if not torch.equal(x, x.round()):
+            raise Unsupported(
+                f"the ONNX model reads whole numbers ({shown(self.session.told['type'])}), the rows are fractions",
+                hint="export it so that it reads the rows as they are, as float",
+            )
+        return x
 
 
-def _padded(x: Tensor, rows: int) -> Tensor:
-    return x if len(x) == rows else torch.cat([x, x[-1:].expand(rows - len(x), *x.shape[1:])]).contiguous()
+def normalised(box: Any, mean: Numbers, std: Numbers) -> Box | None:
+    """The same session with (x - mean) / std before it; None for another kind of black box, or where it has its own."""
+    if not isinstance(box, Box) or box.session.whole or not (box.mean is None and box.std is None):
+        return None
+    made = Box(box.session, box.modality, mean, std)
+    made.channels_last, made.output = box.channels_last, box.output
+    return made

@@ -31,6 +31,19 @@ _KEPT: dict[str, dict[int, str]] = {
     "tensor": dict.fromkeys((1, 2, 4, 5, 6, 7, 8, 9, 10, 11), ""),
     "sparse": {1: "tensor", 2: "tensor", 3: ""},
 }
+#: Operators that change no number.
+_MOVING = {
+    "Identity",
+    "Reshape",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Transpose",
+    "Cast",
+    "Dropout",
+    "Concat",
+    "Split",
+} | {*("Slice", "Gather", "Expand", "Tile", "Pad")}
 #: Operators that read files of their own.
 _READERS = {"EPContext", "TensorRTEngineOp"}
 #: Fields that hold numbers, which may stand alone (without a length).
@@ -46,8 +59,19 @@ class Graph:
     external: list[str] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
     nodes: int = 0
+    makers: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each value of the main graph, the operator that makes it and what this reads first."""
     rebuilt: Pieces = field(default_factory=list)
     """The model written anew: what was looked at, and nothing else."""
+
+    def operator_of(self, value: str) -> str:
+        """The operator that computes a value, whatever moves it afterwards; "" where that is not known."""
+        for _ in range(_MAX_NODES):
+            name, source = self.makers.get(value, ("", ""))
+            if name not in _MOVING or not source:
+                return "" if name in _MOVING else name
+            value = source
+        return ""
 
     def check(self) -> None:
         """Raises Trouble for what would reach outside of the file."""
@@ -99,6 +123,7 @@ def _message(kind: str, view: memoryview, start: int, end: int, graph: Graph, de
     if depth > _MAX_DEPTH:
         raise malformed(f"the ONNX graph is nested more than {_MAX_DEPTH} deep")
     kept, made, texts = _KEPT[kind], list[bytes | memoryview](), dict[int, str]()
+    results: list[str] = []
     outside, place = False, ""
     for found in fields(view, start, end):
         number, wire, a, b = found
@@ -116,6 +141,11 @@ def _message(kind: str, view: memoryview, start: int, end: int, graph: Graph, de
         made += written(view, found)
         if wire == 2 and number in (4, 7, 10):
             texts[number] = _text(view, a, b)
+        if kind == "node" and depth == 1 and wire == 2 and number in (1, 2):
+            if number == 2:
+                results.append(_text(view, a, b))
+            else:
+                texts.setdefault(number, _text(view, a, b))
     if outside:
         graph.external.append(place or "?")
     if kind == "function":
@@ -126,6 +156,7 @@ def _message(kind: str, view: memoryview, start: int, end: int, graph: Graph, de
             raise malformed(f"the ONNX graph has more than {_MAX_NODES:,} nodes")
         graph.operators[texts.get(4, "")] += 1
         graph.domains.add(texts.get(7, ""))
+        graph.makers |= dict.fromkeys(results, (texts.get(4, ""), texts.get(1, "")))
     return made
 
 

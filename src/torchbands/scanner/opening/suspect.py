@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from torchbands.core.modality import Modality
     from torchbands.core.model import Model
 
-    from .architecture import Numbers
-    from .weights import State, Weights
+    from .weights import Numbers, State, Weights
 
 #: How formats begin that are not opened here, and what to do instead.
 _OTHERS = {
@@ -86,6 +85,7 @@ def open_suspect(
     modality: Modality | None = None,
     classes: int | None = None,
     likely: int | None = None,
+    output: str | None = None,
     mean: Numbers | None = None,
     std: Numbers | None = None,
     allow_pickle: bool = False,
@@ -101,6 +101,7 @@ def open_suspect(
         modality: what the model reads; needed with `arch`.
         classes: checked against the head, which is otherwise asked. likely: how many classes the rows have, for
             models that leave it open; the head need not agree.
+        output: name of the output that holds the classes, where a model has several.
         mean, std: normalisation to put inside the model, one number or one per channel, for inputs in [0, 1].
         allow_pickle: read pickles of other classes after fickling found nothing overtly malicious, with inert
             stand-ins for those classes; they are never run.
@@ -113,7 +114,7 @@ def open_suspect(
     from .weights import State
 
     path, limits, state = Path(path), limits or Limits(), State()
-    ask = _Ask(arch, modality, classes, likely, mean, std, allow_pickle, limits)
+    ask = _Ask(arch, modality, classes, likely, output, mean, std, allow_pickle, limits)
     model = None
     try:
         folder = _is_folder(path)
@@ -139,6 +140,7 @@ class _Ask:
     modality: Modality | None
     classes: int | None
     likely: int | None
+    output: str | None
     mean: Numbers | None
     std: Numbers | None
     allow_pickle: bool
@@ -160,7 +162,8 @@ def _open_file(path: Path, ask: _Ask, home: Home, state: State, *, follow: bool 
     if onnx_graph.looks_like(data):
         from .onnx import from_onnx
 
-        return from_onnx(data, state, ask.limits, ask.modality, ask.classes, ask.likely, ask.mean, ask.std)
+        given = (ask.modality, ask.classes, ask.likely, ask.output, ask.mean, ask.std)
+        return from_onnx(data, state, ask.limits, *given)
     weights = _weights(data, path, ask, state)
     state.facts |= weights.facts()
     weights.afford(ask.limits.bytes)

@@ -15,13 +15,13 @@ from torchbands.core.registry import build
 from torchbands.core.task import Network
 
 from . import tensors
-from .architecture import Numbers, finished, fitted, standardised
+from .architecture import finished, fitted, standardised
 from .files import Folder, parse_json
 from .limits import MAX_CLASSES, MAX_JSON, Limits
 from .private import Private
 from .process import Child
 from .trouble import Trouble, malformed, plain
-from .weights import State, Weights, misfit
+from .weights import Numbers, State, Weights, misfit
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
 

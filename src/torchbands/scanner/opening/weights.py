@@ -15,6 +15,8 @@ from torchbands.scanner.outcome import Alert
 from .tensors import Shape
 from .trouble import NON_FINITE, Trouble, listed, malformed, shown
 
+#: One number, or one per channel.
+Numbers = float | Sequence[float]
 #: Names that a checkpoint may lack, or have in excess, without a change in what the model computes.
 _OPTIONAL = ("num_batches_tracked",)
 _SPARE = ("num_batches_tracked", "total_ops", "total_params", "position_ids")
@@ -39,6 +41,10 @@ class State:
     sha256: str = ""
     alerts: list[Alert] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def tell(self, remark: str) -> None:
+        """Something that was guessed, dropped or turned round, for the user to see."""
+        self.facts.setdefault("notes", []).append(remark)
 
 
 @dataclass
