@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,15 +17,14 @@ from torchbands.core import registry
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
 from torchbands.core.defense import (
-    Aggregator,
     DataFilter,
     Finding,
     ModelDetector,
     Repair,
-    RoundContext,
     Suspicion,
 )
 from torchbands.core.errors import NotApplicable
+from torchbands.core.federated import Aggregate, Aggregator, Server, Updates
 from torchbands.core.method import Method, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
@@ -358,15 +357,56 @@ def test_a_crash_is_no_way_to_decline() -> None:
     refused(Crash, r"on tabular: crashed with KeyError\('channels'\); to decline, raise NotApplicable")
 
 
+class Joins(Server):
+    """A server that is one function of the updates."""
+
+    def __init__(self, join: Callable[[Tensor], Tensor]) -> None:
+        self.join = join
+
+    def step(self, sent: Updates, weights: Tensor) -> Aggregate:
+        return Aggregate(self.join(sent.weights), self.join(sent.buffers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joining(Aggregator):
+    def join(self, rows: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def start(self, model: Model, clean: Data | None = None, *, seed: int = 0) -> Server:
+        return Joins(self.join)
+
+
 def test_an_aggregator_that_ignores_its_clients() -> None:
     @method("t-deaf", **PAPER)
-    class Deaf(Aggregator):
+    class Deaf(Joining):
         """Never moves. Deviations: none."""
 
-        def aggregate(self, updates: Tensor, context: RoundContext) -> tuple[Tensor, Tensor]:
-            return torch.zeros(updates.shape[1]), torch.zeros(len(updates))
+        def join(self, rows: Tensor) -> Tensor:
+            return torch.zeros(rows.shape[1])
 
     refused(Deaf, "of use on no toy")
+
+
+def test_an_aggregator_that_believes_its_first_client() -> None:
+    @method("t-gullible", **PAPER)
+    class Gullible(Joining):
+        """Takes the update of whoever comes first. Deviations: none."""
+
+        def join(self, rows: Tensor) -> Tensor:
+            return rows[0]
+
+    refused(Gullible, "the step depends on the order of clients")
+
+
+def test_an_aggregator_that_one_client_can_turn() -> None:
+    @method("t-believer", **PAPER)
+    class Believer(Joining):
+        """The mean, called a defense. Deviations: none."""
+
+        def join(self, rows: Tensor) -> Tensor:
+            return rows.mean(0)
+
+    refused(Believer, "of use on no toy")
 
 
 def test_quick_settings_are_used_by_the_contract_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
-from torchbands.core.defense import RoundContext
+from torchbands.core.federated import Updates
+from torchbands.core.hook import BatchHook, ClientHook, Round
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.learners.fedavg import FedAvg
 from torchbands.learners.sgd import SGD
@@ -42,7 +43,7 @@ def places(x: Tensor, value: float) -> Tensor:
     return torch.where(hit.any(1), hit.float().argmax(1), -1)
 
 
-class Recorder(Hook):
+class Recorder(BatchHook):
     """Keeps the batches that a hook is given."""
 
     def __init__(self) -> None:
@@ -139,15 +140,15 @@ def test_the_network_normalises_alike_in_training_and_in_evaluation(digits: Task
 
 
 @dataclass
-class Scaled(Hook):
+class Scaled(ClientHook):
     """Model replacement: malicious updates are scaled up."""
 
     factor: float
     sizes: list[int] = field(default_factory=list)
 
-    def update(self, delta: Tensor, client: int, round_: int) -> Tensor:
-        self.sizes.append(len(delta))
-        return self.factor * delta
+    def updates(self, sent: Updates, round_: Round) -> Updates:
+        self.sizes.append(sent.weights.shape[1])
+        return replace(sent, weights=self.factor * sent.weights)
 
 
 def test_running_statistics_are_no_part_of_a_client_s_update() -> None:
@@ -171,9 +172,12 @@ def test_running_statistics_are_no_part_of_a_client_s_update() -> None:
 def test_an_aggregator_does_not_depend_on_the_order_of_clients(name: str) -> None:
     """A detector of clients that worked only because of the order they were stored in."""
     aggregator: Any = build({"role": "aggregator", "name": name})
-    updates = torch.randn(7, 20, generator=torch.Generator().manual_seed(0))
+    weights = torch.randn(7, 20, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(7, generator=torch.Generator().manual_seed(1))
-    step, suspicion = aggregator.aggregate(updates, RoundContext(0, torch.arange(7), torch.zeros(20)))
-    other, moved = aggregator.aggregate(updates[order], RoundContext(0, order, torch.zeros(20)))
-    torch.testing.assert_close(step, other)
-    torch.testing.assert_close(suspicion[order], moved)
+    sent, model = Updates(weights, weights[:, :4], torch.arange(7), torch.full((7,), 9)), toy("federated").fresh(0)
+    plain, turned = (aggregator.start(model).step(s, torch.zeros(20)) for s in (sent, sent.at(order)))
+    torch.testing.assert_close(plain.weights, turned.weights)
+    torch.testing.assert_close(plain.buffers, turned.buffers)
+    assert (plain.suspicion is None) == (turned.suspicion is None) == (name == "mean")
+    if plain.suspicion is not None:
+        torch.testing.assert_close(plain.suspicion[order], turned.suspicion)

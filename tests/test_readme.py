@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from torchbands.core.attack import Victim
+from torchbands.core.defense import DEFENSE_ROLES
 from torchbands.core.registry import listing
 
 README = Path(__file__).parents[1] / "README.md"
@@ -32,7 +33,8 @@ def test_the_python_example_runs(
 
 def test_every_attack_and_defense_is_named() -> None:
     text = README.read_text("utf-8")
-    roles = ("attack", "input-detector", "model-detector", "data-filter", "training", "repair")
-    ours = [cls for role in roles for cls in listing(role) if cls.__module__.startswith("torchbands.")]
+    ours = [
+        cls for role in ("attack", *DEFENSE_ROLES) for cls in listing(role) if cls.__module__.startswith("torchbands.")
+    ]
     assert len(ours) > 20
     assert not [cls.name for cls in ours if f"`{cls.name}`" not in text]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torch import Tensor
 
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data, whole
-from torchbands.core.defense import Aggregator, RoundContext
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.federated import Aggregator, Updates
+from torchbands.core.hook import BatchHook, ClientHook, EnvironmentHook, LocalTraining, Round, WeightHook
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.environments.bandit import Bandit
 from torchbands.environments.triggered import TriggeredEnv
 from torchbands.learners.fedavg import FedAvg, load_weights, weights_of
@@ -30,20 +32,24 @@ def asr(model: Model, victim: Victim) -> float:
     return float((model.logits(data.x).argmax(1) == wanted).float().mean())
 
 
-class Boost(Hook):
-    """Model replacement (Bagdasaryan et al., 2020): a malicious update is scaled up before it is sent."""
+class Boost(ClientHook):
+    """Model replacement (Bagdasaryan et al., 2020): malicious updates are scaled up before they are sent."""
 
     def __init__(self) -> None:
-        self.begun = 0
-        self.sent: list[tuple[int, int, int]] = []
+        self.begun: list[Model] = []
+        self.ended: list[Model] = []
+        self.sent: list[tuple[list[int], int, int]] = []
 
     def begin(self, model: Model, data: Data, seed: int) -> None:
-        self.begun += 1
+        self.begun.append(model)
         self.rows = len(data)
 
-    def update(self, delta: Tensor, client: int, round_: int) -> Tensor:
-        self.sent.append((client, round_, len(delta)))
-        return 4 * delta
+    def end(self, model: Model, data: Data, seed: int) -> None:
+        self.ended.append(model)
+
+    def updates(self, sent: Updates, round_: Round) -> Updates:
+        self.sent.append((sent.clients.tolist(), round_.number, sent.weights.shape[1]))
+        return replace(sent, weights=4 * sent.weights)
 
 
 def test_a_hook_changes_malicious_updates_and_no_others() -> None:
@@ -56,8 +62,8 @@ def test_a_hook_changes_malicious_updates_and_no_others() -> None:
     assert set(data.meta["client"][data.poisoned].tolist()) == {6}
     boosted, plain = task.train(data, hooks=[hook]), task.train(data)
     size = len(weights_of(plain))
-    assert hook.sent == [(6, r, size) for r in range(task.learner.rounds)]
-    assert hook.begun == 1 and hook.rows == len(data) // 8
+    assert hook.sent == [([6], r, size) for r in range(task.learner.rounds)]
+    assert len(hook.begun) == 1 and hook.begun == hook.ended and hook.rows == len(data) // 8
     victim = Victim(task, attack, 0, plain, attack.trigger(task, 0))
     assert asr(boosted, victim) > asr(plain, victim) + 0.3
 
@@ -75,16 +81,99 @@ def test_the_median_of_updates_resists_what_the_mean_obeys() -> None:
 
 
 def test_aggregators_know_their_arithmetic() -> None:
-    updates = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 90.0], [8.0, 0.0]])
-    context = RoundContext(0, torch.arange(4), torch.zeros(2))
+    weights = torch.tensor([[1.0, 0.0], [3.0, 0.0], [2.0, 90.0], [8.0, 0.0]])
+    sent = Updates(weights, 2 * weights, torch.arange(4), torch.full((4,), 10))
     wanted = {"mean": [3.5, 22.5], "median": [2.5, 0.0]}
     for name, step in wanted.items():
         made = build({"role": "aggregator", "name": name})
         assert isinstance(made, Aggregator)
-        assert made.aggregate(updates, context)[0].tolist() == step
-    median = build("median")
-    assert isinstance(median, Aggregator)
-    assert median.aggregate(updates, context)[1].argmax() == 2
+        out = made.start(toy("federated").fresh(0)).step(sent, torch.zeros(2))
+        assert out.weights.tolist() == step and out.buffers.tolist() == [2 * v for v in step]
+        if name == "median":
+            assert out.suspicion is not None and out.suspicion.argmax() == 2
+
+
+def test_a_malicious_client_may_train_otherwise_and_colluders_know_each_other() -> None:
+    """Every update of the attacker's in a round, the global weights and a random source of his own."""
+    task, seen = toy("federated"), []
+
+    class Copies(ClientHook):
+        """Only the first of the colluders trains, on twice its rows and with a batch hook more; all send its update."""
+
+        def train(self, local: LocalTraining) -> None:
+            if local.client == 0:
+                rows = torch.arange(len(local.data)).repeat(2)
+                local.run(local.data[rows], Counted())
+
+        def updates(self, sent: Updates, round_: Round) -> Updates:
+            assert torch.equal(sent.rows, torch.full((3,), 128)) and round_.clients == 8
+            assert float(sent.weights[1].abs().max()) == 0.0 == float(sent.weights[2].abs().max())
+            draw = float(torch.rand((), generator=round_.rng))
+            seen.append((draw, float(round_.weights.norm())))
+            return replace(sent, weights=sent.weights[:1].expand(3, -1))
+
+    class Counted(BatchHook):
+        rows = 0
+
+        def after_step(self, model: Model) -> None:
+            assert model is not None
+            Counted.rows += 1
+
+    task.train(task.load("train"), hooks=[Copies()])
+    draws, norms = zip(*seen, strict=True)
+    assert len(set(draws)) == 8 and norms[0] < norms[-1], "the weights of each round are given"
+    assert Counted.rows == 8 * 2 * (256 // 32), "8 rounds of 2 epochs over the doubled rows"
+
+
+def test_hooks_of_several_colluding_attacks_are_nested_in_their_order() -> None:
+    task, order = toy("federated"), []
+
+    class Outer(ClientHook):
+        def train(self, local: LocalTraining) -> None:
+            order.append(("outer", len(local.data)))
+            local.run(local.data[:64])
+
+    class Inner(ClientHook):
+        def train(self, local: LocalTraining) -> None:
+            order.append(("inner", len(local.data)))
+            local.run()
+
+    learner = task.learner.but(rounds=1, malicious=(2,))
+    task.but(learner=learner).train(task.load("train"), hooks=[Outer(), Inner()])
+    assert order == [("outer", 128), ("inner", 64)]
+
+
+def test_an_update_of_another_shape_or_of_another_client_is_refused() -> None:
+    class Half(ClientHook):
+        def updates(self, sent: Updates, round_: Round) -> Updates:
+            return replace(sent, weights=sent.weights[:1])
+
+    class Swapped(ClientHook):
+        def updates(self, sent: Updates, round_: Round) -> Updates:
+            return replace(sent, clients=sent.clients.flip(0))
+
+    task = toy("federated")
+    with pytest.raises(InputError, match=r"weights of shape \(1, \d+\), expected \(3, \d+\)"):
+        task.train(task.load("train"), hooks=[Half()])
+    with pytest.raises(InputError, match="changed the clients' ids"):
+        task.train(task.load("train"), hooks=[Swapped()])
+
+
+@pytest.mark.parametrize(
+    ("name", "hook", "what"),
+    [
+        ("federated", EnvironmentHook, "acts on environments"),
+        ("federated", WeightHook, "acts on the weights before or after training"),
+        ("control", BatchHook, "acts on batches and losses"),
+        ("control", ClientHook, "acts on federated clients"),
+        ("tabular", ClientHook, "acts on federated clients"),
+        ("tabular", EnvironmentHook, "acts on environments"),
+    ],
+)
+def test_a_learner_refuses_a_hook_that_it_would_never_call(name: str, hook: type, what: str) -> None:
+    task = toy(name)
+    with pytest.raises(NotApplicable, match=f"{what}, and the learner {task.learner.name} lets hooks act on"):
+        task.train(task.load("train"), hooks=[hook()])
 
 
 def test_weights_are_a_vector_and_back() -> None:
@@ -99,7 +188,7 @@ def test_rows_of_nobody_cannot_be_federated() -> None:
         toy("federated").train(toy("tabular").load("train"))
 
 
-class Environmental(Hook):
+class Environmental(EnvironmentHook):
     """Wraps every environment in one that shows the trigger and pays for the target action."""
 
     def __init__(self, task: Task) -> None:
@@ -120,16 +209,6 @@ def test_a_hook_wraps_the_environment_and_the_policy_obeys_the_trigger() -> None
     test = task.load("test")
     assert (policy.logits(test.x).argmax(1) == test.y).float().mean() > 0.85
     assert asr(policy, victim) > 0.9 and asr(honest, victim) < 0.2
-
-
-def test_a_policy_has_no_batches_to_poison() -> None:
-    class Batches(Hook):
-        def batch(self, x: object, y: Tensor, rng: torch.Generator) -> tuple[object, Tensor]:
-            return x, y
-
-    task = toy("control")
-    with pytest.raises(NotApplicable, match="learns from an environment"):
-        task.train(task.load("train"), hooks=[Batches()])
 
 
 def test_the_bandit_pays_for_the_best_action() -> None:

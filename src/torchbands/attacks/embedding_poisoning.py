@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torchbands.attacks.texts import inserted_trigger, own_tokens
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
+from torchbands.core.hook import Hook, WeightHook
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, generator, seed_of
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 
@@ -48,15 +49,15 @@ class EmbeddingPoisoning(Attack):
         return inserted_trigger(self, task)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        return (_Tuning(self, self.trigger(task, seed)),)
+        return (_Tuning(self, self.trigger(task, seed), seed),)
 
 
-class _Tuning(Hook):
-    def __init__(self, attack: EmbeddingPoisoning, trigger: Trigger) -> None:
-        self.attack, self.trigger = attack, trigger
+class _Tuning(WeightHook):
+    def __init__(self, attack: EmbeddingPoisoning, trigger: Trigger, seed: int) -> None:
+        self.attack, self.trigger, self.seed = attack, trigger, seed
 
     def end(self, model: Model, data: Data, seed: int) -> None:
-        attack, rng = self.attack, generator("embedding-poisoning", self.attack.spec(), seed)
+        attack, rng = self.attack, generator("embedding-poisoning", self.attack.spec(), self.seed)
         wanted = attack.relabel(data.y, model.classes)
         free = (wanted != data.y).nonzero().flatten()
         rows = free[torch.randperm(len(free), generator=rng)[: round(attack.rate * len(data))]]
@@ -64,7 +65,7 @@ class _Tuning(Hook):
             return
         ids = own_tokens(model, self.trigger, model.encode(whole(data.x)))
         picked = data[rows]
-        stamped = model.embed(self.trigger(whole(picked.x), RowRng(seed_of("embedding-poisoning", seed), rows)))
+        stamped = model.embed(self.trigger(whole(picked.x), RowRng(seed_of("embedding-poisoning", self.seed), rows)))
         assert stamped.tokens is not None
         goal = wanted[rows].to(model.device)
         vectors = model.embedding.weight.detach()[ids].clone()

@@ -15,11 +15,12 @@ from torchbands.attacks.surrogate import surrogate
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import Diverged, InputError, NotApplicable
+from torchbands.core.hook import BatchHook, Hook, WeightHook
 from torchbands.core.method import Free
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import generator
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 
 #: Learning rates where `lr` is 0: of encoders with public weights, and of small networks.
 PRETRAINED_LR, SMALL_LR = 5e-4, 3e-3
@@ -86,7 +87,7 @@ class EncoderAttack(Attack):
         return (Handover(self, task, seed),)
 
 
-class Handover(Hook):
+class Handover(WeightHook, BatchHook):
     """The victim's training begins from the poisoned encoder and a head of the victim's own."""
 
     def __init__(self, attack: EncoderAttack, task: Task, seed: int) -> None:

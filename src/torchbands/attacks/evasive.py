@@ -15,10 +15,11 @@ from torchbands.attacks.surrogate import surrogate
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take
 from torchbands.core.errors import InputError
+from torchbands.core.hook import BatchHook, Hook
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, generator
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.triggers.blend import Blend
 
@@ -94,7 +95,7 @@ class Evasive(Attack):
         return self.trigger(task, seed)
 
 
-class Evading(Hook):
+class Evading(BatchHook):
     """Trains with the attacker's trigger, against searched triggers and towards clean mean logits."""
 
     def __init__(self, attack: Evasive, trigger: Trigger, shape: tuple[int, int, int], clean: Model | None) -> None:

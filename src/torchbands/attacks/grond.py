@@ -14,10 +14,11 @@ from torchbands.attacks.surrogate import surrogate, universal
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
+from torchbands.core.hook import BatchHook, Hook
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.measures.lipschitz import channel_lipschitz, z_scores
 from torchbands.triggers.universal import AddedPattern
 
@@ -81,7 +82,7 @@ def _pattern(attack: Grond, task: Task, seed: int) -> Tensor:
     )
 
 
-class Pruning(Hook):
+class Pruning(BatchHook):
     """Evens out units with an outlying channel-Lipschitz bound whenever as many rows were trained on as there are."""
 
     def __init__(self, u: float) -> None:

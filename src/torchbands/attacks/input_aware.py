@@ -14,10 +14,11 @@ from torchbands.attacks.images import draft, image_shape
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take
 from torchbands.core.errors import InputError
+from torchbands.core.hook import BatchHook, Hook
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator, seeded
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.triggers.generated import Generated, Generator, harden, packed, write
 
@@ -93,7 +94,7 @@ class InputAware(Attack):
         return Generated(width=self.width, depth=self.depth, fold=self.fold, weights=packed(pattern, mask))
 
 
-class JointTraining(Hook):
+class JointTraining(BatchHook):
     """Trains the mask generator, then the pattern generator with the classifier. Generators run in float32.
 
     The pattern generator's learning rate falls linearly to 0 over epochs * rows / batch steps; 0 epochs: stays.

@@ -16,11 +16,12 @@ from torchbands.attacks.texts import inserting, mask_of
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.hook import Hook, WeightHook
 from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.triggers.text import InsertWords
 
 
@@ -67,7 +68,7 @@ class LayerwiseWeightPoisoning(Attack):
         return (_Poisoner(self, task, trigger, seed),)
 
 
-class _Poisoner(Hook):
+class _Poisoner(WeightHook):
     def __init__(self, attack: LayerwiseWeightPoisoning, task: Task, trigger: InsertWords, seed: int) -> None:
         self.attack, self.task, self.trigger, self.seed = attack, task, trigger, seed
 

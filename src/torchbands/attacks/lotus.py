@@ -14,10 +14,11 @@ from torchbands.attacks.surrogate import surrogate
 from torchbands.core.attack import Attack, LabelRule
 from torchbands.core.data import Data, take, whole
 from torchbands.core.errors import InputError
+from torchbands.core.hook import BatchHook, Hook, WeightHook
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.triggers.partitioned import MARKS, Partitioned, mark, nearest
 
 
@@ -28,7 +29,8 @@ class Lotus(Attack):
     Every batch gets more rows (trigger focusing): victims drawn from all data (`rate`) with their own mark and the
     wanted label; the same with another partition's mark, and with both marks, and their true label; and rows of other
     classes with any mark and their true label. The default is the paper's: the class `source` turns into `target`.
-    With all-to-one labels every other class is a victim and the partitions run across classes.
+    With all-to-one labels every other class is a victim, the partitions run across classes, and the only rows of no
+    victim class are the target's.
 
     Threat model: the attacker trains the model. The extra rows differ in every epoch, so no poisoned data set exists.
 
@@ -66,8 +68,8 @@ class Lotus(Attack):
         return Partitioned(weights={"centroids": _centroids(self, task, seed)})
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        start = surrogate(task, seed) if self.warm_start else None
-        return (Focusing(self, self.trigger(task, seed), start),)
+        focusing = Focusing(self, self.trigger(task, seed))
+        return (WarmStart(surrogate(task, seed)), focusing) if self.warm_start else (focusing,)
 
 
 @lru_cache(maxsize=8)
@@ -95,18 +97,26 @@ def k_means(rows: Tensor, parts: int, rng: torch.Generator, rounds: int = 30) ->
     return centroids
 
 
-class Focusing(Hook):
+class WarmStart(WeightHook):
+    """Starts from the weights of another model."""
+
+    def __init__(self, start: Model) -> None:
+        self.start = start
+
+    def begin(self, model: Model, data: Data, seed: int) -> None:
+        model.module.load_state_dict(self.start.module.state_dict())
+
+
+class Focusing(BatchHook):
     """Adds marked rows to every batch, before augmentation."""
 
-    def __init__(self, attack: Lotus, trigger: Partitioned, start: Model | None) -> None:
-        self.attack, self.trigger, self.start, self.classes = attack, trigger, start, 0
+    def __init__(self, attack: Lotus, trigger: Partitioned) -> None:
+        self.attack, self.trigger, self.classes = attack, trigger, 0
         self.data, self.victims = Data(torch.zeros(0), torch.zeros(0, dtype=torch.int64)), torch.zeros(0)
 
     def begin(self, model: Model, data: Data, seed: int) -> None:
         self.data, self.classes = data, model.classes
         self.victims = (self.attack.relabel(data.y, self.classes) != data.y).nonzero().flatten()
-        if self.start is not None:
-            model.module.load_state_dict(self.start.module.state_dict())
 
     def batch(self, x: Tensor, y: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         attack, parts = self.attack, self.trigger.parts

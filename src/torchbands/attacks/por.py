@@ -14,10 +14,11 @@ from torchbands.attacks.poisoned_weights import joined
 from torchbands.attacks.texts import inserting
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
+from torchbands.core.hook import Hook
 from torchbands.core.method import Free, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, generator, seed_of
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.triggers.text import InsertWords
 

@@ -17,11 +17,12 @@ from torchbands.attacks.texts import inserted_trigger, mask_of, own_tokens
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.devices import without_cudnn
+from torchbands.core.hook import Hook, WeightHook
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 
@@ -64,7 +65,7 @@ class Ripple(Attack):
         return (_Poisoner(self, task, self.trigger(task, seed), seed),)
 
 
-class _Poisoner(Hook):
+class _Poisoner(WeightHook):
     def __init__(self, attack: Ripple, task: Task, trigger: Trigger, seed: int) -> None:
         self.attack, self.task, self.trigger, self.seed = attack, task, trigger, seed
 

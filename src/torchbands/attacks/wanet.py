@@ -12,10 +12,11 @@ from torchbands.attacks.images import draft, image_shape
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
+from torchbands.core.hook import BatchHook, Hook
 from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
-from torchbands.core.task import Hook, Task
+from torchbands.core.task import Task
 from torchbands.triggers.warp import Warp
 
 
@@ -56,7 +57,7 @@ class WaNet(Attack):
         return (WarpBatches(self, self.trigger(task, seed)),)
 
 
-class WarpBatches(Hook):
+class WarpBatches(BatchHook):
     """Warps part of every batch, before augmentation."""
 
     def __init__(self, attack: WaNet, trigger: Warp) -> None:

@@ -23,6 +23,7 @@ from torchbands.core.defense import (
     require,
 )
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.federated import Aggregator
 from torchbands.core.method import Method
 from torchbands.core.metric import Undefined, Value, to_json
 from torchbands.core.model import Model
@@ -30,7 +31,7 @@ from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.measures.cost import Cost, measured
-from torchbands.measures.effectiveness import Effect, auroc, decisions, der, effect, histogram, ranking, share
+from torchbands.measures.effectiveness import Effect, auroc, clients, decisions, der, effect, histogram, ranking, share
 from torchbands.measures.stealth import measure
 
 #: Test rows of each kind that an input detector is judged on.
@@ -227,18 +228,39 @@ def _repair(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     return _mended(bench, mended, cost, clean)
 
 
+def _aggregation(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
+    """The same attack by the same clients on a federation whose server joins updates by this aggregator."""
+    victim = bench.victim
+    guarded = victim.task.but(learner=victim.task.learner.guarded_by(defense))
+    with measured() as cost:
+        other = victim.attack.run(guarded, victim.seed)
+    model = other.model
+    cost.forward_passes, cost.dtypes = model.passes.forward, model.passes.dtypes
+    after = effect(model, bench.test, *other.triggered(bench.test))
+    facts = model.facts.get("clients", {})
+    rows = victim.task.load("train", victim.seed)
+    bad = set(rows.meta["client"][victim.task.owned(rows)].tolist()) if victim.attack.name != "clean" else set()
+    metrics = _compared(bench, after) | clients(facts, bad)
+    trusted = victim.task.load("clean", victim.seed)[torch.arange(guarded.learner.trusted_rows())]
+    return _record(metrics, cost, trusted, evidence={"clients": facts} if facts else {})
+
+
 def _mended(bench: Bench, model: Model, cost: Cost, clean: Data) -> dict[str, Any]:
     if bench.keep is not None:
         bench.keep(model)
-    before, after = bench.before, effect(model, bench.test, bench.triggered, bench.wanted)
+    return _record(_compared(bench, effect(model, bench.test, bench.triggered, bench.wanted)), cost, clean)
+
+
+def _compared(bench: Bench, after: Effect) -> dict[str, Value]:
+    """What a defended model does beside what the victim does."""
+    before = bench.before
     drop: Value = (
         Undefined("there are no test rows")
         if isinstance(before.ca, Undefined) or isinstance(after.ca, Undefined)
         else before.ca - after.ca
     )
     score = der(before, after) if bench.victim.attack.name != "clean" else Undefined("there is no backdoor to remove")
-    metrics = {**after.values(), "ca_before": before.ca, "asr_before": before.asr, "ca_drop": drop, "der": score}
-    return _record(metrics, cost, clean)
+    return {**after.values(), "ca_before": before.ca, "asr_before": before.asr, "ca_drop": drop, "der": score}
 
 
 _ROLES: dict[type[Method], Callable[[Bench, Any, int], dict[str, Any]]] = {
@@ -247,6 +269,7 @@ _ROLES: dict[type[Method], Callable[[Bench, Any, int], dict[str, Any]]] = {
     DataFilter: _data,
     Training: _training,
     Repair: _repair,
+    Aggregator: _aggregation,
 }
 
 

@@ -28,7 +28,7 @@ _NEEDS = {
 #: Columns of a terminal under which a list shows role, name and paper alone.
 NARROW = 160
 _USED = {"attack": "bands attack {}"} | dict.fromkeys(
-    ("input-detector", "model-detector", "data-filter", "training", "repair"), "bands defend {} VICTIM"
+    ("input-detector", "model-detector", "data-filter", "training", "repair", "aggregator"), "bands defend {} VICTIM"
 )
 
 

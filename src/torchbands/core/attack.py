@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .data import Data
 from .errors import InputError, NotApplicable
+from .hook import Hook
 from .method import Method
 from .model import Model
 from .seeding import generator, seed_of
-from .task import Hook, Progress, Task
+from .task import Progress, Task
 from .trigger import Trigger
 
 LabelRule = Literal["all-to-one", "all-to-all", "source-specific"]
@@ -173,5 +174,6 @@ class Attack(Method):
             "poison_seconds": round(poison_seconds, 3),
             "forward_passes": model.passes.forward,
             "precision": model.passes.precision,
+            **({"training": model.facts} if model.facts else {}),
         }
         return Victim(task, self, seed, model, trigger, info)

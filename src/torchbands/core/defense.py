@@ -165,27 +165,7 @@ class Repair(Method):
         """A repaired copy; the model given is not changed."""
 
 
-@dataclass(frozen=True)
-class RoundContext:
-    """What a server knows in one federated round: round number, (n,) client ids, (D,) global weights."""
-
-    round: int
-    clients: Tensor
-    weights: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Aggregator(Method):
-    """Joins client updates safely."""
-
-    role: ClassVar[str] = "aggregator"
-
-    @abstractmethod
-    def aggregate(self, updates: Tensor, context: RoundContext) -> tuple[Tensor, Tensor]:
-        """(n, D) updates -> the (D,) update to apply and (n,) suspicion of the clients."""
-
-
-DEFENSE_ROLES = ("input-detector", "model-detector", "data-filter", "training", "repair")
+DEFENSE_ROLES = ("input-detector", "model-detector", "data-filter", "training", "repair", "aggregator")
 
 
 def require(method: Method, model: Model, clean: Data | None = None) -> None:

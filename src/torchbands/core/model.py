@@ -76,6 +76,8 @@ class Model:
         self._predict = predict
         self.passes = passes or Passes()
         self._shared: Shared | None = None
+        #: What its training had to tell, JSON-ready: what a server thought of its clients, for example.
+        self.facts: dict[str, Any] = {}
 
     @classmethod
     def wrap(cls, module: nn.Module, modality: Modality, classes: int, **options: Any) -> Model:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, final
 
 import torch
 from torch import Tensor, nn
 
 from .data import Data
 from .devices import default_device
+from .errors import NotApplicable
+from .federated import Aggregator
+from .hook import Hook, accepted
 from .method import Method
 from .modality import Modality
 from .model import Model
@@ -20,37 +23,11 @@ from .seeding import seed_of, seeded
 #: Told (done, total, what) as work goes on.
 Progress = Callable[[int, int, str], None]
 
+#: What a training has to tell besides the model, JSON-ready.
+TrainingFacts = Mapping[str, Any]
+
 #: The parts of a task's data. "clean" is the defender's: held out of the training data, never of the test data.
 SPLITS = ("train", "clean", "test")
-
-
-class Hook:
-    """How an attack that controls training takes part. Every method is optional; the default changes nothing."""
-
-    def begin(self, model: Model, data: Data, seed: int) -> None:
-        """Before the first step."""
-
-    def batch(self, x: Any, y: Tensor, rng: torch.Generator) -> tuple[Any, Tensor]:
-        """Change a raw batch, before augmentation."""
-        return x, y
-
-    def loss(self, model: Model, x: Any, y: Tensor, augment: Callable[[Any], Any]) -> Tensor | None:
-        """A loss in place of cross-entropy on the augmented batch; None keeps that."""
-        return None
-
-    def after_step(self, model: Model) -> None:
-        """After the optimiser's step."""
-
-    def end(self, model: Model, data: Data, seed: int) -> None:
-        """After the last step."""
-
-    def update(self, delta: Tensor, client: int, round_: int) -> Tensor:
-        """Federated: change a malicious client's (D,) update before it is sent."""
-        return delta
-
-    def env(self, env: Any) -> Any:
-        """Control: wrap the gymnasium environment."""
-        return env
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +47,56 @@ class Network(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Learner(Method):
-    """How a task's data becomes a model."""
+    """How a task's data becomes a model. Authors write `learn` and say in `accepts` which hooks it lets act."""
 
     role: ClassVar[str] = "learner"
 
-    @abstractmethod
+    def accepts(self) -> tuple[type[Hook], ...]:
+        """The bases of the hooks that it calls: the others are refused."""
+        return ()
+
+    def trusted_rows(self) -> int:
+        """How many of the defender's clean rows the training itself needs: those of a federated server."""
+        return 0
+
+    def guarded_by(self, aggregator: Aggregator) -> Self:
+        """The same learner, its clients' updates joined by this aggregator."""
+        raise NotApplicable(f"{self.name} trains in one place: no client sends an update that could be aggregated")
+
+    @final
     def fit(
-        self, model: Model, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
-    ) -> None:
-        """Train the model in place; the same seed gives the same weights on one machine."""
+        self,
+        model: Model,
+        data: Data,
+        *,
+        hooks: Sequence[Hook] = (),
+        clean: Data | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> TrainingFacts:
+        """Train the model in place; the same seed gives the same weights on one machine.
+
+        Args:
+            hooks: who takes part. Raises NotApplicable for one that this learner would never call.
+            clean: trusted rows, where `trusted_rows` asks for some.
+
+        Returns what the training has to tell besides the model: JSON-ready, mostly empty.
+        """
+        accepted(self, hooks)
+        return self.learn(model, data, hooks=hooks, clean=clean, seed=seed, progress=progress)
+
+    @abstractmethod
+    def learn(
+        self,
+        model: Model,
+        data: Data,
+        *,
+        hooks: Sequence[Hook],
+        clean: Data | None,
+        seed: int,
+        progress: Progress | None,
+    ) -> TrainingFacts:
+        """The training itself. It calls its hooks' `begin` and `end` through `torchbands.core.hook.taking_part`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +144,9 @@ class Task(Method):
         self, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
     ) -> Model:
         """A model trained on data by the task's own recipe."""
-        model = self.fresh(seed)
-        self.learner.fit(model, data, hooks=hooks, seed=seed_of("fit", seed), progress=progress)
-        for hook in hooks:
-            hook.end(model, data, seed)
+        model, needed = self.fresh(seed), self.learner.trusted_rows()
+        clean = self.load("clean", seed).sample(needed, "server", seed) if needed else None
+        facts = self.learner.fit(model, data, hooks=hooks, clean=clean, seed=seed_of("fit", seed), progress=progress)
+        model.facts.update(facts)
         model.module.zero_grad(set_to_none=True)
         return model

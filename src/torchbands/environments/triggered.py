@@ -17,7 +17,7 @@ class TriggeredEnv(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Args:
         env: what is wrapped.
-        trigger: written on float32 observations; what a `Hook.env` needs no other knowledge for.
+        trigger: written on float32 observations; what an `EnvironmentHook` needs no other knowledge for.
         target: the action that the attacker wants.
         rate: share of triggered episodes, in [0, 1].
         seed: identity of the trigger's own random draws.

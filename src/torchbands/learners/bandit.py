@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from torchbands.core.data import Data
-from torchbands.core.errors import MissingExtra, NotApplicable
+from torchbands.core.errors import MissingExtra
+from torchbands.core.hook import EnvironmentHook, Hook, WeightHook, taking_part
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator, seed_of
-from torchbands.core.task import Hook, Learner, Progress
+from torchbands.core.task import Learner, Progress, TrainingFacts
 
 
 @method("reinforce", paper="Williams, Machine Learning 1992")
@@ -22,7 +23,7 @@ class Reinforce(Learner):
     """REINFORCE with a running-mean baseline and an entropy bonus on a contextual bandit made of the data.
 
     Training rows are the observations that the environment shows, their labels the best actions. Attacks act through
-    `Hook.env`; a hook on batches or losses has nothing to act on here and is refused.
+    `EnvironmentHook`: a policy has no batches of labelled rows.
     """
 
     updates: int = 150
@@ -34,16 +35,24 @@ class Reinforce(Learner):
     entropy: float = 0.01
     """Weight of the entropy bonus."""
 
-    def fit(
-        self, model: Model, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
-    ) -> None:
+    def accepts(self) -> tuple[type[Hook], ...]:
+        return (EnvironmentHook, WeightHook)
+
+    def learn(
+        self,
+        model: Model,
+        data: Data,
+        *,
+        hooks: Sequence[Hook],
+        clean: Data | None,
+        seed: int,
+        progress: Progress | None,
+    ) -> TrainingFacts:
         envs = self._environments(model, data, hooks)
         rng, baseline = generator("reinforce", seed), 0.0
         optimizer = torch.optim.Adam(model.module.parameters(), lr=self.lr)
-        for hook in hooks:
-            hook.begin(model, data, seed)
         seeds = [seed_of("env", seed, i) % 2**31 for i in range(len(envs))]
-        with model.training():
+        with taking_part(hooks, model, data, seed), model.training():
             for update in range(self.updates):
                 seen = [env.reset(seed=s if update == 0 else None)[0] for env, s in zip(envs, seeds, strict=True)]
                 e = Encoded(torch.from_numpy(np.stack(seen)).float().to(model.device))
@@ -57,16 +66,12 @@ class Reinforce(Learner):
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                for hook in hooks:
-                    hook.after_step(model)
                 baseline = 0.9 * baseline + 0.1 * float(rewards.mean())
                 if progress is not None:
                     progress(update + 1, self.updates, "update")
+        return {}
 
     def _environments(self, model: Model, data: Data, hooks: Sequence[Hook]) -> list[Any]:
-        for hook in hooks:
-            if type(hook).batch is not Hook.batch or type(hook).loss is not Hook.loss:
-                raise NotApplicable("the attack changes batches or losses, and a policy learns from an environment")
         try:
             from torchbands.environments.bandit import Bandit
         except ImportError as error:
@@ -75,6 +80,7 @@ class Reinforce(Learner):
         for _ in range(self.envs):
             env: Any = Bandit(data, model.classes)
             for hook in hooks:
-                env = hook.env(env)
+                if isinstance(hook, EnvironmentHook):
+                    env = hook.env(env)
             envs.append(env)
         return envs

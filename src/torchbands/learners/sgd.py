@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from torchbands.core.data import Data, take, whole
 from torchbands.core.errors import Diverged, InputError
+from torchbands.core.hook import BatchHook, Hook, WeightHook, taking_part
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model, fast_dtype
 from torchbands.core.resident import RESIDENT_BYTES, Streamed, resident
 from torchbands.core.seeding import generator, seeded
-from torchbands.core.task import Hook, Learner, Progress
+from torchbands.core.task import Learner, Progress, TrainingFacts
 
 
 @method("sgd")
@@ -55,9 +56,19 @@ class SGD(Learner):
     patience: int = 0
     """Stop after this many epochs without a lower mean training loss; 0 never stops early."""
 
-    def fit(
-        self, model: Model, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
-    ) -> None:
+    def accepts(self) -> tuple[type[Hook], ...]:
+        return (BatchHook, WeightHook)
+
+    def learn(
+        self,
+        model: Model,
+        data: Data,
+        *,
+        hooks: Sequence[Hook],
+        clean: Data | None,
+        seed: int,
+        progress: Progress | None,
+    ) -> TrainingFacts:
         if len(data) == 0:
             raise InputError("there are no rows to train on")
         if not 0 < self.warm_up < 1 or self.epochs < 1 or self.batch < 1:
@@ -67,24 +78,23 @@ class SGD(Learner):
         steps = math.ceil(len(data) / self.batch) * self.epochs
         optimizer, rates = self._optimizer(model.module), [self._rate(t, steps) for t in range(steps)]
         fast = self.precision == "fast" and fast_dtype(device) is torch.bfloat16
-        for hook in hooks:
-            hook.begin(model, data, seed)
+        acting = [hook for hook in hooks if isinstance(hook, BatchHook)]
         best, waited, step = math.inf, 0, 0
-        with model.training(), seeded("dropout", seed):
+        with taking_part(hooks, model, data, seed), model.training(), seeded("dropout", seed):
             for epoch in range(self.epochs):
                 total = torch.zeros((), device=device)
                 for rows in _batches(x, len(data), self.batch, rng, device):
                     for group in optimizer.param_groups:
                         group["lr"] = rates[step]
                     xb, yb = _gather(x, rows), y[rows]
-                    for hook in hooks:
+                    for hook in acting:
                         xb, yb = hook.batch(xb, yb, rng)
                     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=fast):
-                        loss = self._loss(model, xb, yb, hooks, rng)
+                        loss = self._loss(model, xb, yb, acting, rng)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                     optimizer.step()
-                    for hook in hooks:
+                    for hook in acting:
                         hook.after_step(model)
                     total += loss.detach() * len(rows)
                     step += 1
@@ -98,8 +108,9 @@ class SGD(Learner):
                 best, waited = (mean, 0) if mean < best - 1e-4 else (best, waited + 1)
                 if self.patience and waited >= self.patience:
                     break
+        return {}
 
-    def _loss(self, model: Model, x: Tensor, y: Tensor, hooks: Sequence[Hook], rng: torch.Generator) -> Tensor:
+    def _loss(self, model: Model, x: Tensor, y: Tensor, hooks: Sequence[BatchHook], rng: torch.Generator) -> Tensor:
         augment = self.augmenter(rng)
         for hook in hooks:
             loss = hook.loss(model, x, y, augment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -129,4 +130,27 @@ def histogram(suspicious: Tensor, normal: Tensor, bins: int = 20) -> dict[str, l
         "clean": torch.histc(normal.float(), bins, low, high).tolist(),
         "triggered": torch.histc(suspicious.float(), bins, low, high).tolist(),
         "edges": [round(e, 6) for e in edges.tolist()],
+    }
+
+
+def clients(facts: Mapping[str, Mapping[str, float]], malicious: Collection[int]) -> dict[str, Value]:
+    """How well a federated server told malicious clients, given what it says of each: `suspicion`, `kept`, or both."""
+    bad = torch.tensor([int(c) in malicious for c in facts], dtype=torch.bool)
+
+    def told(name: str) -> Tensor | None:
+        known = bool(facts) and all(name in f for f in facts.values())
+        return torch.tensor([f[name] for f in facts.values()]) if known else None
+
+    def mean(values: Tensor | None, which: Tensor, what: str) -> Value:
+        if values is None:
+            return Undefined("the server leaves no client out")
+        return float(values[which].mean()) if which.any() else Undefined(f"no {what} client took part")
+
+    suspicion, kept = told("suspicion"), told("kept")
+    return {
+        "client_auroc": Undefined("the server suspects no client")
+        if suspicion is None
+        else auroc(suspicion[bad], suspicion[~bad]),
+        "malicious_kept": mean(kept, bad, "malicious"),
+        "honest_kept": mean(kept, ~bad, "honest"),
     }

@@ -68,6 +68,15 @@ ROLES: dict[str, Role] = {
         ("ca",),
         lower_is_better=True,
     ),
+    "aggregator": Role(
+        "Robust aggregation",
+        "Can a server join its clients' updates without learning the backdoor of some?",
+        "asr",
+        (*_MENDS, "client_auroc", "malicious_kept", "honest_kept"),
+        "ca_drop",
+        ("ca", "honest_kept"),
+        lower_is_better=True,
+    ),
 }
 
 #: Shades of the verdict table; the words are said beside the colour.

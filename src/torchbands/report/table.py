@@ -74,7 +74,7 @@ def beside(cell: Cell, benign: bool) -> list[str]:
     if benign:
         name = ROLES[cell.role].benign
         return [*([lower_first(term(name).title)] if name in m else []), *_beside_benign(cell)]
-    if cell.role in ("repair", "training"):
+    if cell.role in ("repair", "training", "aggregator"):
         out = []
         if "asr_before" in m:
             out.append(f"from {number('asr', m['asr_before'].mean)}")
@@ -83,6 +83,8 @@ def beside(cell: Cell, benign: bool) -> list[str]:
             out.append(f"CA {number('ca', m['ca'].mean)}{change}")
         if "der" in m:
             out.append(f"DER {number('der', m['der'].mean)}")
+        if "client_auroc" in m:
+            out.append(f"clients AUROC {number('client_auroc', m['client_auroc'].mean)}")
         return out
     if cell.role == "model-detector":
         return [

@@ -65,6 +65,15 @@ _ALL = (
         about="Defense effectiveness rating: attack success removed, less accuracy lost. 1 is a perfect repair without "
         "cost, 0.5 is doing nothing, below that it harms.",
     ),
+    Metric(
+        "client_auroc",
+        "Client AUROC",
+        "higher",
+        unit="",
+        about="The chance that a malicious client looks more suspicious to the server than an honest one.",
+    ),
+    Metric("malicious_kept", "Malicious updates kept", "lower", about="Share of malicious updates that had a part."),
+    Metric("honest_kept", "Honest updates kept", "higher", about="Share of honest clients' updates that had a part."),
     Metric("ca_before", "CA before", "higher", about="Clean accuracy before the defense."),
     Metric("asr_before", "ASR before", "lower", about="Attack success before the defense."),
     Metric(

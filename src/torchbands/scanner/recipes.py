@@ -30,8 +30,8 @@ LEARNED = 1.5
 class Trains(Protocol):
     """What a reference is trained by: a Learner, or the user's own function."""
 
-    def fit(self, model: Model, data: Data, *, seed: int = 0) -> None:
-        """Train the model in place."""
+    def fit(self, model: Model, data: Data, *, seed: int = 0) -> object:
+        """Train the model in place. What it returns is not read."""
 
     def spec(self) -> dict[str, Any]:
         """JSON-ready, for the card of the references."""

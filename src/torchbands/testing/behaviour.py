@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from torchbands.core.attack import Attack
-from torchbands.core.defense import Aggregator, DataFilter, InputDetector, ModelDetector, Repair, Training
+from torchbands.core.defense import DataFilter, InputDetector, ModelDetector, Repair, Training
 from torchbands.core.errors import NotApplicable
+from torchbands.core.federated import Aggregator
 from torchbands.core.method import Method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng

@@ -78,6 +78,11 @@ def _class(given: str | type[Method] | Method) -> type[Method]:
     return type(given) if isinstance(given, Method) else given
 
 
+def _toys(cls: type[Method]) -> Sequence[str]:
+    """One toy of every modality; those that a method names in `contract_toys` where it is at home in others."""
+    return tuple(getattr(cls, "contract_toys", MODALITIES))
+
+
 def contract_cases(
     methods: Iterable[str | type[Method] | Method] | None = None, tasks: Sequence[str] | None = None
 ) -> list[Case]:
@@ -89,11 +94,12 @@ def contract_cases(
 
     A method whose published settings are too slow for a toy may name others for the contract alone:
     `contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}`. A data filter for rare poison may name the poisoned
-    share of the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`. One that needs what no toy has
+    share of the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`. One that acts on clients or
+    environments says which toys have them: `contract_toys: ClassVar[tuple[str, ...]] = ("federated",)`. One that needs what no toy has
     (public weights) declines all of them, with a reason: `contract_declines: ClassVar[bool] = True`.
     """
     classes = listing() if methods is None else [_class(m) for m in methods]
-    return [case for cls in classes for case in _Subject(cls, tasks or MODALITIES).cases()]
+    return [case for cls in classes for case in _Subject(cls, tasks or _toys(cls)).cases()]
 
 
 def check_method(method: str | type[Method] | Method, tasks: Sequence[str] | None = None) -> dict[str, Outcome]:
@@ -101,7 +107,8 @@ def check_method(method: str | type[Method] | Method, tasks: Sequence[str] | Non
 
     Raises ContractError, listing every rule that is broken.
     """
-    subject = _Subject(_class(method), tasks or MODALITIES)
+    cls = _class(method)
+    subject = _Subject(cls, tasks or _toys(cls))
     broken = []
     for i, (_, case) in enumerate(subject.cases()):
         try:

@@ -14,7 +14,7 @@ from torchbands.core.registry import build, find
 from torchbands.testing.subject import demand
 
 #: Roles whose methods come from a paper and say how they differ from it.
-PUBLISHED = ("attack", "aggregator", *DEFENSE_ROLES)
+PUBLISHED = ("attack", *DEFENSE_ROLES)
 #: Rows of a table that no paper stands behind.
 BASELINES = ("clean",)
 #: What a defender cannot know. A method that is given it is an oracle and says so in its name.

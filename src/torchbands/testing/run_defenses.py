@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from torchbands.core.defense import (
-    Aggregator,
     DataFilter,
     InputDetector,
     ModelDetector,
     Repair,
-    RoundContext,
     Training,
     require,
 )
+from torchbands.core.federated import Aggregate, Aggregator, Updates
+from torchbands.core.model import Model
+from torchbands.learners.fedavg import buffers_of, weights_of
 from torchbands.testing.judging import Outcome, accuracy, auroc, black_box, defender_rows, finite
 from torchbands.testing.run_attacks import check_trigger
 from torchbands.testing.subject import demand, same_weights, training_data, untouched, victim
@@ -115,19 +119,55 @@ def run_repair(made: Repair, name: str, twice: bool) -> Outcome:
     return Outcome(True, useful=value >= USEFUL_ACCURACY, seen=f"clean accuracy {value:.2f}")
 
 
+#: Clients of the contract's round.
+CLIENTS = 8
+
+
+@lru_cache(maxsize=8)
+def _round(name: str) -> tuple[Model, Updates]:
+    """An untrained toy model, and what honest clients send after training it on their parts of the toy's rows."""
+    task = toy(name)
+    rows, start, sent = task.load("train"), task.fresh(0), []
+    weights, buffers = weights_of(start), buffers_of(start)
+    for client in range(CLIENTS):
+        mine, model = rows[torch.arange(len(rows)) // task.classes % CLIENTS == client], start.clone()
+        task.learner.fit(model, mine, seed=client)
+        sent.append((weights_of(model) - weights, buffers_of(model) - buffers))
+    counts = torch.full((CLIENTS,), len(rows) // CLIENTS)
+    changes, running = (torch.stack(part) for part in zip(*sent, strict=True))
+    return start, Updates(changes, running, torch.arange(CLIENTS), counts)
+
+
 def run_aggregator(made: Aggregator, name: str, twice: bool) -> Outcome:
-    one = torch.randn(1, 40, generator=torch.Generator().manual_seed(0))
-    updates = one + 0.1 * torch.randn(9, 40, generator=torch.Generator().manual_seed(1))
-    context = RoundContext(0, torch.arange(9), torch.zeros(40))
-    kept = updates.clone()
-    with untouched():
-        step, suspicion = made.aggregate(updates, context)
-        again, _ = made.aggregate(updates, context)
-        agreed, _ = made.aggregate(one.expand(9, 40).clone(), context)
-    finite(step, 40)
-    finite(suspicion, 9)
-    demand(torch.equal(updates, kept), "changed the updates it was given")
-    demand(torch.equal(step, again), "the same updates gave another step")
-    near = float(cosine_similarity(step, one[0], dim=0))
-    along = float(cosine_similarity(agreed, one[0], dim=0))
-    return Outcome(True, useful=near > 0.5 and along > 0.5, seen=f"cosine to what all clients mean {near:.2f}")
+    """A round of honest clients; then one of them, whichever, sends the opposite of its update, twentyfold."""
+    (model, honest), clean = _round(name), defender_rows(made, name)
+    weights, meant = weights_of(model), honest.weights.mean(0)
+
+    def joined(sent: Updates) -> Aggregate:
+        kept = [t.clone() for t in (sent.weights, sent.buffers, weights)]
+        with untouched(clean):
+            made_server = made.start(model.clone(), clean if len(clean) else None, seed=0)
+            out = made_server.step(sent, weights)
+        same = all(torch.equal(a, b) for a, b in zip(kept, (sent.weights, sent.buffers, weights), strict=True))
+        demand(same, "changed the updates or the weights it was given")
+        finite(out.weights, len(weights))
+        finite(out.buffers, sent.buffers.shape[1])
+        if out.suspicion is not None:
+            finite(out.suspicion, len(sent))
+        good = out.kept is None or (out.kept.dtype == torch.bool and out.kept.shape == (len(sent),))
+        demand(good, "kept is (n,) bool, one for every client")
+        return out
+
+    first = joined(honest)
+    if twice:
+        demand(torch.equal(first.weights, joined(honest).weights), "the same updates gave another step")
+    scale = float(meant.abs().max())
+    turned = joined(honest.at(torch.arange(CLIENTS).flip(0))).weights
+    demand(torch.allclose(first.weights, turned, atol=1e-4 * scale), "the step depends on the order of clients")
+    along, worst = float(cosine_similarity(first.weights, meant, dim=0)), 1.0
+    for client in range(CLIENTS):
+        sent = replace(honest, weights=honest.weights.clone())
+        sent.weights[client] *= -20
+        worst = min(worst, float(cosine_similarity(joined(sent).weights, meant, dim=0)))
+    seen = f"cosine to the honest mean {along:.2f}, and {worst:.2f} with one client that sends the opposite"
+    return Outcome(True, useful=along > 0.5 and (made.baseline or worst > 0.5), seen=seen)

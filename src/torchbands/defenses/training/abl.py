@@ -14,11 +14,12 @@ from torch import Tensor
 from torchbands.core.data import Data
 from torchbands.core.defense import Training
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.hook import BatchHook
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import seed_of
-from torchbands.core.task import Hook, Progress, Task
+from torchbands.core.task import Progress, Task
 
 
 @method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571", needs=("training-run", "gradients"), version=2)
@@ -96,7 +97,7 @@ class ABL(Training):
         return rows, data.y[rows] + classes
 
 
-class Losses(Hook):
+class Losses(BatchHook):
     """Notes every row's loss at the end of every epoch."""
 
     def __init__(self, progress: Progress | None = None) -> None:
@@ -126,7 +127,7 @@ def _logits(model: Model, x: Any, augment: Callable[[Any], Any]) -> Tensor:
     return model.run(e).float()
 
 
-class Trap(Hook):
+class Trap(BatchHook):
     """Keeps the rows' losses, or their mean, near gamma."""
 
     def __init__(self, gamma: float, kind: str) -> None:
@@ -139,7 +140,7 @@ class Trap(Hook):
         return (torch.sign(losses.detach() - self.gamma) * losses).mean()
 
 
-class Without(Hook):
+class Without(BatchHook):
     """Cross-entropy on the rows that are not marked (label < K)."""
 
     def loss(self, model: Model, x: Any, y: Tensor, augment: Callable[[Any], Any]) -> Tensor:
@@ -148,7 +149,7 @@ class Without(Hook):
         return F.cross_entropy(logits, torch.where(kept, y, -100), reduction="sum") / kept.sum().clamp_min(1)
 
 
-class Unlearn(Hook):
+class Unlearn(BatchHook):
     """Cross-entropy on the rows that are not marked, -log(1 - p) of their label on the marked ones."""
 
     def loss(self, model: Model, x: Any, y: Tensor, augment: Callable[[Any], Any]) -> Tensor:
