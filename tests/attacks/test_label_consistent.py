@@ -20,7 +20,8 @@ def test_presets_give_grey_images_the_eps_that_docstrings_ask_for() -> None:
     """Every attack that says what grey images need is given it by every preset with such images."""
     seen = set()
     for grid in map(load_grid, presets()):
-        grey = [t for t in grid.tasks if isinstance(t.modality, Image) and t.modality.channels == 1]
+        seen_by = [t.modality for t in grid.tasks if t.name.startswith("vision/")]  # a text's needs its data
+        grey = [m for m in seen_by if isinstance(m, Image) and m.channels == 1]
         for attack in grid.attacks if grey else ():
             if "need a larger `eps`" in " ".join((type(attack).__doc__ or "").split()):
                 seen.add(attack.name)

@@ -95,8 +95,8 @@ def contract_cases(
     A method whose published settings are too slow for a toy may name others for the contract alone:
     `contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}`. A data filter for rare poison may name the poisoned
     share of the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`. One that acts on clients or
-    environments says which toys have them: `contract_toys: ClassVar[tuple[str, ...]] = ("federated",)`. One that needs what no toy has
-    (public weights) declines all of them, with a reason: `contract_declines: ClassVar[bool] = True`.
+    environments says which toys have them: `contract_toys: ClassVar[tuple[str, ...]] = ("federated",)`. One that needs
+    what no toy has (public weights) declines all of them, with a reason: `contract_declines: ClassVar[bool] = True`.
     """
     classes = listing() if methods is None else [_class(m) for m in methods]
     return [case for cls in classes for case in _Subject(cls, tasks or _toys(cls)).cases()]
