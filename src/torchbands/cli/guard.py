@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchbands.core.errors import InputError, NotApplicable
 
 from . import console
-from .opened import Opened, open_with
+from .opened import Opened, limits, open_with, own_code
 from .output import Reports, folder_of, write_whole
+from .remembered import recall, remember
 
 if TYPE_CHECKING:
+    from torchbands.core.model import Model
     from torchbands.core.task import Network
+    from torchbands.scanner.guard_files import Graph
     from torchbands.scanner.outcome import Outcome
 
 
@@ -22,7 +28,7 @@ def fit(given: argparse.Namespace) -> int:
     """Fit a detector beside a model and keep both. 0 done, 3 where the model was not opened."""
     from torchbands.scanner.batch_test import clean_to_name_one, fewest
     from torchbands.scanner.guard import CALIBRATE, Guard
-    from torchbands.scanner.guard_files import KIND
+    from torchbands.scanner.guard_files import KIND, read_card
 
     KIND.check(Path(given.out))
     with console.progress_bar() as bar:
@@ -41,7 +47,10 @@ def fit(given: argparse.Namespace) -> int:
                 f"{given.detector} cannot guard this model: {error.reason}",
                 hint="a black box can have: --detector strip",
             ) from None
-    folder = guard.save(given.out, network=_network(opened))
+    remember(given, given.model)
+    network, graph = _network(opened), _graph(given, opened)
+    folder = guard.save(given.out, network=network, graph=graph)
+    again = _again(given, folder, known=graph is not None or read_card(folder)["network"] is not None)
     clean = len(guard.calibration)
     least, enough = fewest(clean, given.batch, guard.alpha), clean_to_name_one(given.batch, guard.alpha)
     told = {
@@ -54,6 +63,7 @@ def fit(given: argparse.Namespace) -> int:
         "fewest_triggered": least,
         "clean_rows_to_name_one": math.ceil(enough / CALIBRATE),
         "extra_forward_passes_per_input": guard.overhead,
+        "check": again,
     }
     if given.json:
         console.print_json(told)
@@ -67,6 +77,7 @@ def fit(given: argparse.Namespace) -> int:
         f"in a batch of {given.batch}, `guard check` can notice {seen}; to name a single one at alpha {guard.alpha:g}, "
         f"fit with {math.ceil(enough / CALIBRATE)} clean rows or more ({enough} of them calibrate)"
     )
+    console.note(f"check inputs with: {again}")
     print(folder)
     return 0
 
@@ -81,15 +92,20 @@ def check(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace, table_to: Path | None) -> Outcome:
-    from torchbands.modalities.image import Image
     from torchbands.scanner.guard import Guard
+    from torchbands.scanner.guard_files import read_card
+    from torchbands.scanner.input_rows import read_inputs
     from torchbands.scanner.inputs import judge_inputs, table
-    from torchbands.scanner.rows import read_rows
 
-    guard = Guard.load(given.guard)
-    reads = guard.model.modality
-    size, channels = (reads.size, reads.channels) if isinstance(reads, Image) else (None, None)
-    rows = read_rows(given.inputs, size=size, channels=channels, split="test")
+    card = read_card(given.guard)  # what is no guard is told before a model is opened
+    recall(given, given.model or given.guard)
+    own_code(given.arch)
+    model = _guarded(given, card) if given.model is not None else None
+    guard = Guard.load(given.guard, model=model, arch=given.arch, limits=limits(given))
+    reads, classes = guard.model.modality, guard.model.classes
+    rows = read_inputs(given.inputs, reads, classes, text=given.text_column, label=given.label_column)
+    for remark in rows.notes:
+        console.note(f"note: {remark}")
     if rows.refused:
         name, why = rows.refused[0]
         console.note(f"note: {len(rows.refused)} files of {rows.label} were left out, such as {name!r}: {why}")
@@ -97,6 +113,51 @@ def _check(given: argparse.Namespace, table_to: Path | None) -> Outcome:
     if table_to is not None:
         write_whole(table_to, table(rows, judged))
     return outcome
+
+
+def _guarded(given: argparse.Namespace, card: Mapping[str, Any]) -> Model:
+    """The model that the user names beside a guard, as one that reads what the guard's does."""
+    from torchbands.core.modality import Modality
+    from torchbands.core.registry import build
+    from torchbands.scanner.guard_files import CARD
+    from torchbands.scanner.opening import open_suspect
+
+    if not os.path.lexists(given.model):
+        raise InputError(f"there is no {given.model}", hint="name the model that the guard was fitted beside")
+    modality = build(card["modality"], "modality", origin=Path(given.guard) / CARD)
+    assert isinstance(modality, Modality)
+    suspect = open_suspect(
+        given.model,
+        arch=given.arch,
+        modality=modality,
+        classes=int(card["classes"]),
+        mean=given.mean,
+        std=given.std,
+        allow_pickle=given.allow_pickle,
+        limits=limits(given),
+    )
+    if suspect.model is None:
+        why = suspect.alerts[0].message if suspect.alerts else "it holds no model that is known here"
+        raise InputError(f"{given.model} was not opened: {why}")
+    return suspect.model
+
+
+def _graph(given: argparse.Namespace, opened: Opened) -> Graph | None:
+    """The ONNX file, which a guard keeps."""
+    from torchbands.scanner.guard_files import Graph
+
+    suspect = opened.suspect
+    return Graph(Path(given.model), suspect.sha256, given.mean, given.std) if suspect.format == "onnx" else None
+
+
+def _again(given: argparse.Namespace, folder: Path, *, known: bool) -> str:
+    """The command that checks inputs. Only the user names code and other folders: the guard does not keep them."""
+    words = ["bands", "guard", "check", str(folder), "INPUTS"]
+    if not known and given.arch is not None:
+        words += ["--arch", given.arch]
+    elif not known:
+        words += ["--model", given.model]
+    return shlex.join(words)
 
 
 def _network(opened: Opened) -> Network | None:

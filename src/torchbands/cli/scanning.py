@@ -149,7 +149,14 @@ def _guard(commands: Commands[argparse.ArgumentParser]) -> None:
     _json(fit)
     check = _verb(verbs, "check", "guard:check", "give every input a p-value; 1 where the batch is not ordinary")
     check.add_argument("guard", metavar="GUARD", help="made by `bands guard fit`")
-    check.add_argument("inputs", metavar="INPUTS", help=SOURCE)
+    check.add_argument(
+        "inputs", metavar="INPUTS", help="an image, a folder of images, .npy, a .txt of one text a line, or a "
+        f"{SOURCE}; labels are not needed",
+    )  # fmt: skip
+    check.add_argument(
+        "--model", metavar="MODEL", help="the guarded model, where the guard cannot build it (fit says so)"
+    )
+    _opening(check)
     _reports(check)
 
 

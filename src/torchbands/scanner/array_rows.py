@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -32,12 +33,26 @@ def read_arrays(path: Path, size: int | None = None, channels: int | None = None
     Raises InputError, naming what was found, for anything that is not samples with labels.
     """
     x, y = _npz(path) if path.suffix.lower() == ".npz" else _safetensors(path)
+    assert y is not None
     labels = checked_labels(y, path)
     if len(x) != len(labels):
         raise InputError(f"{path}: {len(x)} samples in x but {len(labels)} labels in y")
     if len(x) == 0:
         raise InputError(f"{path} holds no rows")
-    names = tuple(map(str, range(max(2, int(labels.max()) + 1))))
+    return _rows(x, labels, max(2, int(labels.max()) + 1), path, size, channels)
+
+
+def read_samples(path: Path, size: int | None, channels: int | None, classes: int) -> Rows:
+    """The samples of such a file, or of a `.npy` file, as inputs of a model: labels are 0, whatever `y` may say."""
+    kind = path.suffix.lower()
+    x = _npy(path) if kind == ".npy" else (_npz if kind == ".npz" else _safetensors)(path, ("x",))[0]
+    if len(x) == 0:
+        raise InputError(f"{path} holds no rows")
+    return _rows(x, torch.zeros(len(x), dtype=torch.int64), classes, path, size, channels)
+
+
+def _rows(x: Tensor, labels: Tensor, classes: int, path: Path, size: int | None, channels: int | None) -> Rows:
+    names = tuple(map(str, range(classes)))
     if x.ndim == 2:
         data: Any = numbers(x, path)
         modality: Modality = table_of(data, [f"column {i}" for i in range(x.shape[1])])
@@ -104,7 +119,19 @@ def _images(x: Tensor, path: Path) -> tuple[Any, Image, str]:
     return x, image, f"x is read as {order}, floats in [0, 1]"
 
 
-def _npz(path: Path) -> tuple[Tensor, Tensor]:
+def _npy(path: Path) -> Tensor:
+    """One array. What its header promises must lie in the file, and pickled objects are refused."""
+    try:
+        with path.open("rb") as file:
+            _check_header(file, "x.npy", path.stat().st_size, path)
+        return torch.from_numpy(_native(np.load(path, allow_pickle=False)))
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path} is not a readable .npy file: {str(error).splitlines()[0:1]}", hint=_WANTED) from None
+
+
+def _npz(path: Path, wanted: Sequence[str] = ("x", "y")) -> tuple[Tensor, Tensor | None]:
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {name: archive.getinfo(name).file_size for name in archive.namelist()}
@@ -114,24 +141,25 @@ def _npz(path: Path) -> tuple[Tensor, Tensor]:
                     f"{path} unpacks {packed:,} bytes to {whole:,}: no real rows do (a zip bomb?)",
                     hint="save it uncompressed, numpy.savez, where you trust it",
                 )
-            for name in ("x.npy", "y.npy"):
+            for name in (f"{w}.npy" for w in wanted):
                 if name not in sizes:
                     raise InputError(f"{path} holds {', '.join(sorted(sizes)[:8]) or 'nothing'}", hint=_WANTED)
-                _check_header(archive, name, sizes[name], path)
+                with archive.open(name) as member:
+                    _check_header(member, name, sizes[name], path)
         with np.load(path, allow_pickle=False) as arrays:
-            return torch.from_numpy(_native(arrays["x"])), torch.from_numpy(_native(arrays["y"]))
+            x = torch.from_numpy(_native(arrays["x"]))
+            return x, torch.from_numpy(_native(arrays["y"])) if "y" in wanted else None
     except InputError:
         raise
     except Exception as error:  # a damaged archive may raise anything
         raise InputError(f"{path} is not a readable .npz file: {str(error).splitlines()[0:1]}", hint=_WANTED) from None
 
 
-def _check_header(archive: zipfile.ZipFile, name: str, stored: int, path: Path) -> None:
-    """What an array's header promises must be what the archive holds."""
-    with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(member)
+def _check_header(member: IO[bytes], name: str, stored: int, path: Path) -> None:
+    """What an array's header promises must be what the file holds."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
     if dtype.hasobject:
         raise InputError(f"{path}: {name[0]} holds Python objects, which would have to be unpickled", hint=_WANTED)
     promised = math.prod(shape) * dtype.itemsize
@@ -152,14 +180,14 @@ def _native(array: Any) -> Any:
     return np.ascontiguousarray(array.astype(array.dtype.newbyteorder("=")))
 
 
-def _safetensors(path: Path) -> tuple[Tensor, Tensor]:
+def _safetensors(path: Path, wanted: Sequence[str] = ("x", "y")) -> tuple[Tensor, Tensor | None]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as tensors:
             names = sorted(tensors.keys())
-            if not {"x", "y"} <= set(names):
+            if not set(wanted) <= set(names):
                 raise InputError(f"{path} holds {', '.join(names[:8]) or 'nothing'}", hint=_WANTED)
-            return tensors.get_tensor("x"), tensors.get_tensor("y")
+            return tensors.get_tensor("x"), tensors.get_tensor("y") if "y" in wanted else None
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a readable .safetensors file: {error}", hint=_WANTED) from None

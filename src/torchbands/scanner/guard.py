@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,10 @@ from torchbands.core.seeding import generator
 from torchbands.core.task import Network
 
 from .predictor import predictor
+
+if TYPE_CHECKING:
+    from .guard_files import Graph
+    from .opening import Limits
 
 #: Share of the clean rows that calibrates and fits nothing.
 CALIBRATE = 0.4
@@ -162,29 +166,39 @@ class Guard:
         for batch in batches:
             yield self(batch)
 
-    def save(self, folder: str | Path, *, network: Network | None = None) -> Path:
+    def save(self, folder: str | Path, *, network: Network | None = None, graph: Graph | None = None) -> Path:
         """Write a guard directory, whole or not at all: card.json, model.safetensors, detector.safetensors.
 
         Args:
             network: the registered architecture of the model, so that `load` can build it. Without it, and for a black
                 box, `load` must be given the model.
+            graph: the ONNX file that the model was opened from, which is kept too, so that `load` can open it.
         """
         from .guard_files import save
 
-        return save(self, folder, network)
+        return save(self, folder, network, graph)
 
     @classmethod
-    def load(cls, folder: str | Path, *, model: nn.Module | Model | Any | None = None) -> Guard:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: nn.Module | Model | Any | None = None,
+        arch: str | None = None,
+        limits: Limits | None = None,
+    ) -> Guard:
         """A guard from its directory; nothing in it is executed, and every file is checked first.
 
         Args:
             model: the predictor, where the directory does not say how to build it. Its weights must be those saved.
+            arch: what builds it instead: your own "package.module:factory" or "./file.py:factory", or a network's name.
+            limits: time and memory of opening an ONNX model that is kept in the directory.
 
         Raises InputError for what is no guard, was altered, or belongs to another model.
         """
         from .guard_files import load
 
-        return load(folder, model)
+        return load(folder, model, arch, limits)
 
     @classmethod
     def restored(

@@ -1,15 +1,18 @@
-"""Save and load a guard directory: card.json, model.safetensors, detector.safetensors. No pickle."""
+"""Save and load a guard directory: card.json, model.safetensors or model.onnx, detector.safetensors. No pickle."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchbands import __version__
 from torchbands.core.defense import InputDetector
@@ -25,14 +28,27 @@ from .predictor import predictor
 
 if TYPE_CHECKING:
     from .guard import Guard
+    from .opening import Limits
 
-CARD, WEIGHTS, DETECTOR = "card.json", "model.safetensors", "detector.safetensors"
+CARD, WEIGHTS, DETECTOR, GRAPH = "card.json", "model.safetensors", "detector.safetensors", "model.onnx"
 FORMAT = 1
-KIND = Kind("a guard", CARD, frozenset({CARD, WEIGHTS, DETECTOR}), lambda card: card.get("kind") == "torchbands-guard")
+KIND = Kind(
+    "a guard", CARD, frozenset({CARD, WEIGHTS, DETECTOR, GRAPH}), lambda card: card.get("kind") == "torchbands-guard"
+)
 _AGAIN = "fit it again: bands guard fit MODEL --data CLEAN -o DIR"
 
 
-def save(guard: Guard, folder: str | Path, network: Network | None) -> Path:
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX file that a guard keeps, for it is opened again for every check. mean, std: of what goes in."""
+
+    path: Path
+    sha256: str
+    mean: float | Sequence[float] | None = None
+    std: float | Sequence[float] | None = None
+
+
+def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph | None = None) -> Path:
     """Write the directory; an existing guard of that name is replaced, anything else is refused."""
     folder = Path(folder)
     tensors, facts = guard.fitted.state()
@@ -42,12 +58,17 @@ def save(guard: Guard, folder: str | Path, network: Network | None) -> Path:
     with new_directory(folder, KIND) as at:
         save_file(weights, at / WEIGHTS)
         save_file({**_tensors(tensors), "calibration": guard.calibration.contiguous()}, at / DETECTOR)
+        if graph is not None:
+            shutil.copyfile(graph.path, at / GRAPH)
+            if sha256(at / GRAPH) != graph.sha256:
+                raise InputError(f"{graph.path} changed while the guard was fitted", hint="fit it again")
         card = {
             "kind": "torchbands-guard",
             "format": FORMAT,
             "torchbands": __version__,
             "network": None if network is None else network.spec(),
             "black_box": not weights,
+            "graph": None if graph is None else {"mean": graph.mean, "std": graph.std},
             "modality": guard.model.modality.spec(),
             "classes": guard.model.classes,
             "precision": guard.model.precision,
@@ -56,7 +77,7 @@ def save(guard: Guard, folder: str | Path, network: Network | None) -> Path:
             "alpha": guard.alpha,
             "seed": guard.seed,
             "overhead": guard.overhead,
-            "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR)},
+            "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR, GRAPH) if (at / name).exists()},
         }
         write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
     return folder
@@ -70,7 +91,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(read_text(folder / CARD))
         said, files = card.pop("card_sha256"), card["files"]
-        if card.get("kind") != "torchbands-guard" or set(files) != {WEIGHTS, DETECTOR}:
+        if card.get("kind") != "torchbands-guard" or set(files) - {GRAPH} != {WEIGHTS, DETECTOR}:
             raise ValueError("it is no guard's")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / CARD} is damaged or of another kind ({error})", hint=_AGAIN) from None
@@ -86,7 +107,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card
 
 
-def load(folder: str | Path, given: Any | None = None) -> Guard:
+def load(folder: str | Path, given: Any | None = None, arch: str | None = None, limits: Limits | None = None) -> Guard:
     """See `Guard.load`."""
     from .guard import Guard
 
@@ -96,7 +117,7 @@ def load(folder: str | Path, given: Any | None = None) -> Guard:
         weights, tensors = load_file(folder / WEIGHTS), load_file(folder / DETECTOR)
         detector = build(card["detector"], "input-detector", origin=folder / CARD)
         assert isinstance(detector, InputDetector)
-        model = _model(card, weights, given, folder)
+        model = _model(card, weights, given, folder, arch, limits)
         fitted = detector.restore(model, tensors, card["facts"])
         calibration = tensors["calibration"]
         if calibration.ndim != 1 or len(calibration) == 0 or not torch.isfinite(calibration).all():
@@ -112,24 +133,68 @@ def load(folder: str | Path, given: Any | None = None) -> Guard:
         raise InputError(f"{folder} is damaged: {said[-1].strip() if said else error!r}", hint=_AGAIN) from None
 
 
-def _model(card: dict[str, Any], weights: dict[str, Tensor], given: Any | None, folder: Path) -> Model:
-    if given is None and card["network"] is None:
-        what = "wraps a black box" if card["black_box"] else "does not say how its network is built"
-        raise InputError(f"{folder} {what}", hint="in Python: Guard.load(folder, model=model)")
+def _model(
+    card: dict[str, Any],
+    weights: dict[str, Tensor],
+    given: Any | None,
+    folder: Path,
+    arch: str | None,
+    limits: Limits | None,
+) -> Model:
     modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality", origin=folder / CARD)
     assert isinstance(modality, Modality)
+    classes = int(card["classes"])
     if given is not None:
-        model = predictor(given, None, modality, int(card["classes"]))
+        model = predictor(given, None, modality, classes)
         model = model if isinstance(given, Model) else model.at_precision(card["precision"])
         held = _tensors(model.module.state_dict()) if "weights" in model.capabilities else {}
         if held.keys() != weights.keys() or any(not torch.equal(held[k], t) for k, t in weights.items()):
             raise InputError(f"{folder} guards another model: the weights given are not those it was fitted with")
         return model
-    network = build(card["network"], "network", origin=folder / CARD)
-    assert isinstance(network, Network)
-    module = network.build(modality, int(card["classes"]))
+    if card.get("graph") is not None:
+        return _of_graph(folder, card["graph"], modality, classes, limits)
+    if card["network"] is not None:
+        network = build(card["network"], "network", origin=folder / CARD)
+        assert isinstance(network, Network)
+        module = network.build(modality, classes)
+    elif arch is not None and not card["black_box"]:
+        module = _of_own_code(arch, weights, modality, classes, folder)
+    else:
+        what = "wraps a black box" if card["black_box"] else "does not say how its network is built"
+        flags = "--model FILE" if card["black_box"] else "--arch package.module:factory, or with --model FILE"
+        raise InputError(
+            f"{folder} {what}", hint=f"name it again with {flags}; in Python: Guard.load(folder, model=model)"
+        )
     module.load_state_dict(weights)
-    return Model(module.to(default_device()), modality, int(card["classes"]), precision=card["precision"])
+    return Model(module.to(default_device()), modality, classes, precision=card["precision"])
+
+
+def _of_graph(folder: Path, facts: Mapping[str, Any], modality: Modality, classes: int, limits: Limits | None) -> Model:
+    """The ONNX file that lies in the guard, opened like any other suspect."""
+    from .opening import open_suspect
+
+    suspect = open_suspect(
+        folder / GRAPH, modality=modality, classes=classes, mean=facts["mean"], std=facts["std"], limits=limits
+    )
+    if suspect.model is None:
+        raise InputError(f"{folder / GRAPH} was not opened: {suspect.alerts[0].message if suspect.alerts else '?'}")
+    return suspect.model
+
+
+def _of_own_code(arch: str, weights: dict[str, Tensor], modality: Modality, classes: int, folder: Path) -> nn.Module:
+    """What the user's own factory builds, behind the normalisation that the weights bring."""
+    from .opening.architecture import network_of, untrained
+    from .opening.home import Home
+    from .same_network import behind_normalisation
+
+    own = ":" in arch and not arch.lstrip().startswith("{")
+    made = untrained(arch, modality, classes, Home.of(folder)) if own else network_of(arch).build(modality, classes)
+    found = behind_normalisation(made, {name: tuple(t.shape) for name, t in weights.items()})
+    if found is None:
+        raise InputError(
+            f"--arch {arch} builds another network than {folder} guards", hint="name the one it was fitted with"
+        )
+    return found.eval()
 
 
 def _builds(network: Network, model: Model) -> bool:

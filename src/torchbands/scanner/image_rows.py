@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError
@@ -53,12 +54,52 @@ def read_folder(root: Path, size: int | None = None, channels: int | None = None
     refused += [(_shown(p, top), "it lies in no class folder") for p in _loose(top)]
     listed = {folder.name: list(_files(folder, top, refused)) for folder in classes if _named(folder, top, refused)}
     files = [file for found_here in listed.values() for file in found_here]
+    kept, pixels = _read(files, top, size, channels, refused, notes)
+    present = {name.split("/", 1)[0] for name in kept}
+    names = tuple(sorted(present | _taught(found, part)))
+    if len(present) < 2:
+        raise InputError(f"{top} holds one class only, {min(present)!r}; at least two are needed", hint=_LAYOUT)
+    if empty := sorted(set(listed) - set(names)):
+        notes.append(f"folders without an image that could be read are no classes: {', '.join(empty[:5])}")
+    if all(name.isdecimal() for name in names) and names != tuple(sorted(names, key=int)):
+        notes.append(f"class folders are numbered as text, as torchvision does: {', '.join(names[:4])} ...")
+    labels = torch.tensor([names.index(name.split("/", 1)[0]) for name in kept])
+    return Rows(
+        Data(Pixels(pixels), labels),
+        Image(channels=pixels.shape[1], size=pixels.shape[2]),
+        names,
+        root.name or str(root),
+        tuple(kept),
+        tuple(refused),
+        tuple(notes),
+    )
+
+
+def read_images(path: Path, size: int, channels: int, classes: int) -> Rows:
+    """One image, or all images below a folder, in whatever folders they lie, as inputs of a model: labels are 0.
+
+    Left out and told in `refused`: as by `read_folder`. Raises InputError where nothing is left.
+    """
+    refused: Refused = []
+    notes: list[str] = []
+    top = path.parent if path.is_file() else path
+    files = [path] if path.is_file() else list(_files(path, path, refused))
+    kept, pixels = _read(files, top, size, channels, refused, notes)
+    made = Data(Pixels(pixels), torch.zeros(len(kept), dtype=torch.int64))
+    names = tuple(map(str, range(classes)))
+    image = Image(channels=channels, size=size)
+    return Rows(made, image, names, path.name or str(path), tuple(kept), tuple(refused), tuple(notes))
+
+
+def _read(
+    files: list[Path], top: Path, size: int | None, channels: int | None, refused: Refused, notes: list[str]
+) -> tuple[list[str], Tensor]:
+    """Names of the images that could be read, and their pixels, uint8 (N, C, H, H)."""
     seen = _seen(files, top, refused)
-    files = list(seen)
-    if files:
+    if seen:
         size, channels = _common(seen, size, channels, notes)
     kept, images = [], []
-    for file in files:
+    for file in seen:
         try:
             images.append(read_scaled(file, size or 0, channels or 0))
             kept.append(file.relative_to(top).as_posix())
@@ -68,27 +109,8 @@ def read_folder(root: Path, size: int | None = None, channels: int | None = None
         what = "no image that could be read" if refused else "no images in class folders"
         first = f": {refused[0][0]} ({refused[0][1]})" if refused else ""
         raise InputError(f"{top} holds {what}{first}", hint=_LAYOUT)
-    present = {name.split("/", 1)[0] for name in kept}
-    names = tuple(sorted(present | _taught(found, part)))
-    if len(present) < 2:
-        raise InputError(f"{top} holds one class only, {min(present)!r}; at least two are needed", hint=_LAYOUT)
-    assert size is not None and channels is not None
-    if empty := sorted(set(listed) - set(names)):
-        notes.append(f"folders without an image that could be read are no classes: {', '.join(empty[:5])}")
-    if all(name.isdecimal() for name in names) and names != tuple(sorted(names, key=int)):
-        notes.append(f"class folders are numbered as text, as torchvision does: {', '.join(names[:4])} ...")
-    notes.append(f"images are read as squares of {size} pixels with {channels} channel{'s' if channels > 1 else ''}")
-    labels = torch.tensor([names.index(name.split("/", 1)[0]) for name in kept])
-    data = Data(Pixels(torch.from_numpy(np.stack(images))), labels)
-    return Rows(
-        data,
-        Image(channels=channels, size=size),
-        names,
-        root.name or str(root),
-        tuple(kept),
-        tuple(refused),
-        tuple(notes),
-    )
+    notes.append(f"images are read as squares of {size} pixels with {channels} channel{'s' if channels != 1 else ''}")
+    return kept, torch.from_numpy(np.stack(images))
 
 
 def _files(folder: Path, top: Path, refused: Refused, depth: int = 0) -> Iterator[Path]:

@@ -34,7 +34,7 @@ def read_table(path: Path, label: str | None = None) -> Rows:
     width = len(lines[0])
     if width < 2:
         raise InputError(f"{path} has {width} column, expected features and a label", hint="separate cells by commas")
-    titles, body = (headed(lines[0], path), lines[1:]) if _is_heading(lines) else ([], lines)
+    titles, body = (headed(lines[0], path), lines[1:]) if is_heading(lines) else ([], lines)
     at = _label_column(titles, width, label, path)
     if not body:
         raise InputError(f"{path} has a heading but no rows")
@@ -56,7 +56,7 @@ def read_table(path: Path, label: str | None = None) -> Rows:
     return Rows(Data(made, torch.tensor(numbered)), table_of(made, read), names, path.name, ids, notes=tuple(notes))
 
 
-def _is_heading(lines: list[list[str]]) -> bool:
+def is_heading(lines: list[list[str]]) -> bool:
     """No cell of the first line is a number, or one is not where the second line has one."""
     if not any(is_number(c) for c in lines[0]):
         return True

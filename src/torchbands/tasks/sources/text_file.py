@@ -71,6 +71,18 @@ def read_text_file(path: Path, *, text: str = "", label: str = "") -> TextRows:
     return TextRows([row[text] for row in rows], labels, names, parts, text, label, kept, (*notes, *said))
 
 
+def texts_of(path: Path, text: str = "") -> tuple[list[str], str]:
+    """The texts of a file, labels or not, and what was read. InputError for what is not readable."""
+    found, notes = _rows(path)
+    if not found:
+        raise InputError(f"{path} holds no rows", hint="a heading with text and one row for each text")
+    text = _column(found[0], text, TEXTS, "text", path)
+    missing = next((number for number, row in enumerate(found, 1) if row.get(text) is None), None)
+    if missing is not None:
+        raise InputError(f"{path}: row {missing} has no {text!r}")
+    return [row[text] for row in found], "; ".join([f"texts are column {text!r}", *notes])
+
+
 def _rows(path: Path) -> tuple[list[Mapping[str, str]], tuple[str, ...]]:
     kind = kind_of(path)
     if kind not in SUFFIXES:
