@@ -29,8 +29,8 @@ _PROBE, _TRIED = 8, 64
 _CHANNELS: dict[int | str, int] = {1: 2, 3: 2, 2: 1, 4: 1}
 _LAYOUTS = {False: "(N, C, H, W)", True: "(N, H, W, C)"}
 _EITHER = (
-    "the model takes images as (N, C, H, W) and as (N, H, W, C), and does not say which it was trained with: the former "
-    "is taken"
+    "the model takes images as (N, C, H, W) and as (N, H, W, C), and does not say which it was trained with: the "
+    "former is taken"
 )
 
 
