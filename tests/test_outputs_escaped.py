@@ -66,7 +66,7 @@ def test_the_files_of_a_data_scan(tmp_path: Path) -> None:
     rows = Rows(Data(["w"] * n, torch.arange(n) % 2), Text(vocabulary=("w",), length=4), names, "r", ids)
     found = {"cross-split": Suspicion(torch.rand(n)), "z-score": Suspicion(torch.rand(n))}
     flagged = torch.arange(n) < 3
-    write_index(tmp_path, rows, found, Ranking(torch.rand(n), torch.rand(n), flagged, (), (), {}, {}))
+    write_index(tmp_path, rows, found, Ranking(torch.rand(n), torch.rand(n), flagged, flagged, (), (), {}, {}))
     for name in ("scores.csv", "cleaned.csv"):
         text = (tmp_path / name).read_text("utf-8")
         assert harmless_text(text), name

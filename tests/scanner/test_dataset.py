@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from torchbands.core.attack import Attack
-from torchbands.core.data import Data
+from torchbands.core.data import Data, take
 from torchbands.core.defense import Suspicion
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
+from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.modalities.image import Image
 from torchbands.modalities.tabular import Field, Tabular
@@ -24,6 +25,7 @@ from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.ranking import rank
 from torchbands.scanner.rows import Rows
+from torchbands.scanner.self_test import own_triggers, self_test
 from torchbands.testing import toy
 
 
@@ -62,13 +64,13 @@ def test_every_row_is_in_the_tables(scanned: tuple[Outcome, Path], poisoned: tup
     outcome, folder = scanned
     rows = poisoned[0]
     lines = list(csv.DictReader((folder / "scores.csv").open()))
-    assert list(lines[0]) == ["id", "label", *outcome.methods, "combined", "p", "flagged"]
+    assert list(lines[0]) == ["id", "label", *outcome.methods, "combined", "p", "flagged", "dropped"]
     assert sorted(int(line["id"]) for line in lines) == list(range(len(rows)))
     combined = [float(line["combined"]) for line in lines]
     assert combined == sorted(combined, reverse=True)
     kept = (folder / "cleaned.txt").read_text().split()
     assert kept == [line["id"] for line in csv.DictReader((folder / "cleaned.csv").open())]
-    assert set(kept) == {line["id"] for line in lines if line["flagged"] == "0"}
+    assert set(kept) == {line["id"] for line in lines if line["dropped"] == "0"}
     assert sorted(p.name for p in folder.iterdir()) == ["cleaned.csv", "cleaned.txt", "scores.csv"]
 
 
@@ -80,14 +82,6 @@ def test_the_outcome_explains_itself(scanned: tuple[Outcome, Path]) -> None:
     made = outcome.to_json()
     assert json.loads(json.dumps(made))["calibration"]["level"] == 0.01
     assert outcome.subject.kind == "data" and len(outcome.subject.sha256) == 64
-
-
-def test_unpoisoned_data_is_left_alone(digits: Task) -> None:
-    rows = Rows(digits.load("train").blind(), digits.modality, tuple(digits.class_names), "own", task=digits)
-    outcome = scan_data(rows, false_alarms=0.02)
-    assert outcome.verdict == "none" and outcome.exit_code() == 0 and outcome.alerts == ()
-    assert outcome.calibration["flagged"] <= 0.02 * len(rows)
-    assert "clean" not in outcome.sentence() and "safe" not in outcome.sentence()
 
 
 def test_a_given_model_and_trusted_rows_are_used(poisoned: tuple[Rows, torch.Tensor], digits: Task) -> None:
@@ -144,7 +138,7 @@ def test_rank_by_hand() -> None:
     y, crossed = named([100, 50], 10, p_mark=1e-3, p_relabelled=0.5)
     ranking = rank(y, {"cross-split": crossed}, 0.02, 0.01)
     assert ranking.split == ranking.proven == (0,)
-    assert bool(ranking.flagged[:10].all()) and int(ranking.flagged[10:100].sum()) == 1  # 2 % of 90 rows
+    assert bool(ranking.flagged[:10].all()) and int(ranking.flagged[10:100].sum()) == 0  # 1 of 11 would be too many
     assert int(ranking.flagged[100:].sum()) == 1  # 2 % of 50 rows
     assert ranking.combined.argsort(descending=True)[:10].sort().values.tolist() == list(range(10))
     assert float(ranking.p[:10].max()) == 0.0 and float(ranking.p[10:100].min()) == pytest.approx(1 / 90)
@@ -189,14 +183,6 @@ def test_a_tenth_of_one_class_of_a_hundred_is_found(tmp_path: Path) -> None:
     assert int(truth[torch.tensor([int(line["id"]) for line in lines])].sum()) > 40
 
 
-def test_twenty_five_rows_of_five_thousand_are_found() -> None:
-    rows, truth = planted_table(10, 5000, 25)
-    outcome = scan_data(rows, profile="fast")
-    assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["0"]
-    worst = torch.tensor([int(i) for i in outcome.alerts[0].facts["worst"]])
-    assert bool(truth[worst].all())
-
-
 def test_a_rare_mark_counts_once_corrected_and_its_rows_come_first() -> None:
     y, crossed = named([100, 50], 0, p_mark=0.5, p_relabelled=0.5)
     crossed.evidence["classes"]["0"]["index"] = 1.0
@@ -231,3 +217,63 @@ def test_labels_that_do_not_follow_from_the_rows_are_never_indicated_and_not_rul
         rows = Rows(Data(x.clamp(-6, 6), y), Tabular(fields=fields), ("a", "b"), "noise")
         verdicts.append(scan_data(rows, profile="fast", seed=seed).verdict)
     assert "indicated" not in verdicts and "inconclusive" in verdicts
+
+
+def test_unpoisoned_data_is_left_alone_and_nothing_is_dropped(digits: Task, tmp_path: Path) -> None:
+    rows = Rows(digits.load("train").blind(), digits.modality, tuple(digits.class_names), "own", task=digits)
+    outcome = scan_data(rows, false_alarms=0.02, profile="fast", folder=tmp_path)
+    assert outcome.verdict == "none" and outcome.exit_code() == 0 and outcome.alerts == ()
+    assert 0 < outcome.calibration["flagged"] <= 0.02 * len(rows) and outcome.calibration["named"] == 0
+    assert "clean" not in outcome.sentence() and "safe" not in outcome.sentence()
+    assert (tmp_path / "cleaned.txt").read_text().split() == list(rows.ids)
+    lines = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert {line["dropped"] for line in lines} == {"0"} and {line["flagged"] for line in lines} == {"0", "1"}
+    assert lines[0]["id"] in outcome.next_steps[0] and "nothing is dropped" in outcome.next_steps[0]
+    assert "was not tested" in outcome.sentence()
+
+
+def test_what_is_named_is_poison_in_a_class_of_thousands(tmp_path: Path) -> None:
+    """25 poisoned rows among 5,000: the budget of 1 % alone would name 50 ordinary ones with them."""
+    rows, truth = planted_table(10, 5000, 25)
+    outcome = scan_data(rows, profile="fast", folder=tmp_path)
+    assert outcome.verdict == "indicated" and [a.subject for a in outcome.alerts] == ["0"]
+    lines = csv.DictReader((tmp_path / "scores.csv").open())
+    named = torch.tensor([int(line["id"]) for line in lines if line["dropped"] == "1"])
+    assert len(named) == outcome.calibration["named"] >= 15
+    assert float(truth[named].float().mean()) >= 0.95
+    assert "would)" in outcome.alerts[0].message and "named" in outcome.next_steps[0]
+
+
+def test_the_self_test_says_which_amounts_would_have_been_seen() -> None:
+    rows, _ = planted_table(6, 400, 0)
+    outcome = scan_data(rows, profile="fast", test=True)
+    told = outcome.calibration["self_test"]
+    assert outcome.verdict == "none" and [t["rows"] for t in told] == [48, 24, 12]
+    assert (
+        told[0]["found"] and told[0]["right"] >= 0.9 * told[0]["rows"] and told[0]["right"] >= 0.95 * told[0]["named"]
+    )
+    assert "self-test" in outcome.sentence() and "48 rows (2.0%)" in outcome.sentence()
+    assert len({t["into"] for t in told}) == 3
+
+
+def test_the_self_test_plants_on_rows_of_other_classes_and_each_once() -> None:
+    rows, _ = planted_table(3, 100, 0)
+    seen: list[Rows] = []
+    told = self_test(rows, lambda planted: seen.append(planted), without=(1,))
+    y, now = rows.data.y, seen[0].data
+    assert now.poisoned is None and len(told) == 2 and not any(t.found or t.named for t in told)
+    changed = (now.y != y).nonzero().flatten()
+    assert len(changed) == sum(t.rows for t in told) and not bool((now.y[changed] == 1).any())
+    with pytest.raises(NotApplicable, match="no class"):
+        self_test(rows, lambda planted: None, without=(0, 1, 2))
+
+
+@pytest.mark.parametrize("name", ["image", "text", "tabular"])
+def test_triggers_of_the_self_test_differ(name: str) -> None:
+    task = toy(name, classes=4)
+    made = own_triggers(task.modality)
+    assert len({t.label() for t in made}) == len(made) >= 1
+    x = take(task.load("train").x, torch.arange(4))
+    for trigger in made:
+        after = trigger(x, RowRng(0, torch.arange(4)))
+        assert len(after) == 4

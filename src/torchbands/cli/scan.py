@@ -110,6 +110,7 @@ def _data(given: argparse.Namespace) -> Outcome:
             profile=given.profile,
             seed=given.seed,
             folder=folder,
+            test=given.profile == "full",
             progress=lambda done, total, what: bar(done, total, what),
         )
     kept = "scores.csv, cleaned.csv and cleaned.txt"

@@ -59,7 +59,8 @@ def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
         help="share of ordinary rows that may be flagged (default: 0.01)",
     )
     _opening(data)
-    _depth(data)
+    _depth(data, "fast: look once; full: delete more words of texts and, where nothing is found, plant triggers into a "
+           "copy and look again, to say what could have been seen (default: full)")  # fmt: skip
     _reports(data)
 
 
@@ -223,10 +224,8 @@ def _opening(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--memory-limit", type=int, metavar="MB", help="largest file, and memory that opening may take")
 
 
-def _depth(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--profile", choices=("fast", "full"), default="full", help="seconds or minutes (default: full)"
-    )
+def _depth(parser: argparse.ArgumentParser, about: str = "seconds or minutes (default: full)") -> None:
+    parser.add_argument("--profile", choices=("fast", "full"), default="full", help=about)
     _seed(parser)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from torchbands.measures.cost import measured
 
 from . import dataset_said as said_of
 from .dataset_said import ALPHA, FEWEST_IN_CLASS
-from .outcome import LedgerLine, Outcome
-from .ranking import rank
+from .outcome import LedgerLine, Outcome, Verdict
+from .ranking import Ranking, rank
 from .rows import Rows
+from .self_test import Planted, self_test
+from .self_test import in_words as seen_in
+from .self_test import to_json as planted_json
 from .train_on import model_for
-from .words import checked, of_some
+from .words import Word, checked, of_some
 from .written import write_index
 
 #: Fewer rows are not judged.
@@ -63,6 +67,7 @@ def scan_data(
     profile: str = "full",
     seed: int = 0,
     folder: str | Path | None = None,
+    test: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
     """Which rows of this data set were put there to plant a backdoor?
@@ -71,7 +76,8 @@ def scan_data(
     groups that know nothing of each other, `rare-mark` which hold a few rows with a mark in common, and in texts `bki`
     and `z-score` name words, of which each is then deleted from its rows to see whether the label holds. In a class
     that is named so, a row is flagged where fewer than `false_alarms` of the natural group lie as far towards the other
-    one; elsewhere the top `false_alarms` of every class are flagged, which is the budget and no finding.
+    one, and few enough that at most one in twenty of the flagged rows would be of the natural group; elsewhere the top
+    `false_alarms` of every class are flagged, which is the budget and no finding.
 
     The result is `indicated` where a class shows what poison alone shows: its chance, corrected over all tests of all
     classes, is at or below 0.01. It is `inconclusive` where a class is named and that is not shown, for two natural
@@ -82,8 +88,10 @@ def scan_data(
         model: trained on these rows, with features; one is trained where there is none.
         clean: trusted rows, where there are some: SCAn then looks too.
         false_alarms: share of benign rows that may be flagged.
-        profile: "fast" or "full": the same filters, with fewer or more words deleted.
-        folder: where `scores.csv`, `cleaned.csv` and `cleaned.txt` (the rows that are not flagged) are written.
+        profile: "fast" or "full": the same filters, with fewer or more words of texts deleted.
+        folder: where `scores.csv`, `cleaned.csv` and `cleaned.txt` (all rows but those named in a finding) are written.
+        test: where nothing is found, plant triggers into a copy and look again (`self_test`), which doubles the time:
+            the outcome then says which amounts would have been seen.
 
     Raises InputError for settings out of range, or a model that does not take these rows.
     """
@@ -103,51 +111,115 @@ def scan_data(
     }
     if reasons := _too_few(rows):
         return Outcome(subject, "inconclusive", reasons=reasons, **base)
-    filters = _filters(clean, rows.modality.discrete)
     with measured() as cost:
-        model, said = model_for(rows, model, seed, lambda at, of, what: tell(0, len(filters) + 1, "training a model"))
-        before = model.passes.forward
-        found, ledger = {}, []
-        with model.shared():
-            for at, made in enumerate(filters, 1):
-                tell(at, len(filters) + 1, made.name)
-                suspicion, line = _look(made, rows, model, clean, seed, DELETED[profile])
-                ledger.append(line)
-                if suspicion is not None:
-                    found[made.name] = suspicion
-        if "cross-split" not in found:
-            return Outcome(subject, "inconclusive", ledger=tuple(ledger), reasons=(ledger[-1].reason,), **base)
-        words = checked(rows, model, found, seed)
-        ranking = rank(rows.data.y, found, false_alarms, ALPHA, words)
+        looked = _looked_at(rows, model, clean, false_alarms, profile, seed, tell)
+        found, ranking, words, passes = looked.found, looked.ranking, looked.words, looked.passes
+        if ranking is None:
+            why = (looked.ledger[-1].reason,)
+            return Outcome(subject, "inconclusive", ledger=looked.ledger, reasons=why, **base)
+        alerts = said_of.alerts(rows, ranking, words, false_alarms)
+        planted, untested = (
+            tuple[Planted, ...](),
+            "what amount of poison this scan could have seen was not tested (--profile full does)",
+        )
+        if test and not alerts:
+            planted, untested, more = _tested(rows, clean, false_alarms, profile, seed, tell, ranking)
+            passes += more
     if folder is not None:
         write_index(Path(folder), rows, found, ranking)
-    alerts = said_of.alerts(rows, ranking, words, false_alarms)
     reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"])
+    verdict: Verdict = "indicated" if alerts else "inconclusive" if reasons else "none"
+    if planted:
+        base["not_covered"] = (*base["not_covered"], seen_in(planted, len(rows)))
+    elif not alerts:
+        base["not_covered"] = (*base["not_covered"], untested)
     return Outcome(
         subject,
-        "indicated" if alerts else "inconclusive" if reasons else "none",
+        verdict,
         alerts=alerts,
-        ledger=tuple(said_of.with_words(line, words) for line in ledger),
+        ledger=tuple(said_of.with_words(line, words) for line in looked.ledger),
         target=rows.class_names[ranking.proven[0]] if alerts else None,
         reasons=reasons,
-        pictures=said_of.pictures(rows, ranking),
+        next_steps=said_of.next_steps(rows, ranking, verdict),
+        pictures=said_of.pictures(rows, ranking, words),
         methods=tuple(found),
         calibration={
             "false_alarms": false_alarms,
             "flagged": int(ranking.flagged.sum()),
+            "named": int(ranking.named.sum()),
             "explained_by_budget": round(false_alarms * len(rows), 1),
             "p": min(ranking.chance.values(), default=1.0),
             "classes_tested": len(ranking.chance),
             "level": ALPHA,
-            "model": said,
+            "model": looked.said,
+            "self_test": planted_json(planted),
         },
         cost={
             **{k: float(v) for k, v in cost.values().items() if isinstance(v, (int, float)) and k != "forward_passes"},
-            "forward_passes": float(model.passes.forward - before),
+            "forward_passes": float(passes),
             "rows": float(len(rows)),
         },
         **base,
     )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What the filters saw; ranking is None where the rows could not be crossed."""
+
+    found: dict[str, Suspicion]
+    ledger: tuple[LedgerLine, ...]
+    words: list[Word]
+    ranking: Ranking | None
+    said: str
+    passes: int
+
+
+def _looked_at(
+    rows: Rows,
+    model: Model | None,
+    clean: Data | None,
+    false_alarms: float,
+    profile: str,
+    seed: int,
+    tell: Progress,
+    doing: str = "",
+) -> _Looked:
+    filters = _filters(clean, rows.modality.discrete)
+    model, said = model_for(
+        rows, model, seed, lambda at, of, what: tell(0, len(filters) + 1, f"{doing}training a model")
+    )
+    before, words, ranking = model.passes.forward, list[Word](), None
+    found, ledger = dict[str, Suspicion](), []
+    with model.shared():
+        for at, made in enumerate(filters, 1):
+            tell(at, len(filters) + 1, doing + made.name)
+            suspicion, line = _look(made, rows, model, clean, seed, DELETED[profile])
+            ledger.append(line)
+            if suspicion is not None:
+                found[made.name] = suspicion
+    if "cross-split" in found:
+        words = checked(rows, model, found, seed)
+        ranking = rank(rows.data.y, found, false_alarms, ALPHA, words)
+    return _Looked(found, tuple(ledger), words, ranking, said, model.passes.forward - before)
+
+
+def _tested(
+    rows: Rows, clean: Data | None, false_alarms: float, profile: str, seed: int, tell: Progress, ranking: Ranking
+) -> tuple[tuple[Planted, ...], str, int]:
+    """What was planted and found, or why nothing could be, and the passes that it took."""
+    passes = 0
+
+    def again(planted: Rows) -> Ranking | None:
+        nonlocal passes
+        looked = _looked_at(planted, None, clean, false_alarms, profile, seed, tell, "self-test: ")
+        passes += looked.passes
+        return looked.ranking
+
+    try:
+        return self_test(rows, again, seed, without=ranking.split), "", passes
+    except NotApplicable as declined:
+        return (), f"what amount of poison this scan could have seen is not known: {declined.reason}", passes
 
 
 def _too_few(rows: Rows) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torchbands.core.data import take
 from torchbands.core.defense import Suspicion
 from torchbands.defenses.data.cross_split import NATURAL
 
+from .marked import marked
 from .outcome import RULES, Alert, LedgerLine, Picture, Subject
 from .ranking import Ranking
 from .rows import Rows
@@ -63,11 +64,12 @@ def alerts(rows: Rows, ranking: Ranking, words: Sequence[Word], false_alarms: fl
     rule, made = RULES["BD-DAT-01"], []
     for label in ranking.proven:
         mine = rows.data.y == label
-        chosen = _worst(ranking, mine & ranking.flagged)
+        chosen = _worst(ranking, mine & ranking.named)
         n, name = int(mine.sum()), rows.class_names[label]
+        expected = float(ranking.p[chosen].max()) * (n - len(chosen)) if chosen else 0.0
         message = (
             f"{len(chosen)} of the {n} rows of class {name!r} stand apart from the others "
-            f"(about {false_alarms * n:.0f} would be expected by chance)"
+            f"(of {n - len(chosen)} ordinary ones, about {expected:.0f} would)"
         )
         told = min((w for w in words if w.label == label), key=lambda w: w.p, default=None)
         if told is not None and told.p <= ALPHA:
@@ -134,12 +136,28 @@ def small(rows: Rows) -> tuple[str, ...]:
     return (f"classes of fewer than {FEWEST_IN_CLASS} rows: {named}",)
 
 
-def pictures(rows: Rows, ranking: Ranking) -> tuple[Picture, ...]:
+def next_steps(rows: Rows, ranking: Ranking, verdict: str) -> tuple[str, ...]:
+    """What a reader may do now: look at the named rows, or at those that stand out most where none is named."""
+    if verdict == "indicated":
+        return (
+            f"look at the {int(ranking.named.sum())} rows that are named (dropped in scores.csv, worst first), and "
+            "train on cleaned.txt, which is all the others: both are written with -o DIR/",
+            "what was trained on these rows already may hold the backdoor: bands scan model, then bands repair",
+        )
+    worst = ", ".join(rows.ids[i] for i in ranking.combined.argsort(descending=True, stable=True)[:SHOWN].tolist())
+    return (
+        f"nothing is accused, and nothing is dropped from cleaned.txt; the rows that stand out most, to be looked at "
+        f"first: {worst}",
+    )
+
+
+def pictures(rows: Rows, ranking: Ranking, words: Sequence[Word] = ()) -> tuple[Picture, ...]:
+    said = {label: [w.word for w in words if w.label == label and w.p <= ALPHA] for label in ranking.proven}
     made = []
     for at in ranking.combined.argsort(descending=True)[:SHOWN]:
         row = take(rows.data.x, at[None])[0]
-        label = rows.class_names[int(rows.data.y[at])]
+        label, words_of = rows.class_names[int(rows.data.y[at])], said.get(int(rows.data.y[at]), [])
         flag = "flagged" if ranking.flagged[at] else "not flagged"
         caption = f"{rows.ids[int(at)]}, labelled {label}: score {float(ranking.combined[at]):.3g}, {flag}"
-        made.append(Picture(rows.modality.render(row), caption))
+        made.append(Picture(marked(rows.modality.render(row), words_of), caption))
     return tuple(made)

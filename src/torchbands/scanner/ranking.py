@@ -12,6 +12,8 @@ from torchbands.core.defense import Suspicion
 
 from .words import Word
 
+#: Share of a finding's rows that may be ordinary.
+ORDINARY = 0.05
 #: Its classes' indices decide which classes are named; its scores rank their rows.
 DECIDES = "cross-split"
 #: Its classes' chances count too; in them its flagged rows come first.
@@ -27,6 +29,8 @@ class Ranking:
         index: how far each class falls into two parts.
         chance: of every class, the smallest chance of what poison alone shows, by the tests of cross-split and
             rare-mark and by the words' check; corrected over all tests of all classes.
+        named: (N,) bool, flagged rows of the proven classes: the finding. At most a share of `ORDINARY` of them would
+            be ordinary rows, as far as the natural part of their class tells.
         split: classes that cross-split names, or that hold a mark or a word which its test confirms.
         proven: those whose chance is at or below the level.
     """
@@ -34,6 +38,7 @@ class Ranking:
     combined: Tensor
     p: Tensor
     flagged: Tensor
+    named: Tensor
     split: tuple[int, ...]
     proven: tuple[int, ...]
     index: Mapping[int, float]
@@ -98,7 +103,23 @@ def rank(
         combined[rows] = scores
         usual = scores[ordinary].sort().values
         p[rows] = (len(usual) - torch.searchsorted(usual, scores)).float() / max(len(usual), 1)
-    return Ranking(combined, p, p <= false_alarms, tuple(split), tuple(c for c in split if c in proven), index, chance)
+    flagged, named = p <= false_alarms, torch.zeros(len(y), dtype=torch.bool)
+    for label in proven:
+        mine = y == label
+        ordinary = mine & ~foreign & ~held.get(label, foreign)
+        named |= mine & (p <= _threshold(p[mine], int(ordinary.sum()), false_alarms))
+        flagged[mine] = named[mine]
+    split_first = tuple(c for c in split if c in proven)
+    return Ranking(combined, p, flagged, named, tuple(split), split_first, index, chance)
+
+
+def _threshold(p: Tensor, ordinary: int, false_alarms: float) -> float:
+    """The largest p up to `false_alarms` at which, of the rows at or below it, at most `ORDINARY` would be ordinary: a
+    small finding in a large class would drown in the budget otherwise."""
+    ordered = p.sort().values
+    expected = ordered * ordinary
+    fits = (expected <= ORDINARY * torch.arange(1, len(p) + 1)) & (ordered <= false_alarms)
+    return float(ordered[fits].max()) if bool(fits.any()) else 0.0
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The files of a data scan: every row's scores, and the index of the rows that are not flagged."""
+"""The files of a data scan: every row's scores, and the index of the rows that no finding names."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from .rows import Rows
 
 
 def write_index(folder: Path, rows: Rows, found: Mapping[str, Suspicion], ranking: Ranking) -> None:
-    """Write scores.csv (id, label, one column per filter, combined, p, flagged; worst first), cleaned.csv (id, label)
-    and cleaned.txt (ids, one a line; in the data's order). Cells are escaped, and none is a formula."""
+    """Write scores.csv (id, label, one column per filter, combined, p, flagged, dropped; worst first), cleaned.csv (id,
+    label) and cleaned.txt (ids, one a line; in the data's order). Dropped is what a finding names; where nothing was
+    found, nothing is. Cells are escaped, and none is a formula."""
     labels = [rows.class_names[i] for i in rows.data.y.tolist()]
     columns = [s.scores.tolist() for s in found.values()]
-    combined, p, flagged = ranking.combined.tolist(), ranking.p.tolist(), ranking.flagged.tolist()
-    scores = [["id", "label", *found, "combined", "p", "flagged"]]
+    combined, p = ranking.combined.tolist(), ranking.p.tolist()
+    flagged, dropped = ranking.flagged.tolist(), ranking.named.tolist()
+    scores = [["id", "label", *found, "combined", "p", "flagged", "dropped"]]
     for i in ranking.combined.argsort(descending=True, stable=True).tolist():
         cells = [f"{column[i]:.6g}" for column in columns]
-        scores.append([rows.ids[i], labels[i], *cells, f"{combined[i]:.6g}", f"{p[i]:.6g}", str(int(flagged[i]))])
-    kept = [(rows.ids[i], labels[i]) for i in range(len(rows)) if not flagged[i]]
+        last = (f"{combined[i]:.6g}", f"{p[i]:.6g}", str(int(flagged[i])), str(int(dropped[i])))
+        scores.append([rows.ids[i], labels[i], *cells, *last])
+    kept = [(rows.ids[i], labels[i]) for i in range(len(rows)) if not dropped[i]]
     _write(folder / "scores.csv", _csv(scores))
     _write(folder / "cleaned.csv", _csv([["id", "label"], *map(list, kept)]))
     _write(folder / "cleaned.txt", "".join(f"{name}\n" for name, _ in kept))
