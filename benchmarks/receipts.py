@@ -2,7 +2,9 @@
 
     python -m benchmarks.receipts [PRESET ...] [--store store] [--only-write]
 
-Every number in docs/results.md comes from here. Rerunning resumes; --only-write writes from what is in the stores.
+Every number in docs/results.md comes from here. Rerunning resumes; --only-write writes from what is in the stores. A
+run that is ended early (Ctrl-C, or after --minutes) keeps its records in receipts/unfinished/, where a later run, on
+this machine or another of the same kind, takes them up.
 """
 
 from __future__ import annotations
@@ -10,11 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from torchbands import bench, report
 
+from . import unfinished
 from .fresh import refuse_stale
 
 PRESETS = ("vision", "training", "population")
@@ -36,24 +40,46 @@ def main() -> int:
     parser.add_argument("presets", nargs="*", default=list(PRESETS))
     parser.add_argument("--store", type=Path, default=Path("store"), help="folder of one store per preset")
     parser.add_argument("--only-write", action="store_true", help="run nothing")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end a preset after so many minutes")
     args = parser.parse_args()
     for preset in args.presets:
         folder = args.store / preset
-        if not args.only_write:
-            bench.run(
-                preset,
-                folder,
-                command=f"python -m benchmarks.receipts {preset}",
-                progress=lambda a, b, what, _: print(f"[{a}/{b}] {what}", file=sys.stderr),
-            )
+        if not args.only_write and not _measured(preset, folder, args.minutes):
+            return 1
         receipt = Path("receipts") / f"{preset}.json"
         report.write(folder, receipt, ("json",))
         plain = _without_pictures(json.loads(receipt.read_text()))
         receipt.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
         report.write(folder, Path("receipts") / f"{preset}.md", ("md",))
+        unfinished.done(preset)
         print(f"written: {receipt} and receipts/{preset}.md")
     _write_docs()
     return 0
+
+
+def _measured(preset: str, folder: Path, minutes: float) -> bool:
+    """Run what is missing of a preset; False where it was ended before it was finished, and its records were kept."""
+    end, last = time.monotonic() + 60 * minutes, ""
+    print(f"{unfinished.take_up(preset, preset, folder)} records of an earlier sitting", file=sys.stderr)
+
+    def tell(done: int, cells: int, what: str, _: float) -> None:
+        nonlocal last
+        if what != last:
+            print(f"[{done}/{cells}] {what}", file=sys.stderr)
+        last = what
+        if time.monotonic() > end:
+            raise KeyboardInterrupt
+
+    try:
+        bench.run(preset, folder, command=f"python -m benchmarks.receipts {preset}", progress=tell)
+    except KeyboardInterrupt:
+        kept = unfinished.keep(preset, folder)
+        print(
+            f"ended early: {kept} records are in {unfinished.path_of(preset)}; the same command goes on",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def _without_pictures(value: Any) -> Any:

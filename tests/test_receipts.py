@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import receipts  # noqa: E402
+from benchmarks import receipts, unfinished  # noqa: E402
 from benchmarks.fresh import refuse_stale, stale, versions  # noqa: E402
 from benchmarks.scanner.page import page as scanner_page  # noqa: E402
 from benchmarks.text import page as text_page  # noqa: E402
@@ -20,6 +21,7 @@ from benchmarks.text import page as text_page  # noqa: E402
 import report_store  # noqa: E402
 from torchbands import bench, report  # noqa: E402
 from torchbands.bench.grid import HARNESS  # noqa: E402
+from torchbands.bench.store import Store  # noqa: E402
 from torchbands.core.registry import build, find  # noqa: E402
 
 
@@ -78,3 +80,40 @@ def test_a_report_of_a_store_says_what_its_receipt_is_judged_by(tmp_path: Path) 
     (folder / "grid.json").write_text(json.dumps(kept | {"harness": made["harness"], "grid": made["grid"]}))
     written = json.loads(report.write(folder, None, ["json"])[0].read_text())
     assert stale(written) == []
+
+
+def test_what_a_sitting_measured_is_taken_up_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only victims with missing defenses, and controls that are still asked for, are trained again."""
+    monkeypatch.chdir(tmp_path)
+    learner = {"name": "sgd", "epochs": 1, "batch": 256, "lr": 0.1}
+    grid: dict[str, Any] = {
+        "tasks": [{"name": "vision/digits", "learner": learner}],
+        "attacks": ["badnets", "blended"],
+        "defenses": ["repair/channel-lipschitz", {"name": "fine-tune", "epochs": 1}],
+        "seeds": [0],
+    }
+    first = Path("first")
+
+    def end_early(done: int, cells: int, what: str, _: float) -> None:
+        if "blended" in what and "fine-tune" in what:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(grid, first, progress=end_early)
+    assert unfinished.keep("toy", first) == 3 + 5
+    shutil.rmtree(first)
+    # the clean and the blended victim are trained again: one is a control, the other lacks a defense
+    assert unfinished.take_up("toy", grid, Path("second")) == 1 + 5
+    summary = bench.run(grid, "second")
+    assert (summary.computed, summary.found, summary.failed) == (3, 6, 0)
+    whole = bench.run(grid, "whole")
+    assert whole.computed == 9
+
+    def numbers(store: str) -> Any:
+        kept = Store(store)
+        return {r["key"]: r["metrics"] for kind in ("outcomes", "records") for r in kept.asked(kind)}
+
+    assert numbers("second") == numbers("whole")
+    report.write("second", "out.json", ("json",))
+    unfinished.done("toy")
+    assert not unfinished.path_of("toy").exists() and unfinished.take_up("toy", grid, Path("third")) == 0
