@@ -37,6 +37,7 @@ _WHERE = {
     "core.trigger": ("Trigger",),
     "scanner.dataset": ("scan_data",),
     "scanner.guard": ("Guard", "Judged"),
+    "scanner.held": ("rows_of",),
     "scanner.judge": ("scan",),
     "scanner.outcome": ("Alert", "Outcome"),
     "scanner.population": ("Population", "references_of", "train_references"),

@@ -57,7 +57,7 @@ def _rows(x: Tensor, labels: Tensor, classes: int, path: Path, size: int | None,
         data: Any = numbers(x, path)
         modality: Modality = table_of(data, [f"column {i}" for i in range(x.shape[1])])
         return Rows(Data(data, labels), modality, names, path.name)
-    data, image, note = _images(x, path)
+    data, image, note = images_of(x, path)
     for what, given, found in (("size", size, image.size), ("channels", channels, image.channels)):
         if given not in (None, found):
             raise InputError(f"{path} holds images of {what} {found}, but {given} was asked for")
@@ -75,7 +75,7 @@ def checked_labels(y: Tensor, path: Path) -> Tensor:
     return y
 
 
-def numbers(x: Tensor, path: Path) -> Tensor:
+def numbers(x: Tensor, path: Path | str) -> Tensor:
     """Finite float32."""
     if x.is_complex() or x.dtype == torch.bool:
         raise InputError(f"{path}: x is {x.dtype}, expected real numbers")
@@ -95,7 +95,8 @@ def table_of(x: Tensor, titles: list[str]) -> Tabular:
     )
 
 
-def _images(x: Tensor, path: Path) -> tuple[Any, Image, str]:
+def images_of(x: Tensor, path: Path | str) -> tuple[Any, Image, str]:
+    """A column of square images of any layout, what they are, and how they were read. InputError for others."""
     shape = tuple(x.shape)
     if x.ndim == 3:
         x, order = x[:, None], "(N, H, W)"

@@ -26,6 +26,7 @@ from torchbands.measures.cost import measured
 
 from . import dataset_said as said_of
 from .dataset_said import ALPHA, FEWEST_IN_CLASS
+from .held import data_of, rows_of
 from .outcome import LedgerLine, Outcome, Verdict
 from .ranking import Ranking, rank
 from .rows import Rows
@@ -59,10 +60,10 @@ _ABOUT = {
 
 
 def scan_data(
-    rows: Rows,
+    rows: Any,
     *,
     model: Model | None = None,
-    clean: Data | None = None,
+    clean: Any = None,
     false_alarms: float = 0.01,
     profile: str = "full",
     seed: int = 0,
@@ -84,9 +85,9 @@ def scan_data(
     kinds under one label look alike, and where the labels do not follow from the rows. No poison rate is assumed.
 
     Args:
-        rows: what `read_rows` gave.
+        rows: what `read_rows` gave, or whatever `rows_of` takes: a DataLoader, a data set, a pandas frame, (x, y) ...
         model: trained on these rows, with features; one is trained where there is none.
-        clean: trusted rows, where there are some: SCAn then looks too.
+        clean: trusted rows in any of these forms, where there are some: SCAn then looks too.
         false_alarms: share of benign rows that may be flagged.
         profile: "fast" or "full": the same filters, with fewer or more words of texts deleted.
         folder: where `scores.csv`, `cleaned.csv` and `cleaned.txt` (all rows but those named in a finding) are written.
@@ -100,6 +101,8 @@ def scan_data(
     if profile not in PROFILES:
         raise InputError(f"profile is fast or full, got {profile!r}")
     tell = progress or (lambda done, total, what: None)
+    rows = rows_of(rows)
+    clean = None if clean is None else data_of(clean, rows.modality)
     subject = said_of.subject(rows)
     base: dict[str, Any] = {
         "profile": profile,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
-from torchbands.core.data import Batch, Column, Data
+from torchbands.core.data import Batch, Column
 from torchbands.core.defense import FittedDetector, InputDetector
 from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
@@ -20,6 +20,7 @@ from torchbands.core.registry import build
 from torchbands.core.seeding import generator
 from torchbands.core.task import Network
 
+from .held import data_of, samples_of
 from .predictor import predictor
 
 if TYPE_CHECKING:
@@ -86,13 +87,16 @@ class Guard:
         self.calibration = torch.zeros(0)
         self.overhead = 0.0
 
-    def fit(self, clean: Data | tuple[Any, Tensor]) -> Self:
+    def fit(self, clean: Any) -> Self:
         """Fit the detector on 60 % of the clean rows and calibrate on the others. Returns the guard.
+
+        Args:
+            clean: labelled rows in whatever `rows_of` takes: `Data`, (x, y), a DataLoader, a pandas frame ...
 
         Raises InputError for too few rows: alpha 0.05 needs 19 that calibrate, 48 in all. NotApplicable where the
         detector does not fit the model.
         """
-        rows = clean if isinstance(clean, Data) else Data(clean[0], torch.as_tensor(clean[1]).long())
+        rows = data_of(clean, self._modality or getattr(self._given, "modality", None))
         fewest = math.ceil(math.ceil(1 / self.alpha - 1) / CALIBRATE)
         if len(rows) < fewest:
             raise InputError(f"alpha {self.alpha:g} needs at least {fewest} clean rows, got {len(rows)}")
@@ -138,8 +142,8 @@ class Guard:
         return self._fitted
 
     def score_samples(self, x: Batch | Column) -> Tensor:
-        """(N,) float32 suspicion, higher is more suspicious."""
-        return self.fitted.score(x)
+        """(N,) float32 suspicion, higher is more suspicious. x: as of a call."""
+        return self.fitted.score(samples_of(x, self.model.modality))
 
     def p_values(self, score: Tensor) -> Tensor:
         """(N,) conformal p-values of scores: (1 + number of calibration scores at least as high) / (n + 1)."""
@@ -147,11 +151,13 @@ class Guard:
         return (above + 1).double() / (len(self.calibration) + 1)
 
     def __call__(self, x: Batch | Column) -> Judged:
-        """Judge a batch or a whole column of raw samples.
+        """Judge a batch or a whole column of raw samples; arrays, frames, images and loaders of such are read too.
 
         Costs one forward pass per input for the prediction and `overhead` more for the score.
         """
         fitted = self.fitted
+        if not hasattr(x, "__len__") or len(x) > 0:
+            x = samples_of(x, self.model.modality)
         if len(x) == 0:
             none = torch.zeros(0)
             return Judged(none.long(), none.double(), none.bool(), none)

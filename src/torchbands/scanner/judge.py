@@ -22,10 +22,11 @@ from torchbands.core.trigger import Trigger
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.row_certainty import RowCertainty, trained_on
 from torchbands.measures.cost import measured
-from torchbands.modalities.image import Image
 
 from .behaviour import advice, behaviour, differences
 from .calibrate import FEWEST, Compared, Kind, compare
+from .held import reading, rows_of
+from .held_columns import Numbers
 from .left_out import left_out
 from .marked import marked
 from .normalisation import Misread, misread
@@ -33,6 +34,8 @@ from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, S
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
 from .population import VIEW_SEED, Population
+from .predictor import predictor
+from .rows import Rows
 from .same_network import as_references_read, same_network
 from .seen import How
 from .sizes import sizes_of
@@ -52,9 +55,11 @@ _BLACK_BOX = "everything that needs gradients: only predictions were given"
 
 def scan(
     model: nn.Module | Model | Any,
-    data: Data | tuple[Any, Tensor] | None = None,
+    data: Any = None,
     refs: str | Path | Population | None = None,
     *,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
     profile: str = "full",
     alpha: float = 0.05,
     seed: int = VIEW_SEED,
@@ -67,7 +72,10 @@ def scan(
 
     Args:
         model: any nn.Module that takes raw samples (normalisation inside), or a `Model`.
-        data: clean labelled rows, as `Data` or (x, y). Not needed with `refs`, which keep theirs.
+        data: clean labelled rows, in whatever `rows_of` takes: (x, y), a DataLoader, a data set, a pandas frame ...
+            Not needed with `refs`, which keep theirs.
+        mean, std: what is subtracted from images and divided by before `model`, a network that has no such layer;
+            rows that a loader normalised so are brought back to [0, 1].
         refs: reference models of the suspect's recipe, or their folder. Without them the evidence is shown
             uncalibrated and the result is inconclusive.
         profile: "fast" (seconds for small networks) or "full".
@@ -78,12 +86,14 @@ def scan(
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
     population = Population.load(refs) if isinstance(refs, (str, Path)) else refs
-    suspect, clean = _suspect(model, data, population)
-    names = _names(class_names, population, suspect)
+    suspect, clean, rows = _suspect(model, data, population, mean, std)
+    named = None if rows is None or rows.classes != suspect.classes else rows.class_names
+    names = _names(named if class_names is None else class_names, population, suspect)
+    subject = subject or _subject(model, () if rows is None else rows.notes)
     views = views_of(profile, suspect)
     lowest = None if population is None else (population.summary()["accuracy"] or [None])[0]
     if (wrong := misread(suspect, clean, lowest)) is not None and wrong.mean:
-        return _unread(wrong, subject or _subject(model), population, profile, alpha, seed)
+        return _unread(wrong, subject, population, profile, alpha, seed)
     with measured(suspect) as cost:
         drawn = seed if population is None else VIEW_SEED
         seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
@@ -103,7 +113,7 @@ def scan(
     elif found and not reasons:
         verdict = "unusual"
     return Outcome(
-        subject=subject or _subject(model),
+        subject=subject,
         verdict=verdict,
         alerts=tuple(found),
         trigger=made.trigger,
@@ -131,9 +141,10 @@ def scan(
     )
 
 
-def _subject(model: Any) -> Subject:
+def _subject(model: Any, notes: Sequence[str]) -> Subject:
     made = model if isinstance(model, Model) else getattr(model, "model", model)
-    return Subject("model", type(getattr(made, "_module", None) or made).__name__)
+    name = type(getattr(made, "_module", None) or made).__name__
+    return Subject("model", name, facts={"notes": list(notes)} if notes else {})
 
 
 def _unread(
@@ -544,9 +555,11 @@ def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> 
     return _Shown(tuple(pictures), facts)
 
 
-def _suspect(model: Any, data: Any, population: Population | None) -> tuple[Model, Data]:
-    clean = population.clean if population is not None else _data(data)
-    if clean is None:
+def _suspect(
+    model: Any, data: Any, population: Population | None, mean: Numbers | None, std: Numbers | None
+) -> tuple[Model, Data, Rows | None]:
+    """The suspect, the samples to look with, and the rows that they are where no references bring them."""
+    if population is None and data is None:
         raise InputError(
             "a scan needs clean labelled rows or reference models",
             hint="scan(model, (x, y)) or scan(model, refs='refs/'); at the command line: --data or --refs",
@@ -555,22 +568,26 @@ def _suspect(model: Any, data: Any, population: Population | None) -> tuple[Mode
     if isinstance(made, Model):
         if population is not None and made.classes != population.classes:
             raise InputError(f"the model has {made.classes} classes, the references have {population.classes}")
+        rows = None if population is not None else rows_of(data, modality=made.modality, mean=mean, std=std)
+        clean = population.clean if rows is None else data if isinstance(data, Data) else rows.data  # type: ignore[union-attr]
         made = _answering(made, clean)
-        return (made if population is None else as_references_read(made, population)), clean
+        if population is not None:
+            return as_references_read(made, population), clean, None
+        return made, clean, rows
     if not isinstance(model, nn.Module):
         raise InputError(f"a suspect is an nn.Module or a Model, got {type(model).__name__}")
     if population is not None:
-        answering = _answering(Model(model, population.modality, population.classes), clean)
-        return as_references_read(answering, population), clean
-    x = take(clean.x, torch.arange(1))
-    if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[-1] != x.shape[-2]:
+        module = reading(model, population.modality, mean, std)
+        answering = _answering(Model(module, population.modality, population.classes), population.clean)
+        return as_references_read(answering, population), population.clean, None
+    rows = rows_of(data, mean=mean, std=std)
+    if rows.modality.discrete:
         raise InputError(
-            "only for square images (N, C, H, H) can the kind of sample be told from the data",
+            f"how a network takes {rows.modality.name} cannot be told from the rows",
             hint="wrap the network: Model.wrap(module, modality, classes)",
         )
-    with torch.no_grad():
-        classes = int(model.eval()(x.to(next(model.parameters()).device)).shape[-1])
-    return Model(model, Image(channels=x.shape[1], size=x.shape[-1]), classes), clean
+    made = predictor(reading(model, rows.modality, mean, std), rows.data, rows.modality)
+    return made, rows.data, rows
 
 
 def _answering(model: Model, clean: Data) -> Model:
@@ -581,14 +598,6 @@ def _answering(model: Model, clean: Data) -> Model:
             f"the model gives {said} answers for each sample, expected {model.classes}, one for each class"
         )
     return model
-
-
-def _data(data: Any) -> Data | None:
-    if data is None or isinstance(data, Data):
-        return data
-    if isinstance(data, tuple) and len(data) == 2:
-        return Data(data[0], torch.as_tensor(data[1]).long())
-    raise InputError(f"data are Data or a pair (x, y), got {type(data).__name__}")
 
 
 def _names(given: Sequence[str] | None, population: Population | None, model: Model) -> list[str]:

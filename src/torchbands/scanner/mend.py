@@ -23,6 +23,7 @@ from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
 from torchbands.defenses.repair.unlearn import Unlearn
 
+from .held import data_of
 from .outcome import Outcome
 from .reactivation import Aim, Probe, Reactivation, Trial, limit, search_triggers, shift_trigger
 
@@ -109,7 +110,7 @@ def split(clean: Data, seed: int = 0) -> tuple[Data, Data]:
 
 def mend(
     model: Model,
-    clean: Data,
+    clean: Any,
     judge: Judge,
     *,
     trigger: Trigger | None,
@@ -135,7 +136,7 @@ def mend(
     trigger's success from .97 or more to .05 or less; retuning with the true trigger woke a third of one of them (SIG).
 
     Args:
-        clean: clean labelled rows; 70 % of every class repair, the others judge.
+        clean: clean labelled rows in whatever `rows_of` takes; 70 % of every class repair, the others judge.
         judge: scans a model; called for repairs that pass all else.
         trigger: as recovered by a scan of `model`; None searches one.
         target, source: the suspected classes.
@@ -149,7 +150,7 @@ def mend(
     """
     if "weights" not in model.capabilities or "gradients" not in model.capabilities:
         raise NotApplicable("only predictions were given (a black box): there are no weights to repair")
-    repairing, judging = split(clean, seed)
+    repairing, judging = split(data_of(clean, model.modality), seed)
     aim = Aim(target, source)
     found = tuple(search_triggers(model, repairing, aim, count=3, seed=seed)) if trigger is None else (trigger,)
     if not found:

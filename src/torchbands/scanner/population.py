@@ -30,6 +30,7 @@ from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha25
 from torchbands.zoo.files import digest as digest_of
 
 from .forecast import forecast, in_words, pace
+from .held import data_of, rows_of
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
 from .recipes import LEARNED, Trains, settled
 from .seen import ASKED, SEEN, How, Numbers, read, write
@@ -268,12 +269,12 @@ class Population:
 def train_references(
     folder: str | Path,
     recipe: Recipe,
-    data: Data,
-    modality: Modality,
-    class_names: Sequence[str],
+    data: Any,
+    modality: Modality | None = None,
+    class_names: Sequence[str] | None = None,
     *,
     n: int = 40,
-    clean: Data | None = None,
+    clean: Any = None,
     profile: str = "full",
     seed: int = 0,
     label: str = "",
@@ -284,9 +285,10 @@ def train_references(
     """Train reference models, one directory each; the same call again goes on where it stopped.
 
     Args:
-        data: clean labelled rows. Without `clean`, up to 1,000 of them (a fifth at most) are held out of every
-            training for the views to look with.
+        data: clean labelled rows in whatever `rows_of` takes. Without `clean`, up to 1,000 of them (a fifth at most)
+            are held out of every training for the views to look with.
         clean: rows for the views, which must not be among `data`.
+        modality, class_names: of the rows; by default as `rows_of` tells them.
         n: how many in all. 19 are the fewest for a p-value of 0.05, 99 for 0.01.
         label: what the data are, for the card.
         add: to a folder that is there: `n` references of this recipe beside those of the others.
@@ -295,12 +297,16 @@ def train_references(
     folder = Path(folder)
     if n < 1 or not recipe.learners:
         raise InputError("references: n is at least 1 and there is at least one recipe")
+    if modality is None or class_names is None:
+        rows = rows_of(data, modality=modality, class_names=class_names)
+        data, modality, class_names = rows.data, rows.modality, rows.class_names
+    data = data_of(data, modality)
     if clean is None:
         held = min(KEPT_ROWS, len(data) // 5)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed_of("views' rows", label)))
         data, clean = data[order[held:].sort().values], data[order[:held].sort().values]
     else:
-        clean = clean.sample(KEPT_ROWS, "views' rows", label, balanced=True)
+        clean = data_of(clean, modality).sample(KEPT_ROWS, "views' rows", label, balanced=True)
     if len(clean) == 0 or len(data) == 0:
         raise InputError("references need clean rows to train on and clean rows to look with")
     population = _start(folder, recipe, data, clean, modality, class_names, seed, label, add)
