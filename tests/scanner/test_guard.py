@@ -175,7 +175,7 @@ def test_wrong_use_is_told(planted: Victim, halves: tuple[Data, Data]) -> None:
         Guard(3).fit(halves[0])
     with pytest.raises(InputError, match="add up to 1"):
         Guard(planted.model.logits).fit(halves[0])
-    with pytest.raises(InputError, match="kind of sample"):
+    with pytest.raises(InputError, match="images are squares"):
         Guard(nn.Linear(3, 2)).fit((torch.zeros(60, 3, 4, 5), torch.zeros(60)))
 
 
