@@ -317,7 +317,7 @@ def test_scan_data_and_references_take_what_people_hold(tmp_path: Path) -> None:
     few = tb.scan_data(pd.DataFrame(TABLE.numpy()).assign(label=Y.numpy()))
     assert few.verdict == "inconclusive" and few.subject.path == "frame"
     from torchbands.scanner.mend import mend
-    from torchbands.scanner.recipes import Recipe
+    from torchbands.scanner.population import Recipe
 
     made = tb.build("small-cnn(widths=(4,))")
     learner = tb.build("sgd(epochs=1)")
