@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import report_store
 from torchbands import zoo
@@ -150,12 +153,26 @@ def test_a_method_far_from_its_paper_says_so_wherever_it_is_listed(
     assert main(["list", "input-detector"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("input-detector")]
     rows = {line.split()[1]: line for line in lines}
-    assert "[unreproduced]" in rows["strip"] and "[unreproduced]" not in rows["scale-up"]
+    assert "[unreproduced] Gao et al." in rows["strip"] and "[unreproduced]" not in rows["scale-up"]
     assert main(["show", "strip"]) == 0
     assert f"unreproduced: {why}" in capsys.readouterr().out
     assert main(["list", "input-detector", "--json"]) == 0
     told = {m["name"]: m["unreproduced"] for m in json.loads(capsys.readouterr().out)}
     assert told["strip"] == why and told["scale-up"] is None
+
+
+def test_a_list_fits_a_terminal_of_80_columns_with_names_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(force_terminal=True, no_color=True, width=80, highlight=False, file=io.StringIO())
+    monkeypatch.setattr("torchbands.cli.console.out", lambda: terminal)
+    assert main(["list"]) == 0
+    assert isinstance(terminal.file, io.StringIO)
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in terminal.file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80 and lines[0].split() == ["role", "name", "paper"]
+    for cls in listing():
+        at = next(i for i, line in enumerate(lines) if line.split()[:2] == [cls.role, cls.name])
+        told = " ".join(" ".join([lines[at], *(line for line in lines[at + 1 : at + 3] if line[:1] == " ")]).split())
+        mark = "[unreproduced] " if cls.unreproduced else ""
+        assert told.startswith(f"{cls.role} {cls.name} {mark}{cls.paper}".rstrip()), told
 
 
 def test_every_method_can_be_shown_and_names_its_settings(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def show_list(given: argparse.Namespace) -> int:
         console.print_json([_facts(cls) for cls in found])
         return 0
     columns: tuple[str, ...] = ("role", "name", "paper", "what it is")
-    rows: list[tuple[str, ...]] = [(cls.role, cls.name, cls.paper, _marked(cls)) for cls in found]
+    rows: list[tuple[str, ...]] = [(cls.role, cls.name, _marked(cls), _first_line(cls)) for cls in found]
     to = console.out()
     if to.is_terminal and to.width < NARROW:
         columns, rows = columns[:3], [row[:3] for row in rows]  # `bands show NAME` says what it is
@@ -85,8 +85,8 @@ def show(given: argparse.Namespace) -> int:
 
 
 def _marked(cls: type[Method]) -> str:
-    """What it is, with the warning that must stand wherever its name does."""
-    return ("[unreproduced] " if cls.unreproduced else "") + _first_line(cls)
+    """Its paper, after the warning that must stand wherever its name does, however narrow the list is."""
+    return ("[unreproduced] " if cls.unreproduced else "") + cls.paper
 
 
 def _facts(cls: type[Method]) -> dict[str, Any]:
