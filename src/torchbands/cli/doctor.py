@@ -18,6 +18,7 @@ CORE = ("torch", "numpy", "scikit-learn", "safetensors", "filelock", "tyro", "ri
 EXTRAS = {
     "scan": (("fickling", "fickling"),),
     "onnx": (("onnxruntime", "onnxruntime"),),
+    "parquet": (("pyarrow", "pyarrow"),),
     "text": (
         ("transformers", "transformers"),
         ("tokenizers", "tokenizers"),

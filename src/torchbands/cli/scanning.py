@@ -8,8 +8,9 @@ Commands = argparse._SubParsersAction  # the type that add_subparsers gives has 
 
 FORMATS = "text, json, sarif, junit, html, markdown"
 SOURCE = (
-    "folder of class folders of images, .npz or .safetensors with x and y, .csv of numbers, .csv, .tsv or .jsonl of "
-    "texts, or a task such as vision/fashion-mnist"
+    "folder of class folders of images (or with a metadata.csv), .npz or .safetensors with x and y, .csv of numbers, "
+    ".csv, .tsv or .jsonl of texts, .parquet of any of these, a Hugging Face data folder, or a task such as "
+    "vision/fashion-mnist"
 )
 ARCH = "package.module:factory or ./file.py:factory of your own code, a known network's name, or a network's JSON spec"
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +32,17 @@ _LAYOUT = "expected FOLDER/CLASS/*.png (or .jpg ...), or FOLDER/train/CLASS/* an
 Refused = list[tuple[str, str]]
 
 
-def read_folder(root: Path, size: int | None = None, channels: int | None = None, split: str = "clean") -> Rows:
+def read_folder(
+    root: Path,
+    size: int | None = None,
+    channels: int | None = None,
+    split: str = "clean",
+    label: str | None = None,
+) -> Rows:
     """Images of a folder of class folders, scaled to squares, with the path of each.
+
+    Where a metadata file (metadata.csv, .jsonl or .parquet) lies in it, its rows name the images and their labels, by
+    the column `label`.
 
     Left out and told in `refused`: images that cannot be decoded, decompression bombs, links that leave the folder,
     what is no regular file, files of other kinds, images outside of class folders, and names that cannot be printed.
@@ -50,11 +61,15 @@ def read_folder(root: Path, size: int | None = None, channels: int | None = None
         others = sorted(p.name for p in root.iterdir() if p != top and not p.name.startswith("."))
         rest = f"; not read: {', '.join(map(_printable, others[:5]))}" if others else ""
         notes.append(f"rows are those of {_printable(top.name)}/{rest}")
+    from .listed_rows import metadata_of, read_listed
+
+    if (listing := metadata_of(top)) is not None:
+        return read_listed(top, listing, size, channels, split, label, notes)
     classes = sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
-    refused += [(_shown(p, top), "it lies in no class folder") for p in _loose(top)]
+    refused += [(shown(p, top), "it lies in no class folder") for p in _loose(top)]
     listed = {folder.name: list(_files(folder, top, refused)) for folder in classes if _named(folder, top, refused)}
     files = [file for found_here in listed.values() for file in found_here]
-    kept, pixels = _read(files, top, size, channels, refused, notes)
+    kept, pixels = read_files(files, top, size, channels, refused, notes)
     present = {name.split("/", 1)[0] for name in kept}
     names = tuple(sorted(present | _taught(found, part)))
     if len(present) < 2:
@@ -84,20 +99,20 @@ def read_images(path: Path, size: int, channels: int, classes: int) -> Rows:
     notes: list[str] = []
     top = path.parent if path.is_file() else path
     files = [path] if path.is_file() else list(_files(path, path, refused))
-    kept, pixels = _read(files, top, size, channels, refused, notes)
+    kept, pixels = read_files(files, top, size, channels, refused, notes)
     made = Data(Pixels(pixels), torch.zeros(len(kept), dtype=torch.int64))
     names = tuple(map(str, range(classes)))
     image = Image(channels=channels, size=size)
     return Rows(made, image, names, path.name or str(path), tuple(kept), tuple(refused), tuple(notes))
 
 
-def _read(
+def read_files(
     files: list[Path], top: Path, size: int | None, channels: int | None, refused: Refused, notes: list[str]
 ) -> tuple[list[str], Tensor]:
     """Names of the images that could be read, and their pixels, uint8 (N, C, H, H)."""
     seen = _seen(files, top, refused)
     if seen:
-        size, channels = _common(seen, size, channels, notes)
+        size, channels = common(seen, size, channels, notes)
     kept, images = [], []
     for file in seen:
         try:
@@ -120,12 +135,12 @@ def _files(folder: Path, top: Path, refused: Refused, depth: int = 0) -> Iterato
             continue
         if path.is_dir():
             if path.is_symlink() or depth >= MOST_DEPTH:
-                refused.append((_shown(path, top), "a link to a folder" if path.is_symlink() else "too deep"))
+                refused.append((shown(path, top), "a link to a folder" if path.is_symlink() else "too deep"))
             elif _named(path, top, refused):
                 yield from _files(path, top, refused, depth + 1)
         elif path.suffix.lower() not in SUFFIXES:
-            refused.append((_shown(path, top), f"a kind that is not read ({_printable(path.suffix) or 'no suffix'})"))
-        elif _named(path, top, refused) and _inside(path, top, refused):
+            refused.append((shown(path, top), f"a kind that is not read ({_printable(path.suffix) or 'no suffix'})"))
+        elif _named(path, top, refused) and inside(path, top, refused):
             yield path
 
 
@@ -144,12 +159,12 @@ def _loose(top: Path) -> list[Path]:
 def _named(path: Path, top: Path, refused: Refused) -> bool:
     """Whether a name can be written in an index, one a line."""
     if path.name.isprintable():
-        return path.parent != top or _inside(path, top, refused)
-    refused.append((_shown(path, top), "its name cannot be printed"))
+        return path.parent != top or inside(path, top, refused)
+    refused.append((shown(path, top), "its name cannot be printed"))
     return False
 
 
-def _inside(path: Path, top: Path, refused: Refused) -> bool:
+def inside(path: Path, top: Path, refused: Refused) -> bool:
     if not path.is_symlink():
         return True
     try:
@@ -157,7 +172,7 @@ def _inside(path: Path, top: Path, refused: Refused) -> bool:
     except (OSError, RuntimeError):
         inside = False
     if not inside:
-        refused.append((_shown(path, top), "a link that leaves the folder or leads nowhere"))
+        refused.append((shown(path, top), "a link that leaves the folder or leads nowhere"))
     return inside
 
 
@@ -165,7 +180,7 @@ def _seen(files: list[Path], top: Path, refused: Refused) -> dict[Path, tuple[in
     """Longer side and channels of each file that may be decoded; the others are refused."""
     made = {}
     for file in files:
-        seen = _head(file)
+        seen = head(file)
         if isinstance(seen, str):
             refused.append((file.relative_to(top).as_posix(), seen))
         else:
@@ -173,17 +188,18 @@ def _seen(files: list[Path], top: Path, refused: Refused) -> dict[Path, tuple[in
     return made
 
 
-def _head(path: Path) -> tuple[int, int] | str:
-    """Longer side and channels of an image by its header; or why it must not be decoded."""
+def head(source: Path | bytes) -> tuple[int, int] | str:
+    """Longer side and channels of an image file, or of its bytes, by its header; or why it must not be decoded."""
     from PIL import Image as Pillow
 
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
             return "not a regular file"
-        if found.st_size > MOST_BYTES:
-            return f"{found.st_size:,} bytes, more than {MOST_BYTES:,}"
-        with warnings.catch_warnings(action="ignore"), Pillow.open(path, formats=IMAGE_FORMATS) as image:
+        held = source.stat().st_size if isinstance(source, Path) else len(source)
+        if held > MOST_BYTES:
+            return f"{held:,} bytes, more than {MOST_BYTES:,}"
+        opened = source if isinstance(source, Path) else io.BytesIO(source)
+        with warnings.catch_warnings(action="ignore"), Pillow.open(opened, formats=IMAGE_FORMATS) as image:
             width, height = image.size
             depth = 1 if image.mode in ("1", "L", "LA") else 3
     except Exception as error:  # a decoder may raise anything on a hostile file
@@ -193,8 +209,8 @@ def _head(path: Path) -> tuple[int, int] | str:
     return max(width, height), depth
 
 
-def _common(
-    seen: dict[Path, tuple[int, int]], size: int | None, channels: int | None, notes: list[str]
+def common(
+    seen: Mapping[Any, tuple[int, int]], size: int | None, channels: int | None, notes: list[str]
 ) -> tuple[int, int]:
     """The size and channels that most images have; where no size is the rule, the middle one. Others are told."""
     sides, depths = Counter(side for side, _ in seen.values()), Counter(depth for _, depth in seen.values())
@@ -225,5 +241,5 @@ def _printable(name: str) -> str:
     return name.encode("unicode_escape").decode("ascii") if not name.isprintable() else name
 
 
-def _shown(path: Path, top: Path) -> str:
+def shown(path: Path, top: Path) -> str:
     return path.relative_to(top).as_posix().encode("unicode_escape").decode("ascii")

@@ -12,7 +12,7 @@ from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
 from torchbands.modalities.image import Image
 from torchbands.modalities.tabular import Tabular
-from torchbands.tasks.sources.cells import headed, index_column, is_number, kind_of, read_cells, text_of
+from torchbands.tasks.sources.cells import FRAMES, headed, index_column, is_number, kind_of, read_cells, text_of
 from torchbands.tasks.sources.folder import SUFFIXES
 from torchbands.tasks.sources.text_file import texts_of
 
@@ -21,7 +21,7 @@ from .rows import Rows, read_rows
 from .table_rows import LABELS, is_heading
 
 #: Kinds of files of texts: rows with a column of them, or one a line.
-_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt")
+_TEXTS = (".csv", ".tsv", ".jsonl", ".ndjson", ".txt", *FRAMES)
 
 
 def read_inputs(
@@ -85,7 +85,7 @@ def _of_file(
             raise InputError(f"{path} holds no texts")
         made = Data(texts, torch.zeros(len(texts), dtype=torch.int64))
         return Rows(made, reads, _names(classes), path.name, notes=(note,))
-    if kind in (".csv", ".tsv"):
+    if kind in (".csv", ".tsv") or (kind in FRAMES and size is None):
         return _table(path, reads, classes, label)
     return None
 

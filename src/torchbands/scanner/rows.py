@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -15,20 +16,19 @@ from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 from torchbands.core.task import SPLITS, Task
-from torchbands.tasks.sources.cells import kind_of
+from torchbands.tasks.sources.cells import FRAMES, kind_of
+from torchbands.tasks.sources.table_folder import SUFFIXES as TABLES
+from torchbands.tasks.sources.table_folder import tables_of
 from torchbands.tasks.sources.text_file import text_column
 
 #: Most classes that are believed; more is a damaged or hostile file.
 MOST_CLASSES = 65_536
 _KINDS = (
-    "expected a folder of class folders of images, a .npz, .safetensors, .csv, .tsv or .jsonl file, a victim "
-    "directory, or a task"
+    "expected a folder of class folders of images, a .npz, .safetensors, .csv, .tsv, .jsonl or .parquet file, a folder "
+    "of such tables, a victim directory, or a task"
 )
 #: Kinds that people have and that no reader here opens, with what to type instead.
 _ELSEWHERE = {
-    ".parquet": ("Parquet, which is not read here", "pandas.read_parquet(FILE).to_csv('rows.csv', index=False)"),
-    ".arrow": ("Arrow, which is not read here", "datasets.load_from_disk(FOLDER).to_csv('rows.csv')"),
-    ".feather": ("Feather, which is not read here", "pandas.read_feather(FILE).to_csv('rows.csv', index=False)"),
     ".xlsx": ("a spreadsheet", "save it as CSV"),
     ".pkl": ("a pickle, which is never read as data", "numpy.savez('rows.npz', x=x, y=y) where you trust the file"),
     ".npy": ("one array without labels", "numpy.savez('rows.npz', x=x, y=y)"),
@@ -110,12 +110,15 @@ def read_rows(
 
     Args:
         source: one of
-            a folder of class folders of images (or of `train` and `test` folders of those);
+            a folder of class folders of images (or of `train` and `test` folders of those), or of images that a
+            metadata.csv, .jsonl or .parquet in it names and labels;
             a `.npz` or `.safetensors` file with `x` (images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in
             [0, 1]; or a table (N, F)) and `y` (integers (N,));
             a `.csv` table of numbers with a column of labels (commas, semicolons or tabs; `.gz` too);
             a `.csv`, `.tsv` or `.jsonl` file with a column of texts (named text, sentence, content, review, message or
             body) and one of labels;
+            a `.parquet`, `.arrow` or `.feather` file of any of these, or of images, and a folder of such files
+            (`train.csv` and `test.csv`, what `datasets.save_to_disk` writes, `data/train-00000-of-00002.parquet`);
             a victim directory, for the training data it was made from (`split="train"`) or its task's other splits;
             a task's name, or its JSON spec, for the split of that name.
         size: side in pixels that a folder's images are scaled to, as squares; by default that of most of them, at
@@ -142,7 +145,10 @@ def read_rows(
     if is_folder:
         from .image_rows import read_folder
 
-        return read_folder(path, size, channels, split)
+        if (tables := tables_of(path, split == "test")) is not None:
+            made = _of_tables(path, tables.files, size, channels, label, text)
+            return replace(made, notes=(*tables.notes, *made.notes))
+        return read_folder(path, size, channels, split, label)
     if is_file:
         return _of_file(path, size, channels, label, text)
     return _of_task(source, split)
@@ -150,22 +156,35 @@ def read_rows(
 
 def _of_file(path: Path, size: int | None, channels: int | None, label: str | None, text: str | None) -> Rows:
     kind = kind_of(path)
-    if kind in (".jsonl", ".ndjson") or (kind in (".csv", ".tsv") and (text is not None or text_column(path))):
-        from .text_rows import read_texts
-
-        return read_texts(path, label, text)
+    if kind in TABLES:
+        return _of_tables(path, (path,), size, channels, label, text)
     if text is not None:
         raise InputError(f"{path} has no columns of texts", hint="texts are read from .csv, .tsv and .jsonl files")
-    if kind in (".csv", ".tsv"):
-        from .table_rows import read_table
-
-        return read_table(path, label)
     if kind in (".npz", ".safetensors"):
         from .array_rows import read_arrays
 
         return read_arrays(path, size, channels)
     said, todo = _ELSEWHERE.get(kind, (f"of a kind that is not read ({kind or 'no suffix'})", _KINDS))
     raise InputError(f"{path} is {said}", hint=todo)
+
+
+def _of_tables(
+    path: Path, files: Sequence[Path], size: int | None, channels: int | None, label: str | None, text: str | None
+) -> Rows:
+    """The rows of one or more files of one heading: images in a column, texts, or a table of numbers."""
+    kind = kind_of(files[0])
+    if kind in FRAMES:
+        from .frame_rows import read_image_frame
+
+        if text is None and (made := read_image_frame(path, files, size, channels, label)) is not None:
+            return made
+    if kind in (".jsonl", ".ndjson") or text is not None or text_column(path, files):
+        from .text_rows import read_texts
+
+        return read_texts(path, label, text, files)
+    from .table_rows import read_table
+
+    return read_table(path, label, files)
 
 
 def _of_task(source: str, split: str) -> Rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
-from torchbands.tasks.sources.cells import headed, index_column, is_number, labelled, read_cells
+from torchbands.tasks.sources.cells import headed, index_column, is_number, labelled, read_all
 
 from .array_rows import numbers, table_of
 from .rows import MOST_CLASSES, Rows
@@ -18,16 +19,17 @@ from .rows import MOST_CLASSES, Rows
 LABELS = ("label", "class", "target", "y")
 
 
-def read_table(path: Path, label: str | None = None) -> Rows:
-    """A CSV (or TSV) file of numbers: one row a sample, one column the label, which may be text.
+def read_table(path: Path, label: str | None = None, files: Sequence[Path] = ()) -> Rows:
+    """A CSV, TSV or Parquet file of numbers, or the files of a folder `path`.
 
+    One row is a sample, one column the label, which may be text.
     A first line with a cell that is no number, labels aside, is the heading. The label column is the one named by
     `label`, else one called label, class, target or y, else the last. Labels are numbered in sorted order, as numbers
     where they all are. Field ranges are those of this table.
 
     Raises InputError with the line for what is no number or of another length.
     """
-    cells_of = read_cells(path)
+    cells_of = read_all(files or (path,))
     lines, notes = cells_of.rows, list(cells_of.notes)
     if not lines:
         raise InputError(f"{path} holds no rows")
@@ -42,7 +44,8 @@ def read_table(path: Path, label: str | None = None) -> Rows:
     if index is not None:
         notes.append("the first column has no title and counts the rows: it is left out")
     titles = titles or [f"column {i}" for i in range(width)]
-    names, kept, numbered, said = labelled([row[at] for row in body], path, MOST_CLASSES)
+    order = cells_of.classes.get(titles[at], ())
+    names, kept, numbered, said = labelled([row[at] for row in body], path, MOST_CLASSES, order)
     features = [i for i in range(width) if i not in (at, index)]
     cells = [[body[row][i] for i in features] for row in kept]
     read = [titles[i] for i in features]

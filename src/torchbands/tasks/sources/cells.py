@@ -6,25 +6,29 @@ import csv
 import gzip
 import io
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchbands.core.errors import InputError
 
 #: A larger file (unpacked) or cell is refused.
 MOST_BYTES, MOST_CELL = 2 << 30, 1 << 20
+#: Suffixes of files of columns, which `frames` reads.
+FRAMES = (".parquet", ".arrow", ".feather")
 #: What is written for a label that is not there.
 MISSING = frozenset({"", "nan"})
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows of equal length, the line of the file that each ends on, and what was assumed."""
+    """Rows of equal length, the line of the file that each ends on, and what was assumed. `classes` are the names of
+    labels by their column's title, in the order that the file itself gives them."""
 
     rows: list[list[str]]
     lines: list[int]
     notes: tuple[str, ...]
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def kind_of(path: Path) -> str:
@@ -55,6 +59,10 @@ def read_cells(path: Path) -> Cells:
 
     Raises InputError, naming the line, for a row of another length than the first, and for a quote that never closes.
     """
+    if kind_of(path) in FRAMES:
+        from .frames import read_frame
+
+        return read_frame((path,)).cells()
     text = text_of(path)
     first = text.lstrip("\r\n").split("\n", 1)[0]
     tab = kind_of(path) == ".tsv"
@@ -76,6 +84,22 @@ def read_cells(path: Path) -> Cells:
     if hidden := _hidden(rows, by):
         notes.append(f"{hidden:,} cells span lines that look like rows of their own: is a quote missing?")
     return Cells(rows, lines, tuple(notes))
+
+
+def read_all(files: Sequence[Path]) -> Cells:
+    """The rows of several files of one heading, one after another, under one heading."""
+    if files and kind_of(files[0]) in FRAMES:
+        from .frames import read_frame
+
+        return read_frame(files).cells()
+    parts = [read_cells(path) for path in files]
+    head = parts[0]
+    for path, part in zip(files[1:], parts[1:]):
+        if part.rows[:1] != head.rows[:1]:
+            raise InputError(f"{path} has another heading than {files[0]}", hint="name one of the files")
+    rows = [row for i, part in enumerate(parts) for row in part.rows[bool(i) :]]
+    lines = [line for i, part in enumerate(parts) for line in part.lines[bool(i) :]]
+    return Cells(rows, lines, tuple(dict.fromkeys(note for part in parts for note in part.notes)))
 
 
 def _parsed(text: str, by: str, quoting: int) -> tuple[list[list[str]], list[int]] | str:
@@ -128,10 +152,13 @@ def index_column(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int | 
     return 0 if all(cell.isdecimal() for cell in first) and len(set(first)) == len(first) else None
 
 
-def labelled(cells: Sequence[str], path: Path, most: int) -> tuple[tuple[str, ...], list[int], list[int], list[str]]:
+def labelled(
+    cells: Sequence[str], path: Path, most: int, order: Sequence[str] = ()
+) -> tuple[tuple[str, ...], list[int], list[int], list[str]]:
     """Names of the classes; the row and the number of every label that is there; and what was left out or merged.
 
-    Labels are numbered in sorted order, as numbers where they all are: 1 and 1.0 are then one class.
+    Labels are numbered in sorted order, as numbers where they all are: 1 and 1.0 are then one class; or in `order`,
+    where the file gives one that holds them all.
     """
     plain = [cell.strip() for cell in cells]
     kept = [row for row, cell in enumerate(plain) if cell.lower() not in MISSING]
@@ -143,7 +170,10 @@ def labelled(cells: Sequence[str], path: Path, most: int) -> tuple[tuple[str, ..
     if len(found) > most or len(found) > max(10, len(kept) // 2):
         raise InputError(f"{path}: {len(found)} labels for {len(kept)} rows: is this the label column?")
     number_of: dict[str, int]
-    if all(map(is_number, found)):
+    if order and found <= set(order) and len(set(order)) == len(order):
+        names = tuple(order)
+        number_of = {name: i for i, name in enumerate(names)}
+    elif all(map(is_number, found)):
         values = sorted({float(name) for name in found})
         spelt = {v: min((n for n in found if float(n) == v), key=lambda n: (len(n), n)) for v in values}
         names = tuple(spelt[v] for v in values)

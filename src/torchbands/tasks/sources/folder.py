@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,9 +136,9 @@ def _divide(root: Path, classes: dict[str, list[Path]]) -> dict[str, dict[str, l
     return parts
 
 
-def is_short(path: Path, pixels: int) -> bool:
+def is_short(raw: bytes, pixels: int) -> bool:
     """Whether a PNG file holds fewer rows than its header promises: Pillow reads the missing ones as zeros."""
-    raw, at, found, inflate = path.read_bytes(), 8, 0, zlib.decompressobj()
+    at, found, inflate = 8, 0, zlib.decompressobj()
     depth, kind = raw[24], raw[25]
     least = pixels * depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(kind, 1) // 8  # the filter bytes of rows come on top
     while at + 8 <= len(raw) and found < least:
@@ -151,18 +152,23 @@ def is_short(path: Path, pixels: int) -> bool:
     return found < least
 
 
-def read_scaled(path: Path, size: int, channels: int) -> npt.NDArray[Any]:
-    """One image file, scaled to a square: uint8 (channels, size, size). Raises InputError that names the file."""
+def read_scaled(path: Path | bytes, size: int, channels: int, name: str = "") -> npt.NDArray[Any]:
+    """One image file, or the bytes of one, scaled to a square: uint8 (channels, size, size).
+
+    Raises InputError that names the file, or says `name`.
+    """
     from PIL import Image, ImageOps
 
+    name = name or ("an image" if isinstance(path, bytes) else str(path))
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=IMAGE_FORMATS) as image:
             if image.mode.startswith(("I", "F")):
-                raise InputError(f"{path}: pixels of mode {image.mode}, expected 8 bits a channel")
-            if image.format == "PNG" and is_short(path, image.width * image.height):
+                raise InputError(f"{name}: pixels of mode {image.mode}, expected 8 bits a channel")
+            raw = path if isinstance(path, bytes) else path.read_bytes() if image.format == "PNG" else b""
+            if image.format == "PNG" and is_short(raw, image.width * image.height):
                 raise ValueError("its data end before its last row, which would be read as black")
             turned = ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
             scaled = np.asarray(turned.resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not a readable image: {error}", hint="remove or replace this file") from error
+        raise InputError(f"{name} is not a readable image: {error}", hint="remove or replace this file") from error
     return scaled.transpose(2, 0, 1) if channels == 3 else scaled[None]

@@ -7,12 +7,16 @@ from pathlib import Path
 #: Names of folders for rows to learn from and for rows to be judged by, the first that is there is taken.
 LEARN, JUDGE = ("train", "training"), ("test", "testing", "val", "valid", "validation", "eval", "dev")
 
+#: Names of files that list the images of their folder with labels.
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
 
 def parts(root: Path) -> dict[str, Path]:
     """Part name to its folder, those to learn from first; empty where `root` is one part itself.
 
     A folder is a part where it has such a name and holds folders, but no files beside them that could be samples of a
-    class of that name. Where only rows to be judged by are there, every folder must be such a part.
+    class of that name; or where it holds a file that lists and labels its images. Where only rows to be judged by are
+    there, every folder must be such a part.
     """
     folders = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))]
     named = {p.name.lower(): p for p in folders if p.name.lower() in (*LEARN, *JUDGE) and _holds_folders(p)}
@@ -30,6 +34,8 @@ def chosen(found: dict[str, Path], test: bool) -> str:
 
 def _holds_folders(path: Path) -> bool:
     inside = [p for p in path.iterdir() if not p.name.startswith(".")]
+    if any(p.name in METADATA for p in inside):
+        return True  # samples that a file beside them labels
     folders = [p for p in inside if p.is_dir()]
     return bool(folders) and not any(p.is_file() and p.suffix.lower() in _SAMPLES for p in inside)
 
