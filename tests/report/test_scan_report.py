@@ -330,3 +330,19 @@ def test_why_and_what_to_do_come_before_the_numbers() -> None:
     shown = render(outcome("inconclusive", next_steps=("train more references",)), "html")
     ids = re.findall(r'<section id="([\w-]+)"', shown)
     assert ids.index("reasons") < ids.index("next") < ids.index("answers")
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+def test_a_notebook_shows_the_outcome(verdict: Verdict) -> None:
+    made = outcome(verdict)
+    shown = made._repr_html_()
+    text = re.sub(r"<[^>]+>", "", html.unescape(shown))
+    assert plain(made.sentence(), 2000) in text and all(line.view in text for line in made.ledger)
+    assert shown.count("<table>") == shown.count("</table>") >= 2 and len(shown) < 100_000
+    assert ("<img" in shown) == bool(made.pictures)
+
+
+def test_a_notebook_is_shown_nothing_that_acts() -> None:
+    shown = hostile()._repr_html_()
+    assert not re.search(r"<script|onerror=(?!alert\(2\)&gt;)|<[^>]*https?:", shown)
+    assert not set(shown) & {"\x1b", "\x00", "\u202e", "\u200b", "\ud800"}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torchbands import zoo
 from torchbands.core.attack import Victim
@@ -20,11 +22,14 @@ from torchbands.zoo.victims import OF_STORE
 
 from .cells import Bench, assess, judge
 from .grid import HARNESS, DefenseCell, Grid, VictimCell, load_grid
+from .left import Kind, Left, seconds_of, with_time
 from .store import Store, versions
 
-#: Told (cells done, cells in all, what is being done, how far within that from 0 to 1).
+#: Told (cells done, cells in all, what is being done and how long the rest takes, how far within that from 0 to 1).
+#: Cells that were found finished are done from the first call on.
 Told = Callable[[int, int, str, float], None]
 
+T = TypeVar("T")
 FINISHED = ("done", "not-applicable")
 
 
@@ -52,6 +57,7 @@ def run(
     Args:
         grid: a preset's name, a JSON file, or an object.
         store: directory of the results, made if needed.
+        progress: told how far the run is.
         seeds: use seeds 0..n-1 in place of the grid's own.
     """
     made = load_grid(grid)
@@ -103,27 +109,38 @@ class _Runner:
         self.cells = len(victims) * (1 + len(grid.defenses))
         self.done = self.computed = self.found = self.declined = self.failed = 0
         self.controls: dict[tuple[str, int], Victim] = {}
+        self.left, self.ahead = Left(), list[Kind]()
 
     def all(self) -> Summary:
-        for cell in self.victims:
-            self._victim_and_its_defenses(cell)
+        work = [todo for cell in self.victims if (todo := self._todo(cell)) is not None]
+        self.ahead = [kind for todo in work for kind in todo.kinds()]
+        for todo in work:
+            self._victim_and_its_defenses(todo)
         self.tell(self.cells, self.cells, "finished", 1.0)
         return Summary(self.store.folder, self.computed, self.found, self.declined, self.failed)
 
-    def _victim_and_its_defenses(self, cell: VictimCell) -> None:
-        wanted = [DefenseCell(cell, d) for d in self.grid.defenses]
-        missing = [c for c in wanted if not _finished(self.store.record(c.key))]
+    def _todo(self, cell: VictimCell) -> _Todo | None:
+        """What is missing of a victim and its defenses; what is finished is counted here, once, and is no work."""
         record = self.store.victim_record(cell.key)
-        if _finished(record) and not missing:
-            self._count_found(1 + len(wanted))
-            return
-        bench: Bench | None = None
-        if not _finished(record):
-            record, bench = self._make(cell)
-        else:
+        missing = []
+        for defense in (DefenseCell(cell, d) for d in self.grid.defenses):
+            if _finished(found := self.store.record(defense.key)):
+                self._count_found(1)
+                self.left.saw(_kind(defense), seconds_of(found))
+            else:
+                missing.append(defense)
+        if _finished(record):
             self._count_found(1)
-        assert record is not None
-        self._count_found(len(wanted) - len(missing))
+            self.left.saw(_kind(cell), seconds_of(record))
+            return _Todo(cell, record, missing) if missing else None
+        return _Todo(cell, None, missing)
+
+    def _victim_and_its_defenses(self, todo: _Todo) -> None:
+        cell, record, missing = todo.cell, todo.record, todo.missing
+        bench: Bench | None = None
+        if record is None:
+            record, bench = self._timed(cell, lambda: self._make(cell))
+            self.ahead.remove(_kind(cell))
         if record["status"] != "done":
             for at in missing:
                 reason = f"its victim was not made: {record['reason']}"
@@ -141,7 +158,15 @@ class _Runner:
         if bench is not None:
             with bench.model.shared():
                 for at in missing:
-                    self._defend(at, record, bench)
+                    self._timed(at, partial(self._defend, at, record, bench))
+
+    def _timed(self, cell: VictimCell | DefenseCell, work: Callable[[], T]) -> T:
+        """Do one cell, and remember how long it took."""
+        start, before = time.monotonic(), self.computed
+        made = work()
+        if self.computed > before:  # what fails or declines is quick
+            self.left.saw(_kind(cell), time.monotonic() - start)
+        return made
 
     def _count_found(self, n: int) -> None:
         self.found += n
@@ -149,6 +174,7 @@ class _Runner:
 
     def _make(self, cell: VictimCell) -> tuple[dict[str, Any], Bench | None]:
         what = f"{cell.task.name} · {cell.attack.label()} · seed {cell.seed}"
+        what = with_time(what, self.left, self.ahead)
         self.tell(self.done, self.cells, what, 0.0)
         head: dict[str, Any] = {
             "key": cell.key,
@@ -215,7 +241,8 @@ class _Runner:
         return self.controls[key]
 
     def _defend(self, cell: DefenseCell, victim: dict[str, Any], bench: Bench) -> None:
-        self.tell(self.done, self.cells, f"{victim['attack_label']} · seed {victim['seed']} · {cell.defense.name}", 0.0)
+        what = f"{victim['attack_label']} · seed {victim['seed']} · {cell.defense.name}"
+        self.tell(self.done, self.cells, with_time(what, self.left, self.ahead), 0.0)
         record = _head(cell, victim)
         try:
             record |= judge(bench.victim, cell.defense, seed=cell.victim.seed, bench=bench)
@@ -229,6 +256,7 @@ class _Runner:
 
     def _write(self, cell: DefenseCell, record: dict[str, Any]) -> None:
         self.store.write_record(record)
+        self.ahead.remove(_kind(cell))
         self._tally(record["status"])
 
     def _tally(self, state: str) -> None:
@@ -236,6 +264,24 @@ class _Runner:
         self.computed += state == "done"
         self.declined += state == "not-applicable"
         self.failed += state == "failed"
+
+
+@dataclass(frozen=True)
+class _Todo:
+    """What is missing of one victim and its defenses; record: its outcome, where it is finished."""
+
+    cell: VictimCell
+    record: dict[str, Any] | None
+    missing: list[DefenseCell]
+
+    def kinds(self) -> list[Kind]:
+        return [*([_kind(self.cell)] if self.record is None else []), *map(_kind, self.missing)]
+
+
+def _kind(cell: VictimCell | DefenseCell) -> Kind:
+    if isinstance(cell, VictimCell):
+        return ("victim", cell.task.label(), cell.attack.label())
+    return ("defense", cell.defense.label(), cell.victim.task.label(), cell.victim.attack.label())
 
 
 def _finished(record: dict[str, Any] | None) -> bool:

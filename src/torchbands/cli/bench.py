@@ -67,6 +67,13 @@ def report(given: argparse.Namespace) -> int:
     """Write the report; the paths go to stdout."""
     out = Path(given.out) if given.out else None
     formats = given.format.split(",") if given.format else _formats(out)
+    if given.out == "-":
+        if len(formats) != 1 or not given.format:
+            raise InputError(
+                "-o - is stdout, for one format", hint=f"say which: --format {'|'.join(reports.ALL_FORMATS)}"
+            )
+        print(reports.render(given.store, formats[0]), end="")
+        return 0
     for path in reports.write(given.store, given.out or None, formats):
         print(path)
     return 0
@@ -76,7 +83,7 @@ def _formats(out: Path | None) -> tuple[str, ...]:
     """Those of the suffix of FILE, or all."""
     if out is None or out.is_dir() or not out.suffix:
         return reports.FORMATS
-    kind = {".htm": "html", ".markdown": "md"}.get(out.suffix.lower(), out.suffix.lower().lstrip("."))
-    if kind not in reports.FORMATS:
-        raise UnknownName("suffix of a report", out.suffix, [f".{f}" for f in reports.FORMATS])
-    return (kind,)
+    try:
+        return (reports.format_of(out.suffix),)
+    except UnknownName:
+        raise UnknownName("suffix of a report", out.suffix, [f".{f}" for f in reports.ALL_FORMATS]) from None

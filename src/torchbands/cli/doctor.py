@@ -30,6 +30,7 @@ EXTRAS = {
     "binary": (("capstone", "capstone"), ("pyelftools", "elftools")),
     "network": (("scapy", "scapy"),),
     "ray": (("ray", "ray"),),
+    "pandas": (("pandas", "pandas"),),
 }
 
 

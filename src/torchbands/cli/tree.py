@@ -101,8 +101,15 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     status.set_defaults(calls="bench:status")
     report = verbs.add_parser("report", help="write the report of a store", allow_abbrev=False)
     report.add_argument("store", metavar="DIR")
-    report.add_argument("-o", "--out", metavar="FILE", help="file or directory to write (default: DIR/report.*)")
-    report.add_argument("--format", metavar="LIST", help="of html, md, json (default: all, or the suffix of FILE)")
+    report.add_argument(
+        "-o", "--out", metavar="FILE", help="file or directory to write, or - for stdout (default: DIR/report.*)"
+    )
+    report.add_argument(
+        "--format",
+        metavar="LIST",
+        help="of html, markdown, json, csv (every number, one a row) and latex (tables for a paper); default: the "
+        "first three, or the suffix of FILE",
+    )
     report.set_defaults(calls="bench:report")
     for verb in (run, status):
         _json(verb)

@@ -51,6 +51,20 @@ def json_text(value: Any, *, allow_nan: bool = True) -> str:
     return text.translate({ord(c): json.dumps(c)[1:-1] for c in hidden})
 
 
+def in_words(seconds: float) -> str:
+    """'under 1 s', '40 s', '3 min', '2 h 10 min', '3 days'."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 and minutes < 600 else f"{round(minutes / 60)} h"
+    return f"{round(minutes / 1440)} days"
+
+
 def _escape(c: str) -> str:
     code = ord(c)
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

@@ -13,6 +13,7 @@ from torchbands.core.defense import ModelDetector, Work
 from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
+from torchbands.core.words import in_words
 
 #: Rows of the timed step, at most, and seconds under which it is done once more, warm.
 ROWS, SHORT = 64, 0.2
@@ -61,20 +62,6 @@ def _work(model: Model, clean: Data, detector: ModelDetector) -> Work:
         return detector.work(model, min(detector.clean_needed(), len(clean)))
     except (BandsError, NotApplicable):
         return Work()
-
-
-def in_words(seconds: float) -> str:
-    """'under 1 s', '40 s', '3 min', '2 h 10 min', '3 days'."""
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 and minutes < 600 else f"{round(minutes / 60)} h"
-    return f"{round(minutes / 1440)} days"
 
 
 def announced(names: Sequence[str], seconds: Sequence[float | None]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -235,6 +236,11 @@ class Outcome:
             beyond = f" beyond the {len(self.accepted)} accepted by the baseline" if self.accepted else ""
             return f"No indicator found{beyond} by {used} {level}. Not covered: {missing}."
         return f"Inconclusive: {'; '.join(self.reasons) or 'nothing could be judged'}."
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows below a cell. It asks the value itself, though what renders lies a layer above."""
+        made: str = importlib.import_module("torchbands.report.scan.notebook").render(self)
+        return made
 
     def worst(self) -> Level | None:
         """The highest level of any alert."""

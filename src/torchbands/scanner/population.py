@@ -25,11 +25,12 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
 from torchbands.core.task import Learner, Network, Progress, Task
+from torchbands.core.words import in_words
 from torchbands.modalities.tokenized import TokenizedText, tokenized
 from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha256, sweep, write_json
 from torchbands.zoo.files import digest as digest_of
 
-from .forecast import forecast, in_words, pace
+from .forecast import forecast, pace
 from .held import data_of, rows_of
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
 from .recipes import LEARNED, Trains, settled

@@ -1,0 +1,54 @@
+"""How long the rest of a run will take, from what cells of its kind took: now, or when they were first computed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torchbands.core.words import in_words
+
+#: What a cell is, from what tells most of its time to what tells least: the first is its kind, victim or defense.
+Kind = tuple[str, ...]
+
+
+class Left:
+    """Seconds by kind of cell. Finished cells are no work: they only say how long others of their kind take."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Kind, list[float]] = defaultdict(list)
+
+    def saw(self, kind: Kind, seconds: float | None) -> None:
+        """A cell of this kind took so long."""
+        if seconds is not None and seconds >= 0:
+            for depth in range(1, len(kind) + 1):
+                self.seconds[kind[:depth]].append(seconds)
+
+    def of(self, kind: Kind) -> float | None:
+        """Seconds of one cell: the mean of those most like it; None where no victim, or no defense, was ever seen."""
+        for depth in range(len(kind), 0, -1):
+            if seen := self.seconds.get(kind[:depth]):
+                return sum(seen) / len(seen)
+        return None
+
+    def told(self, kinds: Iterable[Kind]) -> str:
+        """'about 12 min left', 'at least 12 min left' where some kind is not known yet, or nothing."""
+        asked = [self.of(kind) for kind in kinds]
+        known = [seconds for seconds in asked if seconds is not None]
+        if not known:
+            return ""
+        return f"{'about' if len(known) == len(asked) else 'at least'} {in_words(sum(known))} left"
+
+
+def seconds_of(record: Mapping[str, Any] | None) -> float | None:
+    """What a finished record says its cell took; None where it does not, or where nothing was computed."""
+    cost = (record or {}).get("cost")
+    found = cost.get("seconds") if isinstance(cost, Mapping) else None
+    done = (record or {}).get("status") == "done"
+    return float(found) if done and isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+
+def with_time(what: str, left: Left, kinds: Sequence[Kind]) -> str:
+    """What is being done, and how long the rest will take."""
+    told = left.told(kinds)
+    return f"{what} · {told}" if told else what
