@@ -139,7 +139,7 @@ def test_altered_and_damaged_references_are_named(folder: Path) -> None:
     (members[0] / WEIGHTS).write_bytes(weights)
     with pytest.raises(BandsError, match="altered"):
         _suspect(folder)
-    suspect = Model(TASK.network.build(TASK.modality, TASK.classes), TASK.modality, TASK.classes)
+    suspect = Population.load(folder).model(members[1], lambda: TASK.network.build(TASK.modality, TASK.classes))
     (members[3] / SEEN).write_bytes(b"half")
     with pytest.raises(BandsError, match="0003 is damaged"):
         scan(suspect, refs=folder, profile="fast")

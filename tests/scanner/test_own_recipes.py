@@ -19,7 +19,7 @@ from torchbands.scanner.behaviour import advice, behaviour, differences
 from torchbands.scanner.calibrate import Compared, Kind
 from torchbands.scanner.judge import Strongest, _Judged, _Shown
 from torchbands.scanner.left_out import left_out
-from torchbands.scanner.normalisation import misread
+from torchbands.scanner.misread import misread
 from torchbands.scanner.opening.own_code import own_attribute
 from torchbands.scanner.outcome import Answer
 from torchbands.scanner.population import Recipe, add_checkpoint, train_references

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import InputError, NotApplicable
 
 from . import console
-from .opened import Opened, limits, open_with, own_code
+from .opened import Opened, limits, misreading, open_with, own_code
 from .output import Reports, folder_of, write_whole
 from .remembered import recall, remember
 
@@ -37,6 +37,9 @@ def fit(given: argparse.Namespace) -> int:
         if opened.suspect.model is None or opened.rows is None:
             why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model that is known here"
             console.note(f"the model was not opened: {why}")
+            return 3
+        if (wrong := misreading(opened)) is not None and wrong.unread:
+            console.note("no guard was fitted: it would learn what the model says of rows that it does not read")
             return 3
         bar(0, None, f"fitting {given.detector}")
         guard = Guard(opened.suspect.model, detector=given.detector, alpha=given.alpha, seed=given.seed)

@@ -18,6 +18,7 @@ from .remembered import recall
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
+    from torchbands.scanner.misread import Misread
     from torchbands.scanner.opening import Limits, Suspect
     from torchbands.scanner.population import Population
     from torchbands.scanner.rows import Rows
@@ -92,6 +93,20 @@ def open_with(
     known = [names or (), population.class_names if population is not None else (), rows.class_names if rows else ()]
     count = None if suspect.model is None else suspect.model.classes
     return Opened(suspect, rows, population, next((n for n in known if n and len(n) == count), None))
+
+
+def misreading(opened: Opened) -> Misread | None:
+    """What is wrong where the model does not know the rows, with a loud word about it on stderr."""
+    from torchbands.scanner.misread import Claim, misread
+
+    if opened.suspect.model is None or opened.rows is None:
+        return None
+    said = opened.suspect.facts.get("claimed_accuracy")
+    wrong = misread(opened.suspect.model, opened.rows.data, claim=Claim(**said) if said else None)
+    if wrong is not None:
+        names = opened.class_names or ()
+        console.note(f"ATTENTION: {wrong.reason(names)}\n  {wrong.next_step(names)}")
+    return wrong
 
 
 def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Rows:

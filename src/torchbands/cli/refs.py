@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import BandsError, InputError
 
 from . import console
-from .opened import Opened, open_with, rows_of
+from .opened import Opened, misreading, open_with, rows_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,6 +37,8 @@ def train(given: argparse.Namespace) -> int:
         bar(0, None, "reading")
         opened = open_with(given, given.like, given.data, split="train") if given.like else None
         rows = opened.rows if opened is not None else rows_of(given, given.data, "train")
+        if opened is not None:
+            misreading(opened)
         population = trained(given, opened, rows, Path(given.out), bar)
     return _tell(population, given.json)
 

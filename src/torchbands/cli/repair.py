@@ -109,6 +109,8 @@ def _no_aim(opened: Opened, before: Outcome) -> str | None:
     """Why there is nothing to repair against. Without references, what was recovered is tried, uncalibrated."""
     if opened.refs is not None and not any(a.rule == "BD-TRG-01" for a in before.alerts):
         return f"the scan indicates no trigger: {before.sentence()}"
+    if before.found is None and before.reasons:
+        return "; ".join((*before.reasons, *before.next_steps))
     if before.found is None or before.found.target is None:
         return "no trigger view applies to this model, so there is no trigger to repair against"
     if opened.refs is None:

@@ -12,7 +12,7 @@ from torchbands import __version__
 from torchbands.core.errors import BandsError, InputError
 
 from . import console
-from .opened import Opened, open_with, rows_of
+from .opened import Opened, misreading, open_with, rows_of
 from .output import Reports, folder_of
 from .remembered import remember
 
@@ -46,7 +46,8 @@ def _model(given: argparse.Namespace) -> Outcome:
         if opened.suspect.model is None:
             return _unjudged(opened, given, "the model was not opened: " + _why(opened))
         remember(given, given.suspect)
-        if given.train_references is not None:
+        unread = training and (wrong := misreading(opened)) is not None and wrong.unread  # then nothing is trained
+        if training and not unread:
             opened = _with_references(given, opened, bar)
         if opened.refs is None and opened.rows is None:
             return _unjudged(opened, given, _NO_REFERENCES)
@@ -66,7 +67,7 @@ def _model(given: argparse.Namespace) -> Outcome:
             class_names=opened.class_names,
             subject=opened.suspect.subject(),
             progress=lambda done, total, what: bar(done, total, what),
-            announce=console.note,
+            announce=None if unread else console.note,
         ).adding(opened.suspect.alerts)
 
 
@@ -100,6 +101,7 @@ def _data(given: argparse.Namespace) -> Outcome:
             if suspect is None:
                 raise BandsError(f"{given.model}: {_why(opened)}", hint=f"see: bands scan model {given.model}")
             assert rows is not None
+            misreading(opened)
         else:
             rows = rows_of(given, given.source, "train")
         outcome = scan_data(

@@ -97,6 +97,11 @@ class Model:
         return self._module
 
     @property
+    def predict(self) -> Callable[[Batch], Tensor] | None:
+        """What a black box is asked with; None for a network."""
+        return self._predict
+
+    @property
     def capabilities(self) -> frozenset[str]:
         """Which needs it can serve."""
         full = {"logits", "gradients", "features", "weights", "units", "model"}

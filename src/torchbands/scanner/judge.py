@@ -29,7 +29,7 @@ from .held import reading, rows_of
 from .held_columns import Numbers
 from .left_out import left_out
 from .marked import marked
-from .normalisation import Misread, misread
+from .misread import Claim, Misread, misread
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
@@ -81,7 +81,8 @@ def scan(
         profile: "fast" (seconds for small networks) or "full".
         alpha: false-alarm level of each answer.
         subject: what was opened, for the report.
-        announce: told how long the views will take, before they start.
+        announce: told what is wrong with how the model reads the rows, and how long the views will take, before they
+            start.
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
@@ -92,8 +93,11 @@ def scan(
     subject = subject or _subject(model, () if rows is None else rows.notes)
     views = views_of(profile, suspect)
     lowest = None if population is None else (population.summary()["accuracy"] or [None])[0]
-    if (wrong := misread(suspect, clean, lowest)) is not None and wrong.mean:
-        return _unread(wrong, subject, population, profile, alpha, seed)
+    wrong = misread(suspect, clean, lowest, _claim(subject))
+    if wrong is not None and announce is not None:
+        announce(f"ATTENTION: {wrong.reason(names)}")
+    if wrong is not None and wrong.unread:
+        return _unread(wrong, names, subject, population, profile, alpha, seed)
     with measured(suspect) as cost:
         drawn = seed if population is None else VIEW_SEED
         seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
@@ -103,8 +107,8 @@ def scan(
         shown = _show(suspect, clean, strongest, names)
     found = made.alerts(names, shown)
     reasons = list(made.reasons)
-    if wrong is not None and population is not None:
-        reasons.insert(0, wrong.reason())
+    if wrong is not None:
+        reasons.insert(0, wrong.reason(names))
     if not any(s.finding is not None for s in seen if s.view.says == "trigger"):
         reasons.append("no trigger view applies to this model")
     verdict: Verdict = "inconclusive" if reasons else "none"
@@ -147,25 +151,49 @@ def _subject(model: Any, notes: Sequence[str]) -> Subject:
     return Subject("model", name, facts={"notes": list(notes)} if notes else {})
 
 
+def _claim(subject: Subject | None) -> Claim | None:
+    """The accuracy that the suspect's own files state."""
+    said = None if subject is None else subject.facts.get("claimed_accuracy")
+    return None if said is None else Claim(float(said["accuracy"]), str(said["where"]))
+
+
 def _unread(
-    wrong: Misread, subject: Subject, population: Population | None, profile: str, alpha: float, seed: int
+    wrong: Misread,
+    names: Sequence[str],
+    subject: Subject,
+    population: Population | None,
+    profile: str,
+    alpha: float,
+    seed: int,
 ) -> Outcome:
     """A model that does not read the clean rows is not judged: its numbers would say nothing of it."""
     unasked = Answer(None, reason="the model does not read the clean rows")
+    if wrong.order:
+        subject = replace(subject, facts={**subject.facts, "labels_in_the_model": wrong.labels(names)})
     return Outcome(
         subject,
         "inconclusive",
         trigger=unasked,
         recipe=unasked,
         not_covered=("everything: no view looked at the model",),
-        reasons=(wrong.reason(),),
-        next_steps=(wrong.next_step(),),
+        reasons=(wrong.reason(names),),
+        next_steps=(_read_rightly(wrong, names, population),),
         profile=profile,
         alpha=alpha,
         calibration={} if population is None else population.summary(),
         seed=seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         version=__version__,
+    )
+
+
+def _read_rightly(wrong: Misread, names: Sequence[str], population: Population | None) -> str:
+    """What to type so that the rows are read as the model reads them."""
+    if not wrong.order or population is None:
+        return wrong.next_step(names)
+    return (
+        "the references learnt their labels in their own order: train others with the model's, bands refs train --like "
+        f"SUSPECT --data CLEAN -o DIR {wrong.next_step(names).removeprefix('scan it with ')}"
     )
 
 

@@ -1,9 +1,8 @@
-"""A forgotten normalisation: the accuracy on clean rows tells, and the usual ones are tried."""
+"""The usual normalisations of images, put before a model that brings none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,41 +27,6 @@ USUAL: dict[int, dict[str, tuple[Sequence[float], Sequence[float]]]] = {
         "to 0 ... 255": ((0.0,), (1 / 255,)),
     },
 }
-#: Rows that the accuracy is told from.
-ROWS = 512
-#: A suspect this far below the references' lowest accuracy (or below this many times guessing) reads something else.
-FAR, GUESSING = 0.6, 1.5
-
-
-@dataclass(frozen=True)
-class Misread:
-    """Clean rows that the suspect does not read. mean, std: a normalisation with which it does, where there is one."""
-
-    accuracy: float
-    expected: float | None
-    name: str = ""
-    mean: Sequence[float] = ()
-    std: Sequence[float] = ()
-    better: float = 0.0
-
-    def reason(self) -> str:
-        """What is wrong, in a sentence."""
-        against = "" if self.expected is None else f", where the references know {self.expected:.0%} or more"
-        if not self.mean:
-            return (
-                f"the suspect knows {self.accuracy:.0%} of the clean rows{against}: it was trained on other rows, on "
-                "other classes or in another order of them, or it reads them another way"
-            )
-        return (
-            f"the suspect knows {self.accuracy:.0%} of the clean rows{against}; with {self.name} normalisation it "
-            f"knows {self.better:.0%}: the normalisation was forgotten"
-        )
-
-    def next_step(self) -> str:
-        """What to type."""
-        if not self.mean:
-            return "check --data, --class-names and --mean/--std: what the model was trained with"
-        return f"scan it with {flags(self.mean, self.std)}"
 
 
 def flags(mean: Sequence[float], std: Sequence[float]) -> str:
@@ -70,31 +34,27 @@ def flags(mean: Sequence[float], std: Sequence[float]) -> str:
     return f"--mean {','.join(f'{m:.4g}' for m in mean)} --std {','.join(f'{s:.4g}' for s in std)}"
 
 
-def misread(model: Model, clean: Data, expected: float | None = None) -> Misread | None:
-    """Whether the model reads clean rows at all; `expected`: the lowest accuracy of its references."""
-    rows = clean.sample(ROWS, "accuracy", 0, balanced=True) if len(clean) > ROWS else clean
-    if len(rows) == 0:
-        return None
-    accuracy = accuracy_of(model, rows)
-    few = GUESSING / model.classes if expected is None else FAR * expected
-    if accuracy >= few or (expected is None and model.classes < 3):
-        return None
-    found = Misread(accuracy, expected)
-    if not isinstance(model.modality, Image) or "weights" not in model.capabilities:
-        return found
+def usual(model: Model, rows: Data) -> Iterator[tuple[str, Sequence[float], Sequence[float], Model]]:
+    """(name, mean, std, the model with it) of the usual normalisations, and of the rows' own; none for samples that are
+    no images, and for a black box that has one already or is not an ONNX session."""
+    if not isinstance(model.modality, Image):
+        return
     x = take(rows.x, torch.arange(len(rows)))
     assert isinstance(x, Tensor)
-    usual = dict(USUAL.get(model.modality.channels, {}))
-    usual["the rows' own"] = (x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist())
-    for name, (mean, std) in usual.items():
-        with_it = accuracy_of(normalised(model, mean, std), rows)
-        if with_it > max(found.better, 2 * accuracy, few):
-            found = Misread(accuracy, expected, name, mean, std, with_it)
-    return found
+    known = dict(USUAL.get(model.modality.channels, {}))
+    known["the rows' own"] = (x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist())
+    for name, (mean, std) in known.items():
+        if (made := normalised(model, mean, std)) is not None:
+            yield name, mean, std, made
 
 
-def normalised(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model:
-    """The model with (x - mean) / std before it."""
+def normalised(model: Model, mean: Sequence[float], std: Sequence[float]) -> Model | None:
+    """The model with (x - mean) / std before it; None for a black box that takes none."""
+    if "weights" not in model.capabilities:
+        from .opening.onnx import normalised as of_session
+
+        box = of_session(model.predict, list(mean), list(std))
+        return None if box is None else Model.black_box(box, model.modality, model.classes)
     layer = Normalize(len(mean), list(mean), list(std), 4).to(model.device)
     return Model(nn.Sequential(layer, model.module), model.modality, model.classes, precision=model.precision)
 

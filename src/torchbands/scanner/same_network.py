@@ -48,7 +48,8 @@ def as_references_read(model: Model, population: Population) -> Model:
         return model
     with safe_open(population.members()[0] / WEIGHTS, framework="pt") as file:
         mean, std = (file.get_tensor(f"0.{name}").flatten().tolist() for name in ("mean", "std"))
-    if len(theirs["0.mean"]) != 4 or shapes_of((made := normalised(model, mean, std)).module) != theirs:
+    made = normalised(model, mean, std)
+    if made is None or len(theirs["0.mean"]) != 4 or shapes_of(made.module) != theirs:
         return model
     return made if accuracy_of(made, population.clean) > accuracy_of(model, population.clean) else model
 

@@ -9,7 +9,7 @@ import torch
 from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.scanner.outcome import Level
 
-from . import archives, pickles, tensors
+from . import archives, claims, pickles, tensors
 from .files import read
 from .limits import MAX_PICKLE, Limits
 from .private import Private
@@ -158,6 +158,7 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
     found = tensors.tensors(data, tensors.header(data))
     if reply["where"] != "state dict":
         state.facts["weights_in"] = reply["where"]
+    claims.note(reply.get("claims", {}), "the checkpoint", state)
     if reply["dropped"]:
         state.facts["tensors_not_read"] = reply["dropped"]
     return Weights({name: found[name] for name in reply["order"]}, ordered=True)

@@ -14,7 +14,7 @@ from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.modalities.image import Image
 
-from . import tensors
+from . import claims, tensors
 from .architecture import finished, standardised
 from .files import Folder, parse_json, read
 from .hf_config import class_names, cleaned, kind_of
@@ -64,6 +64,7 @@ def from_folder(
     if mean is None and std is None and preprocessing.get("do_normalize", True):
         mean, std = _numbers(preprocessing.get("image_mean")), _numbers(preprocessing.get("image_std"))
     module = standardised(module, modality, mean, std, state)
+    claims.of_folder(folder, state)
     state.facts["class_names"] = class_names(config, told["classes"])
     return finished(module, modality, told["classes"], state)
 

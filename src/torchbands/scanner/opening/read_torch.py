@@ -8,6 +8,7 @@ tensors inside can be reached while no code of theirs is imported or called.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -71,7 +72,20 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
             }
         kept[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
     save_file(kept, job["out"])
-    return {"order": list(kept), "dropped": dropped[:20], "where": where}
+    return {"order": list(kept), "dropped": dropped[:20], "where": where, "claims": _numbers(found)}
+
+
+def _numbers(found: Any) -> dict[str, float]:
+    """Plain numbers beside the weights, such as an accuracy."""
+    pairs = itertools.islice(found.items(), 200) if isinstance(found, Mapping) else ()
+    made = {}
+    for key, value in pairs:
+        value = (
+            value.item() if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point() else value
+        )
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            made[str(key)[:40]] = float(value)
+    return made
 
 
 def weights_of(found: Any, depth: int = 0) -> tuple[dict[str, Tensor], str]:
