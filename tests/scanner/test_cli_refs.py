@@ -152,7 +152,7 @@ def test_from_nothing_to_a_judged_model_in_one_command_that_goes_on(
     assert (tmp_path / "m-refs/models/0000/weights.safetensors").read_bytes() == first
     found = json.loads(told.out.split("\n}\n")[1] + "\n}")
     assert found["calibration"]["references"] == 2 and "mine.py:fit" in str(found["calibration"]["recipes"])
-    assert any("knows" in reason and "the references know" in reason for reason in found["reasons"])
+    assert any("the references know" in reason for reason in found["reasons"])
     more = ["--arch", "./mine.py:build", "--mean", "0.5", "--std", "0.5", "--profile", "fast"]
     assert main(["refs", "add", "m-refs", "m.safetensors", *more]) == 0
     assert "1 of 1 checkpoints are new" in capsys.readouterr().err

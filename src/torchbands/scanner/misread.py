@@ -19,7 +19,7 @@ from torchbands.core.model import Model
 
 from .normalisation import flags, usual
 
-#: Rows that the accuracy is told from; with fewer than `FEWEST` nothing is.
+#: Rows that the accuracy is told from; fewer than `FEWEST` are compared with references only.
 ROWS, FEWEST = 512, 20
 #: A suspect this far below the references' lowest accuracy (or below this many times guessing) reads something else.
 FAR, GUESSING = 0.6, 1.5
@@ -128,16 +128,18 @@ def misread(model: Model, clean: Data, expected: float | None = None, claim: Cla
         expected: the lowest accuracy of its references. claim: the accuracy that its own files state.
     """
     rows = clean.sample(ROWS, "accuracy", 0, balanced=True) if len(clean) > ROWS else clean
-    if len(rows) < FEWEST or len(rows.y.unique()) < 2:
+    few = len(rows) < FEWEST or len(rows.y.unique()) < 2
+    if len(rows) == 0 or (few and expected is None):
         return None
     y = rows.y.cpu()
     said = _said(model, rows)
     accuracy = float((said == y).float().mean())
-    chance = at_chance(said, y, model.classes)
+    chance = not few and at_chance(said, y, model.classes)
     under = expected is not None and accuracy < FAR * expected
     short = claim is not None and claim.accuracy - accuracy > max(UNDER, SURE * _error(claim.accuracy, len(y)))
     found = Misread(accuracy, len(y), chance, expected if under or chance else None, claim if short or chance else None)
-    found = _explained(found, model, rows, said, expected)
+    if not few or under:
+        found = _explained(found, model, rows, said, expected)
     return found if chance or under or short or found.order else None
 
 
@@ -180,7 +182,7 @@ def _explained(found: Misread, model: Model, rows: Data, said: Tensor, expected:
 def _order(said: Tensor, y: Tensor, classes: int) -> tuple[tuple[int, ...], float] | None:
     """The order of the labels that makes the most of one half of the rows known, and its accuracy on the other half;
     None where they would be known as they are, or hardly any."""
-    if classes > ORDERED:
+    if classes > ORDERED or len(y) < FEWEST:
         return None
     from scipy.optimize import linear_sum_assignment
 
