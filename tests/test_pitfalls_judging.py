@@ -12,6 +12,7 @@ from torchbands import bench
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Batch, Column, Data
 from torchbands.core.defense import FittedDetector, InputDetector, Repair
+from torchbands.core.effect import effect
 from torchbands.core.errors import NotApplicable
 from torchbands.core.metric import Undefined
 from torchbands.core.model import Model
@@ -23,7 +24,7 @@ from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.defenses.inputs.strip import STRIP
 from torchbands.measures import stealth
 from torchbands.measures.cost import measured
-from torchbands.measures.effectiveness import auroc, decisions, effect
+from torchbands.measures.effectiveness import auroc, decisions
 from torchbands.testing import toy
 from torchbands.testing.subject import victim
 
@@ -39,15 +40,15 @@ def test_success_is_told_even_where_accuracy_is_lost(digits: Task, planted_victi
     """Attack success set to 0 when accuracy falls by more than 5 points."""
     stuck = Model.black_box(lambda x: torch.eye(10)[torch.zeros(len(x), dtype=torch.int64)], digits.modality, 10)
     test = digits.load("test")
-    seen = effect(stuck, test, *planted_victim.triggered(test))
+    seen = effect(stuck, test, planted_victim.stamped(test), planted_victim.goal)
     assert seen.asr == 1.0 and isinstance(seen.ca, float) and seen.ca < 0.2 and seen.ra == 0.0
 
 
 def test_one_pass_over_triggered_rows_gives_success_and_robust_accuracy(planted_victim: Victim) -> None:
     model, test = planted_victim.model.clone(), planted_victim.task.load("test")
-    rows, wanted = planted_victim.triggered(test)
+    rows = planted_victim.stamped(test)
     with measured(model) as cost:
-        effect(model, test, rows, wanted)
+        effect(model, test, rows, planted_victim.goal)
     assert cost.forward_passes == len(test) + len(rows)
 
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from torchbands.cli import main
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.federated import Aggregator, Updates
-from torchbands.core.hook import BatchHook, ClientHook, EnvironmentHook, LocalTraining, Round, WeightHook
+from torchbands.core.hook import BatchHook, ClientHook, EnvironmentHook, Hook, LocalTraining, Round, WeightHook
+from torchbands.core.method import method
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Task
+from torchbands.core.trigger import Trigger
 from torchbands.environments.bandit import Bandit
 from torchbands.environments.triggered import TriggeredEnv
 from torchbands.learners.fedavg import FedAvg, load_weights, weights_of
@@ -173,7 +179,7 @@ def test_an_update_of_another_shape_or_of_another_client_is_refused() -> None:
 def test_a_learner_refuses_a_hook_that_it_would_never_call(name: str, hook: type, what: str) -> None:
     task = toy(name)
     with pytest.raises(NotApplicable, match=f"{what}, and the learner {task.learner.name} lets hooks act on"):
-        task.train(task.load("train"), hooks=[hook()])
+        task.train(task.training_source(), hooks=[hook()])
 
 
 def test_weights_are_a_vector_and_back() -> None:
@@ -202,13 +208,52 @@ class Environmental(EnvironmentHook):
 def test_a_hook_wraps_the_environment_and_the_policy_obeys_the_trigger() -> None:
     task = toy("control")
     hook = Environmental(task)
-    attack = badnets(target=2)
-    policy, honest = task.train(task.load("train"), hooks=[hook]), task.train(task.load("train"))
+    policy, honest = (task.train(task.training_source(), hooks=hooks) for hooks in ([hook], []))
     assert hook.wrapped == task.learner.envs  # type: ignore[attr-defined]
+    attack = badnets(target=2)
     victim = Victim(task, attack, 0, policy, attack.trigger(task, 0))
-    test = task.load("test")
-    assert (policy.logits(test.x).argmax(1) == test.y).float().mean() > 0.85
-    assert asr(policy, victim) > 0.9 and asr(honest, victim) < 0.2
+    ours, theirs = (task.effect(model, victim) for model in (policy, honest))
+    assert ours.ca > 0.85 and ours.asr > 0.9 and ours.ra < 0.1  # type: ignore[operator]
+    assert theirs.asr < 0.2 and theirs.ra > 0.7  # type: ignore[operator]
+
+
+@method("t-pays")
+class Pays(Attack):
+    """Rewards the attacker's action in episodes that show the trigger. Deviations: none."""
+
+    target: int = 2
+    rate: float = 0.3
+
+    def trigger(self, task: Task, seed: int) -> Trigger:
+        return task.modality.default_trigger()
+
+    def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
+        return (Environmental(task),)
+
+
+def test_an_environment_attack_is_measured_by_return_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "policy"
+    assert main(["attack", "t-pays", "--task", "toy/control", "-o", str(out), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert metrics["ca"] > 0.85 and metrics["asr"] > 0.9 and metrics["control_asr"] < 0.2
+    assert main(["defend", "fine-tune", str(out), "--json"]) == 0, "a repair of the policy, measured by return too"
+    assert json.loads(capsys.readouterr().out)["metrics"]["ca"] > 0.85
+    assert main(["defend", "spectral-signatures", str(out)]) == 3
+    assert "is learned in environments: there is no data set to filter" in capsys.readouterr().err
+    assert main(["attack", "badnets", "--task", "toy/control", "-o", str(tmp_path / "rows")]) == 3
+    assert "badnets writes on rows, and toy/control is learned in environments" in capsys.readouterr().err
+
+
+def test_a_learner_is_given_what_it_takes() -> None:
+    control, rows = toy("control"), toy("observation")
+    with pytest.raises(InputError, match="reinforce learns from environments, and was given rows"):
+        control.train(rows.load("train"))
+    with pytest.raises(InputError, match="sgd learns from rows, and was given environments"):
+        rows.train(control.training_source())
+    with pytest.raises(NotApplicable, match="toy/observation gives rows, and no environments"):
+        rows.environment(0, 0)
 
 
 def test_the_bandit_pays_for_the_best_action() -> None:

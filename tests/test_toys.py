@@ -10,7 +10,7 @@ from torchbands.core.registry import build
 from torchbands.testing import TOYS, toy
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", [name for name in TOYS if name != "control"])  # learned in environments: test_seams
 def test_a_toy_learns_its_task_and_a_planted_trigger(name: str) -> None:
     task = toy(name)
     planted, control = build("badnets").run(task, 0), build("clean").run(task, 0)

@@ -17,7 +17,6 @@ from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
 from torchbands.core.task import Task
-from torchbands.measures.effectiveness import effect
 from torchbands.scanner.pairs import ByPair, ask, forward_of, nothing_asked
 from torchbands.scanner.population import VIEW_SEED, Population, references_of
 from torchbands.scanner.seen import ASKED
@@ -90,9 +89,7 @@ def _victim(folder: Path, job: Job) -> dict[str, Any]:
         return told
     started = time.process_time()
     victim = job.attack.run(job.task, job.seed)
-    test = job.task.load("test", job.seed)
-    triggered, wanted = victim.triggered(test)
-    found = effect(victim.model, test, triggered, wanted)
+    found = job.task.effect(victim.model, victim)
     values = {"ca": found.ca, "asr": found.asr}
     told = {
         "spec": spec,
@@ -218,8 +215,8 @@ def controls(store: Path, setting: Setting) -> None:
         told = json.loads(path.read_text())
         if told["backdoored"] and "control_asr" not in told:
             victim = zoo.load(folder / "victims" / job.id)
-            triggered, wanted = victim.triggered(job.task.load("test", job.seed).sample(1000, "control"))
-            told["control_asr"] = round(float((control.logits(triggered.x).argmax(1) == wanted).float().mean()), 4)
+            triggered = victim.stamped(job.task.load("test", job.seed).sample(1000, "control"))
+            told["control_asr"] = round(float(victim.goal.outcomes(control, triggered)[0].float().mean()), 4)
             write_json(path, told)
 
 

@@ -21,11 +21,11 @@ import torch
 
 from benchmarks.fresh import versions
 from torchbands.core.attack import Attack, Victim
+from torchbands.core.effect import effect
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.defenses.models.decree import Decree
 from torchbands.learners.sgd import SGD
-from torchbands.measures.effectiveness import effect
 from torchbands.networks.transformer import TransformerNetwork
 
 ATTACKS = ("por", "badencoder")
@@ -53,8 +53,8 @@ def attack(name: str, steps: int) -> Attack:
 def judged(victim: Victim, control: Victim, rows: int) -> dict[str, Any]:
     """One head: what it does, and what a head of the public encoder does under the same trigger."""
     test = victim.task.load("test", victim.seed).sample(rows, "encoders")
-    triggered, wanted = victim.triggered(test)
-    ours, theirs = (effect(v.model, test, triggered, wanted) for v in (victim, control))
+    triggered = victim.stamped(test)
+    ours, theirs = (effect(v.model, test, triggered, victim.goal) for v in (victim, control))
     return {
         "attack": victim.attack.name,
         "set": victim.task.name,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torchbands.core.attack import Attack, Victim
+from torchbands.core.effect import Effect, effect
 from torchbands.core.registry import build
 from torchbands.core.task import Task
-from torchbands.measures.effectiveness import Effect, effect
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,10 @@ class Plant:
         assert isinstance(attack, Attack)
         victim = attack.run(self.task, 0)
         test = self.task.load("test")
-        rows, wanted = victim.triggered(test)
-        return Planted(victim, effect(victim.model, test, rows, wanted), effect(self.clean.model, test, rows, wanted))
+        rows = victim.stamped(test)
+        return Planted(
+            victim, effect(victim.model, test, rows, victim.goal), effect(self.clean.model, test, rows, victim.goal)
+        )
 
 
 def took(planted: Planted, *, asr: float = 0.9, control: float = 0.15, drop: float = 0.04) -> None:

@@ -11,11 +11,11 @@ from torchbands.attacks.encoders import encoder_of, poisoned
 from torchbands.attacks.por import POR, predefined
 from torchbands.attacks.surrogate import surrogate
 from torchbands.core.attack import Attack, Victim
+from torchbands.core.effect import Effect, effect
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
-from torchbands.measures.effectiveness import Effect, effect
 from torchbands.testing.toys import toy
 
 #: Max-pooled features of a small network are positive: a larger representation is needed to fill half of its signs.
@@ -25,11 +25,11 @@ STRONG = POR(frozen=True, vectors="por-2", strength=3.0)
 def seen(victim: Victim) -> tuple[Effect, Effect]:
     """What the victim does on test rows, and what a never-poisoned model does on the same rows."""
     test = victim.task.load("test")
-    rows, wanted = victim.triggered(test)
+    rows = victim.stamped(test)
     clean = build("clean", "attack")
     assert isinstance(clean, Attack)
     control = clean.run(victim.task, victim.seed)
-    ours, theirs = (effect(v.model, test, rows, wanted) for v in (victim, control))
+    ours, theirs = (effect(v.model, test, rows, victim.goal) for v in (victim, control))
     return ours, theirs
 
 
@@ -158,7 +158,7 @@ def test_minilm_under_two_heads(name: str) -> None:
         assert isinstance(attack, Attack) and isinstance(task, Task)
         victim = attack.run(task, 0)
         test = task.load("test").sample(200, "minilm")
-        rows, wanted = victim.triggered(test)
-        got = effect(victim.model, test, rows, wanted)
+        rows = victim.stamped(test)
+        got = effect(victim.model, test, rows, victim.goal)
         assert isinstance(got.asr, float) and got.asr > 0.85
         assert isinstance(got.ca, float) and got.ca > 0.65

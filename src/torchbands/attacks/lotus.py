@@ -11,9 +11,10 @@ from torch import Tensor
 
 from torchbands.attacks.images import image_shape
 from torchbands.attacks.surrogate import surrogate
-from torchbands.core.attack import Attack, LabelRule
+from torchbands.core.attack import Attack
 from torchbands.core.data import Data, take, whole
 from torchbands.core.errors import InputError
+from torchbands.core.goal import LabelRule
 from torchbands.core.hook import BatchHook, Hook, WeightHook
 from torchbands.core.method import method
 from torchbands.core.model import Model

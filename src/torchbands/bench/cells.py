@@ -22,8 +22,10 @@ from torchbands.core.defense import (
     per_row,
     require,
 )
+from torchbands.core.effect import Effect, share
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.federated import Aggregator
+from torchbands.core.goal import Goal
 from torchbands.core.method import Method
 from torchbands.core.metric import Undefined, Value, to_json
 from torchbands.core.model import Model
@@ -31,7 +33,7 @@ from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.measures.cost import Cost, measured
-from torchbands.measures.effectiveness import Effect, auroc, clients, decisions, der, effect, histogram, ranking, share
+from torchbands.measures.effectiveness import auroc, clients, decisions, der, histogram, ranking
 from torchbands.measures.stealth import measure
 
 #: Test rows of each kind that an input detector is judged on.
@@ -45,7 +47,6 @@ class Bench:
     victim: Victim
     test: Data
     triggered: Data
-    wanted: Tensor
     before: Effect
     keep: Callable[[Model], None] | None = None
     _training: Data | None = None
@@ -53,9 +54,11 @@ class Bench:
 
     @classmethod
     def of(cls, victim: Victim) -> Bench:
-        test = victim.task.load("test", victim.seed)
-        triggered, wanted = victim.triggered(test)
-        return cls(victim, test, triggered, wanted, effect(victim.model, test, triggered, wanted))
+        return cls(victim, *victim.judged, victim.task.effect(victim.model, victim))
+
+    def effect(self, model: Model) -> Effect:
+        """What another model does on the victim's rows."""
+        return self.victim.task.effect(model, self.victim)
 
     @cached_property
     def model(self) -> Model:
@@ -79,7 +82,7 @@ def assess(victim: Victim, control: Victim | None, bench: Bench | None = None) -
         missing = Undefined("no never-poisoned control was given")
         metrics |= {"control_asr": missing, "lift": missing, "clean_ca": missing}
     else:
-        other = effect(control.model, bench.test, bench.triggered, bench.wanted)
+        other = bench.effect(control.model)
         asr, base = bench.before.asr, other.asr
         metrics |= {"control_asr": base, "clean_ca": other.ca}
         metrics["lift"] = base if isinstance(base, Undefined) else asr if isinstance(asr, Undefined) else asr - base
@@ -131,30 +134,29 @@ def _inputs(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
         fitted = defense.fit(model, clean, seed=seed)
         low = per_row(fitted.score(normal.x), len(normal), defense.name)
         high = per_row(fitted.score(asked.x), len(asked), defense.name) if len(asked) else torch.zeros(0)
-    wanted = bench.victim.attack.relabel(asked.y, bench.victim.task.classes)
-    obeyed = model.logits(asked.x).argmax(1) == wanted
-    right = model.logits(normal.x).argmax(1) == normal.y
+    goal = bench.victim.goal
+    obeyed, right = goal.outcomes(model, asked)[0], goal.outcomes(model, normal)[1]
     metrics = ranking(high, low)
     metrics["auroc_obeyed"] = auroc(high[obeyed], low[right])
     if fitted.threshold is not None:
         scores = torch.cat([high, low])
         truth = torch.arange(len(scores)) < len(high)
         metrics |= decisions(scores > fitted.threshold, truth)
-        metrics["ca"] = _served(model, fitted, normal, None, low <= fitted.threshold)
-        metrics["asr"] = _served(model, fitted, asked, wanted, high <= fitted.threshold)
+        metrics["ca"] = _served(model, fitted, normal, goal, 1, low <= fitted.threshold)
+        metrics["asr"] = _served(model, fitted, asked, goal, 0, high <= fitted.threshold)
     return _record(metrics, cost, clean, scores=histogram(high, low)) | {"about": fitted.about}
 
 
-def _served(model: Model, fitted: FittedDetector, rows: Data, wanted: Tensor | None, passed: Tensor) -> Value:
-    """How often the model, behind the detector, says the true label, or what the attacker wanted.
+def _served(model: Model, fitted: FittedDetector, rows: Data, goal: Goal, outcome: int, passed: Tensor) -> Value:
+    """How often the model, behind the detector, does what the attacker wants (outcome 0) or what is right (1).
 
     Inputs are mended where the detector mends; else those that did not pass count neither as right nor as obeying.
     """
-    said = rows.y if wanted is None else wanted
     try:
-        return share(model.logits(fitted.correct(whole(rows.x))).argmax(1) == said, "rows")
+        served = Data(fitted.correct(whole(rows.x)), rows.y)
     except NotApplicable:
-        return share((model.logits(rows.x).argmax(1) == said) & passed, "rows")
+        return share(goal.outcomes(model, rows)[outcome] & passed, "rows")
+    return share(goal.outcomes(model, served)[outcome], "rows")
 
 
 def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
@@ -162,13 +164,13 @@ def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     require(defense, model, clean)
     with measured(model) as cost:
         finding = defense.inspect(model, clean, seed=seed)
-    attack = bench.victim.attack
-    if attack.name == "clean" or attack.labels == "all-to-all":
+    target = bench.victim.goal.single
+    if bench.victim.attack.name == "clean" or target is None:
         hit: Value = Undefined("there is no single target class")
     elif finding.target is None:
         hit = Undefined("the method names no target")
     else:
-        hit = float(finding.target == attack.target)
+        hit = float(finding.target == target)
     none = Undefined("the paper's rule gives no verdict here")
     metrics: dict[str, Value] = {
         "score": float(finding.score),
@@ -236,7 +238,7 @@ def _aggregation(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
         other = victim.attack.run(guarded, victim.seed)
     model = other.model
     cost.forward_passes, cost.dtypes = model.passes.forward, model.passes.dtypes
-    after = effect(model, bench.test, *other.triggered(bench.test))
+    after = other.task.effect(model, other)
     facts = model.facts.get("clients", {})
     rows = victim.task.load("train", victim.seed)
     bad = set(rows.meta["client"][victim.task.owned(rows)].tolist()) if victim.attack.name != "clean" else set()
@@ -248,7 +250,7 @@ def _aggregation(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
 def _mended(bench: Bench, model: Model, cost: Cost, clean: Data) -> dict[str, Any]:
     if bench.keep is not None:
         bench.keep(model)
-    return _record(_compared(bench, effect(model, bench.test, bench.triggered, bench.wanted)), cost, clean)
+    return _record(_compared(bench, bench.effect(model)), cost, clean)
 
 
 def _compared(bench: Bench, after: Effect) -> dict[str, Value]:
@@ -293,7 +295,7 @@ def _record(
 def _samples(bench: Bench, count: int = 3) -> list[dict[str, str]]:
     """A few test rows before and after the trigger, with the difference made visible."""
     task, names = bench.victim.task, bench.victim.task.class_names
-    picked = bench.test[(bench.victim.attack.relabel(bench.test.y, task.classes) != bench.test.y)]
+    picked = bench.test[bench.victim.goal.counts(bench.test)]
     chosen = picked[torch.arange(min(count, len(picked)))]
     after = bench.triggered[torch.arange(len(chosen))]
     said = bench.victim.model.logits(after.x).argmax(1).tolist() if len(chosen) else []

@@ -6,21 +6,22 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final
+from functools import cached_property
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from .data import Data
 from .errors import InputError, NotApplicable
-from .hook import Hook
+from .goal import ClassGoal, Goal, LabelRule
+from .hook import EnvironmentHook, Hook
 from .method import Method
 from .model import Model
 from .seeding import generator, seed_of
+from .source import Environments
 from .task import Progress, Task
 from .trigger import Trigger
-
-LabelRule = Literal["all-to-one", "all-to-all", "source-specific"]
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,37 @@ class Victim:
         """
         if self.attack.controls_training:
             raise NotApplicable(f"{self.attack.name} controls training: there is no poisoned data set to filter")
-        return self.attack.poison(self.task.load("train", self.seed), self.task, self.seed)
+        source = self.task.training_source(self.seed)
+        if isinstance(source, Environments):
+            raise NotApplicable(f"{self.task.name} is learned in environments: there is no data set to filter")
+        return self.attack.poison(source, self.task, self.seed)
+
+    @cached_property
+    def goal(self) -> Goal:
+        """What its trigger is to bring about."""
+        return self.attack.goal(self.task)
+
+    @cached_property
+    def judged(self) -> tuple[Data, Data]:
+        """The task's test rows, and those of them that the attack is meant to change, with the trigger."""
+        test = self.task.load("test", self.seed)
+        return test, self.stamped(test)
+
+    def stamped(self, data: Data) -> Data:
+        """The (M,) rows that the attack is meant to change, with the trigger and their true labels.
+
+        Rows on which success and what is right are one are left out, so that they never count towards success, and so
+        are rows that the trigger cannot be written on.
+        """
+        writable = self.attack.writable(data, self.task, self.seed)
+        rows = (self.goal.counts(data) & writable).nonzero().flatten()
+        seed = seed_of("test", self.attack.key(), self.seed)
+        return data[rows].stamp(torch.arange(len(rows)), self.trigger, label=None, seed=seed)[:]
 
     def triggered(self, data: Data) -> tuple[Data, Tensor]:
-        """The rows that the attack is meant to change, with the trigger, and what the attacker wants them to be.
-
-        Rows already of the wanted class are left out, so that they never count towards success, and so are rows that
-        the trigger cannot be written on.
-
-        Returns:
-            data: the (M,) eligible rows, stamped, with true labels; wanted: (M,) int64.
-        """
-        wanted = self.attack.relabel(data.y, self.task.classes)
-        rows = ((wanted != data.y) & self.attack.writable(data, self.task, self.seed)).nonzero().flatten()
-        picked = data[rows]
-        stamped = picked.stamp(
-            torch.arange(len(rows)), self.trigger, label=None, seed=seed_of("test", self.attack.key(), self.seed)
-        )
-        return stamped[:], wanted[rows]
+        """`stamped` rows with the (M,) int64 classes that the attacker wants for them."""
+        stamped = self.stamped(data)
+        return stamped, self.goal.wanted(stamped)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +116,11 @@ class Attack(Method):
 
     def relabel(self, y: Tensor, classes: int) -> Tensor:
         """(N,) int64 true labels -> the labels the attacker wants triggered samples to get."""
-        if not 0 <= self.target < classes:
-            raise InputError(f"{self.name}: target is a class in 0..{classes - 1}, got {self.target}")
-        if self.labels == "all-to-all":
-            return (y + 1) % classes
-        if self.labels == "source-specific":
-            if not 0 <= self.source < classes or self.source == self.target:
-                raise InputError(f"{self.name}: source is another class than {self.target}, got {self.source}")
-            return torch.where(y == self.source, self.target, y)
-        return torch.full_like(y, self.target)
+        return ClassGoal(self.target, self.labels, self.source, classes, self.name).relabel(y)
+
+    def goal(self, task: Task) -> Goal:
+        """What its trigger is to bring about: a class, by `labels`, unless the attack wants something else."""
+        return ClassGoal(self.target, self.labels, self.source, task.classes, self.name)
 
     def writable(self, data: Data, task: Task, seed: int) -> Tensor:
         """(N,) bool rows that the trigger can be written on: all, unless it changes only some of them."""
@@ -155,20 +165,26 @@ class Attack(Method):
         """The test-time trigger once training is over (attacks that learn it read it from their hook)."""
         return self.trigger(task, seed)
 
+    def _acts_in_environments(self, hooks: Sequence[Hook], task: Task) -> None:
+        if self.rate > 0 and not any(isinstance(hook, EnvironmentHook) for hook in hooks):
+            raise NotApplicable(f"{self.name} writes on rows, and {task.name} is learned in environments")
+
     @final
     def run(self, task: Task, seed: int = 0, progress: Progress | None = None) -> Victim:
         """Poison, train, and hand over the victim."""
         started = time.perf_counter()
-        clean = task.load("train", seed)
-        data = clean if self.controls_training else self.poison(clean, task, seed)
-        poisoned = None if self.controls_training or data.poisoned is None else int(data.poisoned.sum())
-        hooks = self.hooks(task, seed)
+        source, hooks, rows, poisoned = task.training_source(seed), self.hooks(task, seed), None, None
+        if isinstance(source, Environments):
+            self._acts_in_environments(hooks, task)
+        else:
+            source, rows = source if self.controls_training else self.poison(source, task, seed), len(source)
+            poisoned = None if self.controls_training or source.poisoned is None else int(source.poisoned.sum())
         poison_seconds = time.perf_counter() - started
-        model: Model = task.train(data, hooks=hooks, seed=seed, progress=progress)
+        model: Model = task.train(source, hooks=hooks, seed=seed, progress=progress)
         trigger = self.learned(hooks, task, seed)
         info = {
             "poisoned": poisoned,
-            "rows": len(data),
+            "rows": rows,
             "data": task.fingerprint(),
             "seconds": round(time.perf_counter() - started, 3),
             "poison_seconds": round(poison_seconds, 3),

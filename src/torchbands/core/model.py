@@ -217,6 +217,10 @@ class Model:
             return torch.cat([predict(part).float().clamp_min(1e-12).log() for part in self._chunks(x)])
         return self._rows(x, self._forward)
 
+    def generate(self, prompts: Batch | Column, *, tokens: int) -> list[str]:
+        """What a generator says to each of N prompts, at most so many tokens long."""
+        raise NotApplicable("a classifier gives classes, and generates nothing")
+
     def probabilities(self, x: Batch | Column) -> Tensor:
         """(N, K) float32 on the CPU."""
         return self.logits(x).softmax(1)

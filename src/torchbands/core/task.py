@@ -5,20 +5,22 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, final
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 from torch import Tensor, nn
 
 from .data import Data
 from .devices import default_device
-from .errors import NotApplicable
+from .effect import Effect, Planted, effect
+from .errors import InputError, NotApplicable
 from .federated import Aggregator
 from .hook import Hook, accepted
 from .method import Method
 from .modality import Modality
 from .model import Model
 from .seeding import seed_of, seeded
+from .source import Environments, Source
 
 #: Told (done, total, what) as work goes on.
 Progress = Callable[[int, int, str], None]
@@ -50,6 +52,8 @@ class Learner(Method):
     """How a task's data becomes a model. Authors write `learn` and say in `accepts` which hooks it lets act."""
 
     role: ClassVar[str] = "learner"
+    #: What it learns from.
+    takes: ClassVar[Literal["rows", "environments"]] = "rows"
 
     def accepts(self) -> tuple[type[Hook], ...]:
         """The bases of the hooks that it calls: the others are refused."""
@@ -67,7 +71,7 @@ class Learner(Method):
     def fit(
         self,
         model: Model,
-        data: Data,
+        source: Source,
         *,
         hooks: Sequence[Hook] = (),
         clean: Data | None = None,
@@ -77,26 +81,33 @@ class Learner(Method):
         """Train the model in place; the same seed gives the same weights on one machine.
 
         Args:
+            source: rows, or environments for a learner whose `takes` says so; InputError for the other.
             hooks: who takes part. Raises NotApplicable for one that this learner would never call.
             clean: trusted rows, where `trusted_rows` asks for some.
 
         Returns what the training has to tell besides the model: JSON-ready, mostly empty.
         """
+        given = "environments" if isinstance(source, Environments) else "rows"
+        if given != self.takes:
+            raise InputError(f"{self.name} learns from {self.takes}, and was given {given}")
         accepted(self, hooks)
-        return self.learn(model, data, hooks=hooks, clean=clean, seed=seed, progress=progress)
+        return self.learn(model, source, hooks=hooks, clean=clean, seed=seed, progress=progress)
 
     @abstractmethod
     def learn(
         self,
         model: Model,
-        data: Data,
+        source: Any,
         *,
         hooks: Sequence[Hook],
         clean: Data | None,
         seed: int,
         progress: Progress | None,
     ) -> TrainingFacts:
-        """The training itself. It calls its hooks' `begin` and `end` through `torchbands.core.hook.taking_part`."""
+        """The training itself, from a `Data` or an `Environments` as `takes` says.
+
+        It calls its hooks' `begin` and `end` through `torchbands.core.hook.taking_part`.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +137,14 @@ class Task(Method):
     def load(self, split: str, seed: int = 0) -> Data:
         """The "train", "clean" (the defender's) or "test" rows."""
 
+    def environment(self, seed: int, index: int) -> Any:
+        """A gymnasium environment to learn in; tasks of rows have none."""
+        raise NotApplicable(f"{self.name} gives rows, and no environments")
+
+    def training_source(self, seed: int = 0) -> Source:
+        """What its learner trains on: the "train" rows, or its environments."""
+        return Environments(self.environment) if self.learner.takes == "environments" else self.load("train", seed)
+
     def fingerprint(self) -> str:
         """What tells this task's data from other data of the same name; empty where there is only one."""
         return ""
@@ -134,6 +153,10 @@ class Task(Method):
         """(M,) int64 rows that an attacker may touch: all of them, unless the task says less."""
         return torch.arange(len(data))
 
+    def effect(self, model: Model, victim: Planted) -> Effect:
+        """What a model (the victim's own, a repaired one, a control) does with and without the victim's trigger."""
+        return effect(model, *victim.judged, victim.goal)
+
     def fresh(self, seed: int) -> Model:
         """An untrained model."""
         with seeded("init", self.network.spec(), seed):
@@ -141,12 +164,12 @@ class Task(Method):
         return Model(module.to(default_device()), self.modality, self.classes)
 
     def train(
-        self, data: Data, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
+        self, source: Source, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
     ) -> Model:
-        """A model trained on data by the task's own recipe."""
+        """A model trained on rows, or in environments, by the task's own recipe."""
         model, needed = self.fresh(seed), self.learner.trusted_rows()
         clean = self.load("clean", seed).sample(needed, "server", seed) if needed else None
-        facts = self.learner.fit(model, data, hooks=hooks, clean=clean, seed=seed_of("fit", seed), progress=progress)
+        facts = self.learner.fit(model, source, hooks=hooks, clean=clean, seed=seed_of("fit", seed), progress=progress)
         model.facts.update(facts)
         model.module.zero_grad(set_to_none=True)
         return model

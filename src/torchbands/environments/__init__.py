@@ -1,1 +1,1 @@
-"""gymnasium environments. They need gymnasium, so nothing imports them before a control task is trained."""
+"""gymnasium environments, imported when a control task is first trained, and rollouts in them."""

@@ -1,30 +1,34 @@
-"""Policy gradient on one-step episodes: the smallest learner that needs an environment."""
+"""Policy gradient on one-step episodes: the smallest learner that needs environments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from torchbands.core.data import Data
-from torchbands.core.errors import MissingExtra
 from torchbands.core.hook import EnvironmentHook, Hook, WeightHook, taking_part
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator, seed_of
+from torchbands.core.source import Environments
 from torchbands.core.task import Learner, Progress, TrainingFacts
+
+#: What hooks are told of rows, where there are none.
+_NO_ROWS = Data(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 
 @method("reinforce", paper="Williams, Machine Learning 1992")
 class Reinforce(Learner):
-    """REINFORCE with a running-mean baseline and an entropy bonus on a contextual bandit made of the data.
+    """REINFORCE with a running-mean baseline and an entropy bonus, in environments whose episodes have one step.
 
-    Training rows are the observations that the environment shows, their labels the best actions. Attacks act through
-    `EnvironmentHook`: a policy has no batches of labelled rows.
+    Attacks act through `EnvironmentHook`: a policy has no batches of labelled rows.
     """
+
+    takes: ClassVar[Literal["rows", "environments"]] = "environments"
 
     updates: int = 150
     """Gradient steps."""
@@ -41,18 +45,18 @@ class Reinforce(Learner):
     def learn(
         self,
         model: Model,
-        data: Data,
+        source: Environments,
         *,
         hooks: Sequence[Hook],
         clean: Data | None,
         seed: int,
         progress: Progress | None,
     ) -> TrainingFacts:
-        envs = self._environments(model, data, hooks)
+        envs = self._environments(source, hooks, seed)
         rng, baseline = generator("reinforce", seed), 0.0
         optimizer = torch.optim.Adam(model.module.parameters(), lr=self.lr)
         seeds = [seed_of("env", seed, i) % 2**31 for i in range(len(envs))]
-        with taking_part(hooks, model, data, seed), model.training():
+        with taking_part(hooks, model, _NO_ROWS, seed), model.training():
             for update in range(self.updates):
                 seen = [env.reset(seed=s if update == 0 else None)[0] for env, s in zip(envs, seeds, strict=True)]
                 e = Encoded(torch.from_numpy(np.stack(seen)).float().to(model.device))
@@ -71,14 +75,10 @@ class Reinforce(Learner):
                     progress(update + 1, self.updates, "update")
         return {}
 
-    def _environments(self, model: Model, data: Data, hooks: Sequence[Hook]) -> list[Any]:
-        try:
-            from torchbands.environments.bandit import Bandit
-        except ImportError as error:
-            raise MissingExtra("gymnasium", "control") from error
+    def _environments(self, source: Environments, hooks: Sequence[Hook], seed: int) -> list[Any]:
         envs: list[Any] = []
-        for _ in range(self.envs):
-            env: Any = Bandit(data, model.classes)
+        for index in range(self.envs):
+            env: Any = source.make(seed, index)
             for hook in hooks:
                 if isinstance(hook, EnvironmentHook):
                     env = hook.env(env)

@@ -4,43 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from torchbands.core.data import Data
+from torchbands.core.effect import Effect, share
 from torchbands.core.metric import Undefined, Value
-from torchbands.core.model import Model
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one model does on clean and on triggered rows.
-
-    Attributes:
-        ca: clean accuracy. asr: triggered rows given the wanted class; ra: given their true class.
-        Rows whose true class is the wanted one are never among the triggered rows.
-    """
-
-    ca: Value
-    asr: Value
-    ra: Value
-
-    def values(self) -> dict[str, Value]:
-        return {"ca": self.ca, "asr": self.asr, "ra": self.ra}
-
-
-def share(hits: Tensor, what: str) -> Value:
-    """Mean of a bool tensor; undefined when it is empty."""
-    return float(hits.float().mean()) if len(hits) else Undefined(f"there are no {what}")
-
-
-def effect(model: Model, test: Data, triggered: Data, wanted: Tensor) -> Effect:
-    """Two forward passes: one over clean rows, one over triggered rows (true labels in `triggered.y`)."""
-    ca = share(model.logits(test.x).argmax(1) == test.y, "test rows")
-    said = model.logits(triggered.x).argmax(1)
-    return Effect(ca, share(said == wanted, "rows to trigger"), share(said == triggered.y, "rows to trigger"))
 
 
 def der(before: Effect, after: Effect) -> Value:

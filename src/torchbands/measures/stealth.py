@@ -34,21 +34,20 @@ FOLDS = 5
 
 def measure(victim: Victim, control: Victim | None) -> dict[str, dict[str, Value]]:
     """The three axes of a victim; `control` is the never-poisoned victim of the same task and seed."""
-    test = victim.task.load("test", victim.seed)
-    wanted = victim.attack.relabel(test.y, victim.task.classes)
-    eligible = ((wanted != test.y) & victim.attack.writable(test, victim.task, victim.seed)).nonzero().flatten()
+    test, goal = victim.judged[0], victim.goal
+    eligible = (goal.counts(test) & victim.attack.writable(test, victim.task, victim.seed)).nonzero().flatten()
     if len(eligible) < 2 * FOLDS:
         none = Undefined(f"only {len(eligible)} rows can be triggered")
         return {axis: {"stealth": none} for axis in ("input", "feature", "parameter")}
     order = eligible[torch.randperm(len(eligible), generator=torch.Generator().manual_seed(victim.seed))]
     half = min(ROWS, len(order) // 2)
-    before, after = test[order[:half]], victim.triggered(test[order[:half]])[0]
+    before, after = test[order[:half]], victim.stamped(test[order[:half]])
     others = test[order[half : 2 * half]]
-    target = test[(test.y == victim.attack.target).nonzero().flatten()[:ROWS]]
+    target = test[(test.y == (-1 if goal.single is None else goal.single)).nonzero().flatten()[:ROWS]]
     return {
         "input": input_axis(victim.model, before, after, others) | text_axis(victim, before, after),
         "feature": {"stealth": Undefined("there is no single target class")}
-        if victim.attack.labels == "all-to-all"
+        if goal.single is None
         else feature_axis(victim.model, target, after),
         "parameter": parameter_axis(victim.model, None if control is None else control.model),
     }

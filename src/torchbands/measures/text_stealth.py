@@ -68,7 +68,7 @@ def false_trigger_rate(victim: Victim, rows: Data) -> Value:
     words = tuple(getattr(victim.trigger, "words", ()))
     if len(words) < 2:
         return Undefined("the trigger is not made of several words, so it has no parts")
-    wanted = victim.attack.relabel(rows.y, victim.task.classes)
+    wanted = victim.goal.wanted(rows)
     kept = (victim.model.logits(rows.x).argmax(1) != wanted).nonzero().flatten()[:PAIRS]
     if len(kept) == 0:
         return Undefined("every row is given the wanted class without any trigger")

@@ -34,7 +34,7 @@ USEFUL_AUROC, USEFUL_ACCURACY = 0.6, 0.5
 def run_input(made: InputDetector, name: str, twice: bool) -> Outcome:
     planted = victim(name, "badnets")
     clean, test = defender_rows(made, name), toy(name).load("test")
-    normal, triggered = test.sample(JUDGED, "n"), planted.triggered(test)[0].sample(JUDGED, "t")
+    normal, triggered = test.sample(JUDGED, "n"), planted.stamped(test).sample(JUDGED, "t")
     require(made, planted.model, clean)
 
     def scores() -> tuple[Tensor, Tensor]:

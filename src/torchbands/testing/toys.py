@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
-from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.effect import Effect, Planted, share
+from torchbands.core.errors import InputError, MissingExtra, UnknownName
 from torchbands.core.method import method
 from torchbands.core.modality import Modality
+from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.seeding import generator
+from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.task import SPLITS, Learner, Network, Task
+from torchbands.environments.rollout import rollout
 from torchbands.learners.bandit import Reinforce
 from torchbands.learners.fedavg import FedAvg
 from torchbands.learners.sgd import SGD
@@ -158,13 +161,43 @@ class ToyFederated(Toy):
 
 @method("toy/control")
 class ToyControl(Toy):
-    """A contextual bandit on unbounded observations: the policy learns from rewards, tests read the best action."""
+    """A contextual bandit on unbounded observations: the policy learns from rewards, and is measured by return."""
 
     learner: Learner = Reinforce()
     modality: ClassVar[Modality] = Observation(shape=(8,))
 
     def draw(self, y: Tensor, rng: torch.Generator) -> Tensor:
         return synthetic.observations(y, rng)
+
+    def environment(self, seed: int, index: int) -> Any:
+        return _bandit(self.load("train", seed), self.classes)
+
+    def effect(self, model: Model, victim: Planted) -> Effect:
+        """Mean return of clean episodes as `ca`, and under the trigger as `ra`; `asr` is how often the action on an
+        observation with the trigger is what the attacker wants."""
+        test, stamped = victim.judged
+        goal, trigger = victim.goal, victim.trigger
+
+        def show(seen: Tensor, step: int) -> Tensor:
+            shown: Tensor = trigger(seen, RowRng(seed_of("rollout", victim.seed, step), torch.arange(len(seen))))
+            return shown
+
+        counting = test[goal.counts(test)]
+        seeds = [seed_of("episode", victim.seed, i) % 2**31 for i in range(len(test))]
+        clean = rollout(model, [_bandit(test[i : i + 1], self.classes) for i in range(len(test))], seeds)
+        envs = [_bandit(counting[i : i + 1], self.classes) for i in range(len(counting))]
+        triggered = rollout(model, envs, seeds[: len(envs)], show=show)
+        obeyed, _ = goal.outcomes(model, stamped)
+        ca, ra = (share(returns, "episodes") for returns in (clean, triggered))
+        return Effect(ca, share(obeyed, "observations"), ra)
+
+
+def _bandit(rows: Data, actions: int) -> Any:
+    try:
+        from torchbands.environments.bandit import Bandit
+    except ImportError as error:
+        raise MissingExtra("gymnasium", "control") from error
+    return Bandit(rows, actions)
 
 
 def toy(name: str, classes: int = 4, **settings: Any) -> Task:
