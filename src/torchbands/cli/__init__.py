@@ -47,10 +47,13 @@ def _main(argv: Sequence[str] | None) -> int:
     verbose = any(flag in args for flag in ("-v", "--verbose"))
     args = [a for a in args if a not in ("-v", "--verbose")]
     try:
-        args, allowed = _allowed(args)
+        args, allowed = _named(args, "--allow", "my_module:rewrite, or --allow my-images/")
+        args, own = _named(args, "--load", "my_method.py")
         from torchbands.core.outside import allowing
 
         from .tree import run
+
+        _admit(allowed, own)
 
         with allowing(*allowed):
             code = run(args)
@@ -82,25 +85,35 @@ def _main(argv: Sequence[str] | None) -> int:
         return _fail(f"error: {type(error).__name__}: {error}{hint}", TOOL_ERROR, verbose)
 
 
-def _allowed(args: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without --allow NAME, and the names: what files may name, since the user named it himself."""
+def _named(args: list[str], flag: str, example: str) -> tuple[list[str], list[str]]:
+    """The arguments without a flag that every command has, and what it names: the user's own words, of no file."""
     left: list[str] = []
     names: list[str] = []
     given = iter(args)
     for word in given:
-        if word == "--allow" and not (name := next(given, "")):
-            raise InputError("--allow names nothing", hint="as in --allow my_module:rewrite, or --allow my-images/")
-        if word == "--allow":
+        if word == flag and not (name := next(given, "")):
+            raise InputError(f"{flag} names nothing", hint=f"as in {flag} {example}")
+        if word == flag:
             names.append(name)
-        elif word.startswith("--allow="):
+        elif word.startswith(f"{flag}="):
             names.append(word.partition("=")[2])
         else:
             left.append(word)
+    return left, names
+
+
+def _admit(allowed: list[str], own: list[str]) -> None:
+    """Let in what the user named: modules of the current folder that files may name, and methods of his own files."""
     from .opened import own_code
 
-    for name in names:
+    for name in allowed:
         own_code(name)
-    return left, names
+    if own or "torchbands.cli.own_methods" in sys.modules:
+        from .own_methods import LOADED, load
+
+        LOADED.clear()
+        for name in own:
+            load(name)
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:

@@ -11,6 +11,7 @@ from torchbands import report as reports
 from torchbands.core.errors import InputError, UnknownName
 
 from . import console
+from .own_methods import LOADED
 
 
 def run(given: argparse.Namespace) -> int:
@@ -19,7 +20,8 @@ def run(given: argparse.Namespace) -> int:
 
     if given.seeds is not None and given.seeds < 1:
         raise InputError(f"--seeds is at least 1, got {given.seeds}")
-    command = shlex.join(["bands", "bench", "run", given.grid, "--store", given.store])
+    own = [word for name in LOADED for word in ("--load", name)]
+    command = shlex.join(["bands", *own, "bench", "run", given.grid, "--store", given.store])
     command += f" --seeds {given.seeds}" if given.seeds is not None else ""
     with console.progress_bar() as bar:
         summary = bench.run(

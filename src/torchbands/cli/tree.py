@@ -54,6 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="a function (package.module:function), file or folder that a card or grid may name; it is not run or read "
         "because a file says so, but because you do (any command; may be given several times)",
     )  # fmt: skip
+    parser.add_argument(
+        "--load", action="append", metavar="FILE.py",
+        help="a Python file of your own that registers methods: it is run, and they take part as built-in ones do (any "
+        "command; may be given several times; no file can ask for it)",
+    )  # fmt: skip
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, calls: str, about: str) -> argparse.ArgumentParser:
