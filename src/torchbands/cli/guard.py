@@ -14,7 +14,7 @@ from torchbands.core.errors import InputError, NotApplicable
 
 from . import console
 from .opened import Opened, limits, misreading, open_with, own_code
-from .output import Reports, folder_of, write_whole
+from .output import Reports, folder_of, spare_inputs, write_whole
 from .remembered import recall, remember
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def check(given: argparse.Namespace) -> int:
     is_table = given.out is not None and given.out.lower().endswith(".csv")
     folder = folder_of(given.out)
     table_to = Path(given.out) if is_table else folder / "inputs.csv" if folder else None
+    if table_to is not None:
+        spare_inputs(given, [table_to])
     reports = Reports.of(given, out=None if is_table else given.out)
     return reports.guarded(lambda: _check(given, table_to), "input", given.inputs)
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 _SUFFIX = {".txt": "text", ".json": "json", ".sarif": "sarif", ".xml": "junit", ".html": "html", ".htm": "html",
            ".md": "markdown", ".markdown": "markdown"}  # fmt: skip
+#: Flags and arguments that name what is read.
+_READ = ("suspect", "source", "inputs", "model", "data", "clean", "guard", "refs", "like", "settings", "baseline",
+         "labels", "train", "arch")  # fmt: skip
+#: Files that a command writes into a folder beside its reports, by their names.
+_INDEX = frozenset({"scores.csv", "cleaned.csv", "cleaned.txt", "inputs.csv"})
 #: What a folder is given when no format is named.
 _FOLDER = ("html", "json")
 
@@ -61,6 +66,9 @@ class Reports:
         if twice:
             raise InputError(f"two formats would be written to {min(twice)}", hint="name a file for each")
         baseline, keep = given.baseline, given.write_baseline
+        spare_inputs(given, [path for _, path in files])
+        if keep and not (baseline and _same(Path(keep), Path(baseline))):
+            spare_inputs(given, [Path(keep)])
         return cls(
             tuple(files),
             loose[0] if loose else "text",
@@ -122,6 +130,54 @@ class Reports:
                 failed.append(error)
         if failed:
             raise failed[0]
+
+
+def spare_inputs(given: argparse.Namespace, outputs: Iterable[Path]) -> None:
+    """Raises InputError where a report would be written over a file that the same command reads.
+
+    That is a file that a flag names, or any file in a folder that one names, but for earlier reports that lie there.
+    """
+    inputs = list(_inputs(given))
+    for path in outputs:
+        for source in inputs if os.path.lexists(path) else ():
+            within = source.is_dir() and path.resolve().is_relative_to(source.resolve())
+            if _same(path, source) or (within and not _is_ours(path)):
+                raise InputError(
+                    f"{path} is read by this command ({source}): a report would overwrite it",
+                    hint="name another place for the report",
+                )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is a report, or an index that is written beside one."""
+    if path.name in _INDEX or not path.is_file():
+        return path.name in _INDEX
+    text = path.read_bytes()[: 1 << 22].decode("utf-8", "replace")
+    if path.suffix.lower() == ".json":
+        return text.lstrip().startswith("{") and '"verdict"' in text and '"ledger"' in text
+    return path.suffix.lower() in _SUFFIX and "torchbands" in text
+
+
+def _inputs(given: argparse.Namespace) -> Iterator[Path]:
+    """Files and folders that the command line names to be read."""
+    for name in _READ:
+        value = getattr(given, name, None)
+        for text in value if isinstance(value, (list, tuple)) else [value]:
+            if not isinstance(text, str):
+                continue
+            place = text.rpartition(":")[0] if ".py:" in text else text
+            try:
+                if place and os.path.lexists(place):
+                    yield Path(place)
+            except ValueError:  # a JSON spec is no path
+                continue
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+    except OSError:
+        return False
 
 
 def read_baseline(path: Path) -> frozenset[str]:

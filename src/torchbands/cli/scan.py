@@ -13,7 +13,7 @@ from torchbands.core.errors import BandsError, InputError
 
 from . import console
 from .opened import Opened, misreading, open_with, rows_of
-from .output import Reports, folder_of
+from .output import Reports, folder_of, spare_inputs
 from .remembered import remember
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def _data(given: argparse.Namespace) -> Outcome:
     from torchbands.scanner.dataset import scan_data
 
     folder = folder_of(given.out)
+    if folder is not None:
+        spare_inputs(given, [folder / name for name in ("scores.csv", "cleaned.csv", "cleaned.txt")])
     with console.progress_bar() as bar:
         bar(0, None, "reading")
         suspect = None

@@ -68,6 +68,8 @@ def write(store: Path | str, out: Path | str | None = None, formats: Sequence[st
     for kind in formats:
         own = len(formats) == 1 and target.suffix
         path = target if own else stem.parent / f"{stem.name}.{kind}"
+        if path.stem != "report" and path.exists() and path.resolve().is_relative_to(Path(store).resolve()):
+            raise InputError(f"{path} is part of the store {store}", hint="name another place for the report")
         _write(path, _RENDER[kind](results))
         written.append(path)
     return written

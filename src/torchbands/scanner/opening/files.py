@@ -7,6 +7,7 @@ import json
 import os
 import stat
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,47 @@ class Folder:
         self.hashes[name] = hashlib.sha256(data).hexdigest()
         return data
 
-    def sha256(self) -> str:
-        """Hash of the sorted names and hashes of what was read."""
-        lines = "".join(f"{name}\0{self.hashes[name]}\n" for name in sorted(self.hashes))
+    def sha256(self, most: int) -> str:
+        """Hash of the sorted names and hashes of all that lies in the folder, read or not; "" where that is too much.
+
+        Code, pickles and settings that were not read are in it too: who accepts findings of a folder accepts it as it
+        is, and none where one of them is changed or added. Left out are pages that describe it, and what Git keeps.
+        """
+        every = dict(self.hashes)
+        left = most
+        for name, path in self.below():
+            if name in every or _is_said(name):
+                continue
+            about = path.lstat()
+            left -= about.st_size if stat.S_ISREG(about.st_mode) else 0
+            if left < 0 or len(every) > MAX_FILES:
+                return ""
+            every[name] = _told(path, about)
+        lines = "".join(f"{name}\0{every[name]}\n" for name in sorted(every))
         return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def below(self) -> Iterator[tuple[str, Path]]:
+        """Every file in the folder and in those below, by its relative path; links are named and not followed."""
+        for top, folders, names in os.walk(self.path):
+            folders[:] = sorted(f for f in folders if f != ".git")
+            links = [f for f in folders if Path(top, f).is_symlink()]
+            for name in sorted([*names, *links]):
+                path = Path(top, name)
+                yield path.relative_to(self.path).as_posix(), path
+
+
+def _is_said(name: str) -> bool:
+    """Whether a file only describes a folder: no loader reads it."""
+    last = name.rpartition("/")[2].lower()
+    return last.endswith(".md") or last in (".gitattributes", ".gitignore", "license", "license.txt", "notice")
+
+
+def _told(path: Path, about: os.stat_result) -> str:
+    """What a file is: a regular one by its content, a link by where it leads."""
+    if stat.S_ISLNK(about.st_mode):
+        return f"link to {path.readlink()}"
+    if not stat.S_ISREG(about.st_mode):
+        return f"no regular file: {stat.S_IFMT(about.st_mode)}"
+    handle = os.open(path, os.O_RDONLY | _NO_WAIT | _NO_LINK | getattr(os, "O_BINARY", 0))
+    with os.fdopen(handle, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torchbands.scanner.outcome import Alert, Level, Subject
 from . import archives, onnx_graph, pickles, tensors
 from .files import Folder, read
 from .home import Home
-from .limits import Limits
+from .limits import MAX_FILES, Limits
 from .trouble import Trouble, alert, ambiguous, listed, malformed, plain, shown
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Suspect:
     """What opening gave.
 
     Attributes:
-        path, sha256: of the file; for a folder, of the sorted names and hashes of what was read.
+        path, sha256: of the file; for a folder, of the names and hashes of all that lies in it.
         format: safetensors, torch, torch-legacy, torchscript, onnx, huggingface, torchbands, pickle, or "".
         model: None where it was refused; the alerts say why.
         facts: JSON-ready; "task" is the task's spec for a torchbands victim.
@@ -208,7 +209,8 @@ def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
 def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
     folder = Folder(path)
     state.alerts += folder.alerts
-    if code := [n for n in folder.names if n.lower().endswith((".py", ".pyc", ".so", ".dll", ".pyd"))]:
+    within = (name for name, _ in itertools.islice(folder.below(), MAX_FILES))
+    if code := [n for n in within if n.lower().endswith((".py", ".pyc", ".so", ".dll", ".pyd"))]:
         shadows = [n for n in code if n.split(".")[0] in _IMPORTED]
         said = f"the folder brings code ({listed(shadows or code)}); none of it was imported"
         said += ", though it has the names of modules that Python would import" if shadows else ""
@@ -226,7 +228,7 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
 
             return from_folder(folder, state, ask.limits, ask.modality, ask.classes, ask.mean, ask.std)
     finally:
-        state.sha256 = folder.sha256() if folder.hashes else ""
+        state.sha256 = folder.sha256(ask.limits.bytes) if folder.hashes else ""
     if "repair.json" in folder.names and "model.safetensors" in folder.names:  # written by `bands repair`
         return _open_file(path / "model.safetensors", ask, home, state, follow=False)
     raise InputError(
