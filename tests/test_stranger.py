@@ -42,9 +42,6 @@ def test_right_is_the_attackers_class_or_no_alarm() -> None:
 def test_what_the_stranger_brings_is_no_registered_attack() -> None:
     assert not set(mine.TRIGGERS) & {m.name for m in listing("attack")}
     assert "import torchbands" not in Path(mine.__file__).read_text()
-        not set(mine.TRIGGERS) & {m.name for m in listing("attack")}
-        and "import torchbands" not in Path(mine.__file__).read_text()
-    )
     x = torch.rand(2, 1, 14, 14)
     assert all(bool((write(x) != x).any()) for write in mine.TRIGGERS.values())
     assert "--train-references" in command("frame-5", 40, own=False) and "--refs" in command("clean-a", 40, own=False)
