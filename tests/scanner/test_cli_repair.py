@@ -75,6 +75,7 @@ def test_a_victim_is_repaired_and_the_folder_opens_again(
     text, page = Path("r.txt").read_text(), Path("r.html").read_text()
     assert "REPAIRED, BUT UNPROVEN" in text and "written to repaired" in text and "given: accepted" in text
     assert "Repaired, but unproven" in page and "No indicator found" not in page and "95 % interval" in page
+    assert 'class="top is-inconclusive"' in page and page.count('<td class="text why" colspan="6">') == 1
     assert "accepted: given" in said.out and "bands scan model repaired" in said.out
     assert "nothing is calibrated" in said.err and "unproven" in said.out
     card = json.loads(Path("repaired", CARD).read_text())
@@ -93,7 +94,10 @@ def test_a_file_of_weights_is_repaired_and_opens_with_its_architecture(
     given: Path, other: Model, digits: Task, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arch = json.dumps(digits.network.spec())
-    assert main(["repair", "victim/model.safetensors", "--arch", arch, *ARGS, "-o", "repaired"]) == UNPROVEN
+    told = ("--format", "text=r.txt")
+    assert main(["repair", "victim/model.safetensors", "--arch", arch, *ARGS, "-o", "repaired", *told]) == UNPROVEN
+    next_step = " ".join(Path("r.txt").read_text().split("what to do next")[1].split())
+    assert "scan what was written: bands scan model repaired --arch" in next_step
     assert "--arch" in json.loads(Path("repaired", CARD).read_text())["open_with"]
     again = open_suspect("repaired", arch=arch, modality=Image(channels=1, size=8))
     x = digits.load("test")[:50].x
@@ -117,7 +121,8 @@ def test_no_repair_held_ends_with_1_and_writes_nothing(
     given: Path, planted: Victim, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Given, "model", planted.model)
-    assert main(["repair", "victim", *ARGS, "-o", "repaired"]) == 1
+    assert main(["repair", "victim", *ARGS, "-o", "repaired", "--format", "html=r.html"]) == 1
+    assert 'class="top is-indicated"' in Path("r.html").read_text()
     told = _lost(torch.tensor([True] * 90 + [False] * 10), torch.tensor([True] * 80 + [False] * 20), 8)
     assert told[0] == 0.1 and 0 < told[1] < 0.1 < told[2]
     one = _lost(torch.tensor([True] * 90 + [False] * 10), torch.tensor([True] * 80 + [False] * 20), 1)

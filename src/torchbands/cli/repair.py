@@ -71,7 +71,7 @@ def repair(given: argparse.Namespace) -> int:
     else:
         card = describe(mended, opened.suspect, before, after)
     target = opened.class_names[mended.target] if opened.class_names else str(mended.target)
-    _write(reports, reported(mended, before, after, target, given.out), given)
+    _write(reports, reported(mended, before, after, target, given.out, _again(card, opened)), given)
     if reports.screen == "json":
         console.print_json(card)
     else:
@@ -170,8 +170,15 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
     if not mended.steps[-1].calibrated:
         print(f"no calibrated scan judged it: this repair is unproven, and the exit code is {UNPROVEN}")
     print("the attacker's own trigger is not known: what was tried in its place no longer works")
-    again = f" --refs {shlex.quote(str(opened.refs.folder))}" if opened.refs is not None else ""
-    print(f"scan it again: {card['open_with']}{again}")
+    print(f"scan it again: {_again(card, opened)}")
+
+
+def _again(card: dict[str, Any], opened: Opened) -> str:
+    """What scans the repaired model as the suspect was scanned; empty where none was written."""
+    if "open_with" not in card:
+        return ""
+    refs = f" --refs {shlex.quote(str(opened.refs.folder))}" if opened.refs is not None else ""
+    return f"{card['open_with']}{refs}"
 
 
 def _accuracy(step: Step) -> str:

@@ -88,15 +88,23 @@ def describe(mended: Mended, suspect: Suspect, before: Outcome, after: Outcome |
     }
 
 
-def reported(mended: Mended, before: Outcome, after: Outcome | None, target: str, folder: str | Path | None) -> Outcome:
-    """The repair as an outcome that every format of report can show."""
+def reported(
+    mended: Mended, before: Outcome, after: Outcome | None, target: str, folder: str | Path | None, again: str = ""
+) -> Outcome:
+    """The repair as an outcome that every format of report can show.
+
+    Args:
+        again: the command that scans what was written.
+    """
     last = mended.steps[-1] if mended.steps else None
     shown: dict[str, Any] = {"folder": None if mended.model is None else str(folder), "target": target}
     if mended.model is None or last is None:
         shown |= {"title": "No repair held", "sentence": f"No model was written: {mended.reason}."}
+        shown |= {"verdict": "indicated"}  # the backdoor that was found is still there
     else:
         title = "Repaired" if last.calibrated else "Repaired, but unproven"
         shown |= {"title": title, "sentence": f"{title} by {last.repair}: {mended.reason}."}
+        shown |= {"verdict": "none" if last.calibrated else "inconclusive"}
     shown["steps"] = [
         {
             "repair": step.repair,
@@ -113,10 +121,10 @@ def reported(mended: Mended, before: Outcome, after: Outcome | None, target: str
         for step in mended.steps
     ]
     shown["rows"] = dict(mended.rows)
-    again = "" if mended.model is None else f"scan what was written: bands scan model {shlex.quote(str(folder))}"
-    steps = (
-        (again,) if again else ("do not use the model: train it anew, on data that were looked at (bands scan data)",)
-    )
+    steps = ("do not use the model: train it anew, on data that were looked at (bands scan data)",)
+    if mended.model is not None:
+        again = again or f"bands scan model {shlex.quote(str(folder))}"
+        steps = (f"scan what was written: {again}",)
     made = after if after is not None and mended.model is not None else before
     return replace(made, subject=before.subject, pictures=before.pictures, repair=shown, next_steps=steps)
 
