@@ -159,7 +159,7 @@ def main() -> int:
         print(json.dumps(results[name]), flush=True)
     told = summed(results, given.own, given.profile)
     if given.out:
-        given.out.write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        given.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     print({k: v for k, v in told.items() if k != "suspects"})
     return 0 if told["right"] == told["of"] else 1
 

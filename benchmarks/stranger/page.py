@@ -15,7 +15,7 @@ Written by `python -m benchmarks.stranger --page` from [receipts/stranger.json](
 What is judged is a network that is none of torchbands' networks, trained by a loop that is none of its recipes, with
 triggers that are none of its attacks ([benchmarks/stranger/mine.py](../benchmarks/stranger/mine.py)). The vendor's
 training rows are none of the stranger's, who has 8,000 clean ones. The references are {training}; the stranger writes
-{lines} lines of code.
+{lines} of code for it.
 """
 _MINUTES = """\
 {commands} commands, {minutes:.0f} minutes on one thread of a machine that was busy with other work: the first takes
@@ -47,7 +47,9 @@ def page(told: dict[str, Any]) -> str:
         [
             "# A network of your own: the path of a stranger",
             "",
-            *_text(_PATH, lines=told["lines_of_their_own"] or "no", training=told["training"]),
+            *_text(
+                _PATH, lines=f"{n} lines" if (n := told["lines_of_their_own"]) else "no line", training=told["training"]
+            ),
             "## What is typed",
             "",
             *_text(
