@@ -185,7 +185,7 @@ def labels_of(y: Any, name: str, class_names: Sequence[str] | None) -> tuple[Ten
 
 
 def _plain_label(value: Any) -> Any:
-    return value.item() if isinstance(value, (Tensor, np.generic)) and np.ndim(value) == 0 else array_of(value)
+    return value.tolist() if isinstance(value, (Tensor, np.generic)) and np.ndim(value) == 0 else array_of(value)
 
 
 def _named(

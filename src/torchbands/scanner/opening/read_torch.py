@@ -81,7 +81,7 @@ def _numbers(found: Any) -> dict[str, float]:
     made = {}
     for key, value in pairs:
         value = (
-            value.item() if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point() else value
+            float(value) if isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point() else value
         )
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             made[str(key)[:40]] = float(value)
