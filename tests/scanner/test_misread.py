@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchbands.core.data import Data
 from torchbands.core.model import Model
 from torchbands.modalities.image import Image
 from torchbands.scanner.judge import scan
-from torchbands.scanner.misread import Claim, at_chance, misread
+from torchbands.scanner.misread import AGAIN, Claim, at_chance, misread
 from torchbands.scanner.opening import claims, open_suspect
 from torchbands.scanner.opening.weights import State
 from torchbands.scanner.outcome import Subject
@@ -73,7 +74,7 @@ def test_an_order_is_found_where_only_some_classes_have_changed_places() -> None
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_a_forgotten_normalisation_is_found_for_any_number_of_classes(classes: int) -> None:
     found = misread(model(classes, scaled=True), rows(classes))
-    assert found is not None and found.better > 0.95 and found.next_step().startswith("scan it with --mean 0.")
+    assert found is not None and found.better > 0.95 and found.next_step().startswith(f"{AGAIN} --mean 0.")
     assert classes == 2 or found.name == "to -1 ... 1"
     both = misread(model(classes, [*range(1, classes), 0], scaled=True), rows(classes))
     assert both is not None and both.order == (*range(1, classes), 0) and "--class-names" in both.next_step()
@@ -161,7 +162,7 @@ def test_a_checkpoint_states_its_accuracy_and_an_order_is_mended_by_what_is_prin
     said = capsys.readouterr().err
     assert "ATTENTION: the suspect knows 0% of 300 clean rows" in said and "where the checkpoint says 99%" in said
     step = json.loads(Path("o.json").read_text())["next_steps"][0]
-    assert main([*command, *step.removeprefix("scan it with ").split(), "--format", "json=o.json"]) == 3
+    assert main([*shlex.split(step.partition("bands ")[2]), "--profile", "fast", "--format", "json=o.json"]) == 3
     ledger = json.loads(Path("o.json").read_text())["ledger"]
     assert any(line["facts"].get("accuracy") == 1.0 for line in ledger) and "ATTENTION" not in capsys.readouterr().err
     fit = ["guard", "fit", "m.pt", "--arch", "./net.py:Net", "--data", "c.npz", "-o", "g"]

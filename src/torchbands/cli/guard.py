@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import InputError, NotApplicable
 
 from . import console
-from .opened import Opened, limits, misreading, open_with, own_code
+from .opened import Opened, limits, misreading, one_or_each, open_with, own_code
 from .output import Reports, folder_of, spare_inputs, write_whole
 from .remembered import recall, remember
 
@@ -38,7 +38,7 @@ def fit(given: argparse.Namespace) -> int:
             why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model that is known here"
             console.note(f"the model was not opened: {why}")
             return 3
-        if (wrong := misreading(opened)) is not None and wrong.unread:
+        if (wrong := misreading(given, opened)) is not None and wrong.unread:
             console.note("no guard was fitted: it would learn what the model says of rows that it does not read")
             return 3
         bar(0, None, f"fitting {given.detector}")
@@ -136,8 +136,9 @@ def _guarded(given: argparse.Namespace, card: Mapping[str, Any]) -> Model:
         arch=given.arch,
         modality=modality,
         classes=int(card["classes"]),
-        mean=given.mean,
-        std=given.std,
+        output=given.output,
+        mean=one_or_each(given.mean),
+        std=one_or_each(given.std),
         allow_pickle=given.allow_pickle,
         limits=limits(given),
     )
@@ -152,7 +153,10 @@ def _graph(given: argparse.Namespace, opened: Opened) -> Graph | None:
     from torchbands.scanner.guard_files import Graph
 
     suspect = opened.suspect
-    return Graph(Path(given.model), suspect.sha256, given.mean, given.std) if suspect.format == "onnx" else None
+    if suspect.format != "onnx":
+        return None
+    mean, std = one_or_each(given.mean), one_or_each(given.std)
+    return Graph(Path(given.model), suspect.sha256, mean, std, suspect.facts.get("output"))
 
 
 def _again(given: argparse.Namespace, folder: Path, *, known: bool) -> str:

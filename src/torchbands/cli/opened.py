@@ -15,6 +15,7 @@ from torchbands.core.errors import InputError
 
 from . import console
 from .remembered import recall
+from .typed import concrete
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
@@ -70,8 +71,8 @@ def open_with(
         classes=classes,
         likely=rows.classes if rows is not None else None,
         output=given.output,
-        mean=given.mean,
-        std=given.std,
+        mean=one_or_each(given.mean),
+        std=one_or_each(given.std),
         allow_pickle=given.allow_pickle,
         limits=limits(given),
     )
@@ -95,7 +96,7 @@ def open_with(
     return Opened(suspect, rows, population, next((n for n in known if n and len(n) == count), None))
 
 
-def misreading(opened: Opened) -> Misread | None:
+def misreading(given: argparse.Namespace, opened: Opened) -> Misread | None:
     """What is wrong where the model does not know the rows, with a loud word about it on stderr."""
     from torchbands.scanner.misread import Claim, misread
 
@@ -105,7 +106,8 @@ def misreading(opened: Opened) -> Misread | None:
     wrong = misread(opened.suspect.model, opened.rows.data, claim=Claim(**said) if said else None)
     if wrong is not None:
         names = opened.class_names or ()
-        console.note(f"ATTENTION: {wrong.reason(names)}\n  {wrong.next_step(names)}")
+        step = concrete(wrong.next_step(names), given, opened.suspect.path)
+        console.note(f"ATTENTION: {wrong.reason(names)}\n  {step}")
     return wrong
 
 
@@ -141,6 +143,11 @@ def references(refs: Sequence[str]) -> Population | None:
             "altered them cannot be told; references trained anew have one"
         )
     return found
+
+
+def one_or_each(given: tuple[float, ...] | None) -> float | tuple[float, ...] | None:
+    """One number is for all channels."""
+    return given[0] if given is not None and len(given) == 1 else given
 
 
 def limits(given: argparse.Namespace) -> Limits:

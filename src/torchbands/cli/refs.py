@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from torchbands.core.errors import BandsError, InputError
 
 from . import console
 from .opened import Opened, misreading, open_with, rows_of
+from .typed import concrete
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,9 +40,9 @@ def train(given: argparse.Namespace) -> int:
         opened = open_with(given, given.like, given.data, split="train") if given.like else None
         rows = opened.rows if opened is not None else rows_of(given, given.data, "train")
         if opened is not None:
-            misreading(opened)
+            misreading(given, opened)
         population = trained(given, opened, rows, Path(given.out), bar)
-    return _tell(population, given.json)
+    return _tell(population, given)
 
 
 def trained(
@@ -136,14 +138,14 @@ def add(given: argparse.Namespace) -> int:
             new += add_checkpoint(population, model, given.profile, str(path))
     assert population is not None
     console.note(f"{new} of {len(given.checkpoints)} checkpoints are new references; they count as clean on your word")
-    return _tell(population, given.json)
+    return _tell(population, given)
 
 
 def show(given: argparse.Namespace) -> int:
     """What a population is. 3 where it has no finished model."""
     from torchbands.scanner.population import Population
 
-    return _tell(Population.load(given.refs), given.json)
+    return _tell(Population.load(given.refs), given)
 
 
 def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
@@ -234,9 +236,9 @@ def _network(
     return network.spec(), lambda: network.build(modality, classes)
 
 
-def _tell(population: Population, as_json: bool) -> int:
+def _tell(population: Population, given: argparse.Namespace) -> int:
     found = population.summary() | {"folder": str(population.folder), "smallest_p": round(1 / (len(population) + 1), 5)}
-    if as_json:
+    if given.json:
         console.print_json(found)
     else:
         for name, value in found.items():
@@ -245,7 +247,7 @@ def _tell(population: Population, as_json: bool) -> int:
         console.note(
             "too few for alpha 0.05: 19 are the fewest"
             if few
-            else f"scan with: bands scan model SUSPECT --refs {population.folder}"
+            else concrete(f"scan with: bands scan model SUSPECT --refs {shlex.quote(str(population.folder))}", given)
         )
     return 0 if len(population) else INCONCLUSIVE
 

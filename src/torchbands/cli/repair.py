@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torchbands.core.errors import InputError, NotApplicable
 from . import console
 from .opened import Opened, open_with
 from .output import Reports, write_whole
+from .typed import concrete, opening, rows
 
 if TYPE_CHECKING:
     from torchbands.core.data import Data
@@ -43,7 +43,7 @@ def repair(given: argparse.Namespace) -> int:
         before = look(model)
         if (reason := _no_aim(opened, before)) is not None:
             _write(reports, before, given)
-            return _nothing(reason)
+            return _nothing(concrete(reason, given))
         seen: list[Outcome] = []
 
         def judge(repaired: Model) -> Outcome:
@@ -67,11 +67,12 @@ def repair(given: argparse.Namespace) -> int:
             return _nothing(declined.reason)
     after = seen[-1] if seen and opened.refs is not None else None
     if mended.model is not None:
-        card = write(given.out, mended, opened.suspect, before, after, arch=given.arch)
+        flags = opening(given, leave=("arch", "mean", "std", "settings")) + rows(given)
+        card = write(given.out, mended, opened.suspect, before, after, arch=given.arch, flags=flags)
     else:
         card = describe(mended, opened.suspect, before, after)
     target = opened.class_names[mended.target] if opened.class_names else str(mended.target)
-    _write(reports, reported(mended, before, after, target, given.out, _again(card, opened)), given)
+    _write(reports, reported(mended, before, after, target, given.out, card.get("open_with", "")), given)
     if reports.screen == "json":
         console.print_json(card)
     else:
@@ -170,15 +171,7 @@ def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
     if not mended.steps[-1].calibrated:
         print(f"no calibrated scan judged it: this repair is unproven, and the exit code is {UNPROVEN}")
     print("the attacker's own trigger is not known: what was tried in its place no longer works")
-    print(f"scan it again: {_again(card, opened)}")
-
-
-def _again(card: dict[str, Any], opened: Opened) -> str:
-    """What scans the repaired model as the suspect was scanned; empty where none was written."""
-    if "open_with" not in card:
-        return ""
-    refs = f" --refs {shlex.quote(str(opened.refs.folder))}" if opened.refs is not None else ""
-    return f"{card['open_with']}{refs}"
+    print(f"scan it again: {card['open_with']}")
 
 
 def _accuracy(step: Step) -> str:

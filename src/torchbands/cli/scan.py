@@ -15,6 +15,7 @@ from . import console
 from .opened import Opened, misreading, open_with, rows_of
 from .output import Reports, folder_of, spare_inputs
 from .remembered import remember
+from .typed import concrete
 
 if TYPE_CHECKING:
     from torchbands.core.data import Data
@@ -46,18 +47,20 @@ def _model(given: argparse.Namespace) -> Outcome:
         if opened.suspect.model is None:
             return _unjudged(opened, given, "the model was not opened: " + _why(opened))
         remember(given, given.suspect)
-        unread = training and (wrong := misreading(opened)) is not None and wrong.unread  # then nothing is trained
+        unread = (
+            training and (wrong := misreading(given, opened)) is not None and wrong.unread
+        )  # then nothing is trained
         if training and not unread:
             opened = _with_references(given, opened, bar)
         if opened.refs is None and opened.rows is None:
-            return _unjudged(opened, given, _NO_REFERENCES)
+            return _unjudged(opened, given, concrete(_NO_REFERENCES, given))
         if opened.refs is not None and opened.rows is not None:
             console.note(
                 "note: the references keep the clean rows that every model is looked at with; --data is not used"
             )
         from torchbands.scanner.judge import scan
 
-        return scan(
+        outcome = scan(
             opened.suspect.model,
             None if opened.rows is None else opened.rows.data,
             opened.refs,
@@ -69,6 +72,7 @@ def _model(given: argparse.Namespace) -> Outcome:
             progress=lambda done, total, what: bar(done, total, what),
             announce=None if unread else console.note,
         ).adding(opened.suspect.alerts)
+        return replace(outcome, next_steps=tuple(concrete(step, given) for step in outcome.next_steps))
 
 
 def _with_references(given: argparse.Namespace, opened: Opened, bar: console.Bar) -> Opened:
@@ -103,7 +107,7 @@ def _data(given: argparse.Namespace) -> Outcome:
             if suspect is None:
                 raise BandsError(f"{given.model}: {_why(opened)}", hint=f"see: bands scan model {given.model}")
             assert rows is not None
-            misreading(opened)
+            misreading(given, opened)
         else:
             rows = rows_of(given, given.source, "train")
         outcome = scan_data(

@@ -40,12 +40,14 @@ _AGAIN = "fit it again: bands guard fit MODEL --data CLEAN -o DIR"
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX file that a guard keeps, for it is opened again for every check. mean, std: of what goes in."""
+    """An ONNX file that a guard keeps, for it is opened again for every check. mean, std: of what goes in. output: the
+    one with the classes, where there are several."""
 
     path: Path
     sha256: str
     mean: float | Sequence[float] | None = None
     std: float | Sequence[float] | None = None
+    output: str | None = None
 
 
 def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph | None = None) -> Path:
@@ -68,7 +70,7 @@ def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph
             "torchbands": __version__,
             "network": None if network is None else network.spec(),
             "black_box": not weights,
-            "graph": None if graph is None else {"mean": graph.mean, "std": graph.std},
+            "graph": None if graph is None else {"mean": graph.mean, "std": graph.std, "output": graph.output},
             "modality": guard.model.modality.spec(),
             "classes": guard.model.classes,
             "precision": guard.model.precision,
@@ -174,7 +176,13 @@ def _of_graph(folder: Path, facts: Mapping[str, Any], modality: Modality, classe
     from .opening import open_suspect
 
     suspect = open_suspect(
-        folder / GRAPH, modality=modality, classes=classes, mean=facts["mean"], std=facts["std"], limits=limits
+        folder / GRAPH,
+        modality=modality,
+        classes=classes,
+        output=facts.get("output"),
+        mean=facts["mean"],
+        std=facts["std"],
+        limits=limits,
     )
     if suspect.model is None:
         raise InputError(f"{folder / GRAPH} was not opened: {suspect.alerts[0].message if suspect.alerts else '?'}")

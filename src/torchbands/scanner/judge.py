@@ -29,7 +29,7 @@ from .held import reading, rows_of
 from .held_columns import Numbers
 from .left_out import left_out
 from .marked import marked
-from .misread import Claim, Misread, misread
+from .misread import AGAIN, Claim, Misread, misread
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
@@ -193,7 +193,7 @@ def _read_rightly(wrong: Misread, names: Sequence[str], population: Population |
         return wrong.next_step(names)
     return (
         "the references learnt their labels in their own order: train others with the model's, bands refs train --like "
-        f"SUSPECT --data CLEAN -o DIR {wrong.next_step(names).removeprefix('scan it with ')}"
+        f"SUSPECT --data CLEAN -o DIR{wrong.next_step(names).removeprefix(AGAIN)}"
     )
 
 
@@ -209,8 +209,8 @@ def _next_steps(
         steps.append(f"train at least {needed} references: the command that trained them, with -n {needed} or more")
     if verdict == "indicated":
         steps.append(
-            "do not use the model; look at the trigger that was recovered, try to repair it (bands repair SUSPECT), "
-            "and look at what it was trained on (bands scan data)"
+            "do not use the model; look at the trigger that was recovered, try to repair it (bands repair SUSPECT "
+            "--data CLEAN -o DIR), and look at what it was trained on (bands scan data)"
         )
     elif verdict == "unusual":
         steps.append("compare how the model and its references were trained; if that is known to differ, train others")

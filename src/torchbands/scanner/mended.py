@@ -49,11 +49,12 @@ def write(
     after: Outcome | None = None,
     *,
     arch: str | None = None,
+    flags: str = "",
 ) -> dict[str, Any]:
     """Write the repaired model, whole or not at all, and return its card; an earlier repair there is replaced.
 
     Args:
-        arch: what the suspect was opened with, where it does not say itself.
+        arch: what the suspect was opened with, where it does not say itself. flags: what else is typed to scan it.
     """
     folder = check_folder(folder)
     if mended.model is None:
@@ -68,7 +69,7 @@ def write(
         if suspect.format == "huggingface":
             _take_over(Path(suspect.path), at)
         card = describe(mended, suspect, before, after) | {
-            "open_with": _command(folder, suspect, arch, outside),
+            "open_with": _command(folder, suspect, arch, outside) + flags,
             "files": files,
         }
         write_json(at / CARD, card)

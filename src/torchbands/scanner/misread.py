@@ -29,6 +29,8 @@ UNDER = 0.1
 SURE = 2.0
 #: Least accuracy that an order of the labels must explain, and least gain.
 EXPLAINED, GAIN = 0.5, 0.2
+#: How the command begins that reads the rows rightly.
+AGAIN = "scan it so: bands scan model SUSPECT --data CLEAN"
 #: What two mistakes at once must explain more than one.
 BOTH = 0.1
 #: Most classes whose order is written out, and whose order is looked for.
@@ -103,7 +105,7 @@ class Misread:
         typed = [flags(self.mean, self.std)] if self.mean else []
         if self.order:
             typed.append(self._flag(names))
-        return f"scan it with {' '.join(typed)}"
+        return f"{AGAIN} {' '.join(typed)}"
 
     def labels(self, names: Sequence[str] = ()) -> dict[str, int]:
         """Of each label of the rows, the class of the model."""
@@ -117,7 +119,7 @@ class Misread:
     def _flag(self, names: Sequence[str]) -> str:
         every = [_name(names, self.order.index(c)) for c in range(len(self.order))]
         if len(every) > LISTED or any("," in name for name in every):
-            return "--labels FILE.json, a JSON object of each label and its class (the JSON report has it)"
+            return "--labels FILE.json (a JSON object of each label and its class, as the JSON report has it)"
         return f"--class-names {shlex.quote(','.join(every))}"
 
 

@@ -51,7 +51,7 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
     if outcome.verdict != "inconclusive" and outcome.reasons:
         out += ["", "why the rest is open", *_listed(outcome.reasons)]
     if outcome.next_steps:
-        out += ["", "what to do next", *_listed(outcome.next_steps)]
+        out += ["", "what to do next", *_steps(outcome.next_steps)]
     if outcome.calibration and outcome.subject.kind == "model":
         told = [
             f"{name}: {value}" for name, value in calibration(outcome) if name in ("on clean rows", "left-out recipes")
@@ -117,6 +117,11 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]
 
 def _listed(items: Sequence[str]) -> list[str]:
     return [line for item in items for line in _wrapped(f"- {plain(item)}", "  ", "    ")]
+
+
+def _steps(items: Sequence[str]) -> list[str]:
+    """Like `_listed`; what holds a command stays one line, so that it can be pasted."""
+    return [line for item in items for line in ([f"  - {plain(item, 4000)}"] if "bands " in item else _listed([item]))]
 
 
 def _wrapped(text: str, first: str = "", rest: str | None = None) -> list[str]:

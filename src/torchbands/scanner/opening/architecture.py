@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +55,7 @@ def model_of(
     if modality is None:
         raise InputError(
             "what does the model read? its modality was not given",
-            hint="pass modality=Image(channels=3, size=32), or --data with a few of its inputs",
+            hint="name a few of its inputs with --data (in Python: modality=Image(channels=3, size=32))",
         )
     if ":" in arch and not arch.lstrip().startswith("{"):
         maker, sized = _factory(arch, modality, home)
@@ -266,6 +268,12 @@ def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:
             try:
                 module = importlib.import_module(".".join(parts[:i]))
             except ImportError as error:
+                if (found := home.beside(parts[0])) is not None:
+                    raise InputError(
+                        f"--arch {arch!r}: {plain(found.name)} lies beside the suspect, and nothing is imported from "
+                        "there by its name alone",
+                        hint=f"if you wrote it yourself: --arch {shlex.quote(_named(found, parts, attribute))}",
+                    ) from None
                 raise InputError(
                     f"--arch {arch!r}: cannot import {'.'.join(parts[:i])!r} ({error})",
                     hint="name a module that is installed or lies in the current folder, as package.module:factory",
@@ -280,6 +288,14 @@ def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:
             hint="name a class or a function that builds the network, as package.module:factory",
         ) from None
     return _maker(arch, make, modality, home)
+
+
+def _named(found: Path, parts: Sequence[str], attribute: str) -> str:
+    """A file beside the suspect as --arch names it."""
+    path = found if len(parts) == 1 else found.parent.joinpath(*parts[1:]).with_suffix(".py")
+    here = Path.cwd()
+    shown = f"./{path.relative_to(here)}" if path.is_relative_to(here) else str(path)
+    return f"{shown}:{attribute}"
 
 
 def _maker(arch: str, make: Any, modality: Modality, home: Home) -> tuple[Maker, bool]:

@@ -24,6 +24,8 @@ _KINDS = {
     stat.S_ISBLK: "a device",
     stat.S_ISSOCK: "a socket",
 }
+#: Names the model that an adapter (LoRA and the like) changes.
+ADAPTER = "adapter_config.json"
 #: What stands in the place of a file that Git keeps elsewhere.
 _POINTER = b"version https://git-lfs.github.com/spec/"
 #: Without these, opening a named pipe waits for its writer, and a link is followed.

@@ -10,12 +10,12 @@ import torch
 from torchbands.core.errors import InputError
 
 from . import tensors
-from .files import Folder, parse_json
+from .files import ADAPTER, Folder, parse_json
 from .limits import MAX_JSON, Limits
 from .trouble import ambiguous, listed, malformed, shown
 from .weights import State, Weights
 
-ONE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
+ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".ckpt")
 
 

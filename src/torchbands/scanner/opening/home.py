@@ -47,6 +47,13 @@ class Home:
         finally:
             sys.path[:] = before
 
+    def beside(self, name: str) -> Path | None:
+        """A file of a module's name that lies with the suspect, from where nothing is imported."""
+        for path in (self.path / f"{name}.py", self.path / name / "__init__.py"):
+            if path.is_file():
+                return path
+        return None
+
     def refuse(self, name: str) -> None:
         """Raises InputError for a module that lies with the suspect. Its parents must have been imported."""
         try:
@@ -60,5 +67,5 @@ class Home:
         if any(self.holds(p) for p in places):
             raise InputError(
                 f"--arch: module {shown(name)} lies in the suspect's folder, and nothing there is run",
-                hint="keep your own code in another folder, and put that on PYTHONPATH",
+                hint="if you wrote that file yourself, name it: --arch ./file.py:factory",
             )

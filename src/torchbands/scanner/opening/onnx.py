@@ -87,7 +87,7 @@ class Box:
         if reads is None:
             raise InputError(
                 f"the ONNX input {session.told['shape']} does not say what it is",
-                hint="pass modality=Image(channels=3, size=32), or --data with a few of its inputs",
+                hint="name a few of its inputs with --data (in Python: modality=Image(channels=3, size=32))",
             )
         self.modality: Modality = reads
         if session.whole and isinstance(self.modality, Image) and not (mean is None and std is None):

@@ -14,7 +14,7 @@ from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert, Level, Subject
 
 from . import archives, onnx_graph, pickles, tensors
-from .files import Folder, read
+from .files import ADAPTER, Folder, read
 from .home import Home
 from .limits import MAX_FILES, Limits
 from .trouble import Trouble, alert, ambiguous, listed, malformed, plain, shown
@@ -231,7 +231,18 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
         state.sha256 = folder.sha256(ask.limits.bytes) if folder.hashes else ""
     if "repair.json" in folder.names and "model.safetensors" in folder.names:  # written by `bands repair`
         return _open_file(path / "model.safetensors", ask, home, state, follow=False)
+    if ADAPTER in folder.names:
+        raise Unsupported(
+            f"{plain(path)} is an adapter (LoRA and the like), which changes a model that is not in the folder",
+            hint="merge it and scan that: peft.AutoPeftModelForSequenceClassification.from_pretrained(FOLDER)"
+            ".merge_and_unload().save_pretrained('merged'), with the tokenizer beside it",
+        )
+    if names := [n for n in folder.names if n.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx"))]:
+        raise InputError(
+            f"{plain(path)} is no model folder: it has neither config.json nor card.json",
+            hint=f"name a model file in it: {listed(names)}",
+        )
     raise InputError(
         f"{plain(path)} is no model folder: it has neither config.json nor card.json",
-        hint=f"name a model file in it: {listed(folder.names) or 'it is empty'}",
+        hint=f"name a model file; in it: {listed(folder.names) or 'nothing'}",
     )
