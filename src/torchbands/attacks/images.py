@@ -12,7 +12,7 @@ from torchbands.core.task import Task
 
 def image_shape(attack: Attack, task: Task) -> tuple[int, int, int]:
     """(C, H, W) of a task's images; NotApplicable where its samples are something else."""
-    if task.modality.name != "image":
+    if not task.modality.has_pixels:
         raise NotApplicable(f"{attack.name} changes images, not {task.modality.name}")
     channels, height, width = task.modality.random(1, torch.Generator().manual_seed(0)).shape[1:]
     return channels, height, width

@@ -23,7 +23,7 @@ RARE_SHARE = 0.01
 
 def needs_text(attack: Attack, task: Task) -> None:
     """Raise NotApplicable where a task's samples are not text."""
-    if task.modality.name != "text":
+    if not task.modality.has_words:
         raise NotApplicable(f"{attack.name} writes words, not {task.modality.name}")
 
 

@@ -122,15 +122,13 @@ def _check(given: argparse.Namespace, table_to: Path | None) -> Outcome:
 
 def _guarded(given: argparse.Namespace, card: Mapping[str, Any]) -> Model:
     """The model that the user names beside a guard, as one that reads what the guard's does."""
-    from torchbands.core.modality import Modality
-    from torchbands.core.registry import build
     from torchbands.scanner.guard_files import CARD
     from torchbands.scanner.opening import open_suspect
+    from torchbands.zoo.modality import read_modality
 
     if not os.path.lexists(given.model):
         raise InputError(f"there is no {given.model}", hint="name the model that the guard was fitted beside")
-    modality = build(card["modality"], "modality", origin=Path(given.guard) / CARD)
-    assert isinstance(modality, Modality)
+    modality = read_modality(card["modality"], Path(given.guard), Path(given.guard) / CARD)
     suspect = open_suspect(
         given.model,
         arch=given.arch,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -96,6 +97,18 @@ class Modality(Method):
     discrete: ClassVar[bool] = False
     #: Range of every raw number, or None where there is none (text, unbounded observations).
     bounds: ClassVar[tuple[float, float] | None] = None
+    #: True where raw rows are texts, so that words can be put in, left out and replaced.
+    has_words: ClassVar[bool] = False
+    #: True where raw rows are (C, H, W) pixels.
+    has_pixels: ClassVar[bool] = False
+
+    def files(self) -> Mapping[str, bytes]:
+        """What it needs besides its spec, by file name. Whoever saves the spec saves these beside it."""
+        return {}
+
+    def with_files(self, files: Mapping[str, bytes]) -> Modality:
+        """The same with what its `files` gave. Raises InputError where one is missing, or is not the spec's."""
+        return self
 
     @abstractmethod
     def check(self, batch: Batch) -> None:

@@ -56,6 +56,7 @@ class Image(Modality):
     """Images of one size. Normalisation belongs inside the model."""
 
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
+    has_pixels: ClassVar[bool] = True
 
     channels: int = 3
     """Colour channels."""

@@ -53,6 +53,7 @@ class Text(Modality):
     """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 is unknown."""
 
     discrete: ClassVar[bool] = True
+    has_words: ClassVar[bool] = True
 
     free: ClassVar[Free] = {"vocabulary": "text"}
 

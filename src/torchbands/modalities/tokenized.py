@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import field
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-from torchbands.core.errors import NotApplicable
+from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
@@ -22,6 +23,7 @@ from torchbands.triggers.text import InsertWords
 
 #: Texts whose ids are kept, so that each is tokenised once.
 MOST_KNOWN = 200_000
+TOKENIZER = "tokenizer.json"
 
 
 @lru_cache(maxsize=4)
@@ -53,19 +55,24 @@ def whole_words(vocabulary: dict[str, int]) -> dict[str, int]:
 
 def tokenized(tokenizer: str, *, length: int, padding: int = 0, prefix: int = 1) -> TokenizedText:
     """Text as the tokenizer of that tokenizer.json reads it, cut at `length` tokens."""
-    return TokenizedText(
+    made = TokenizedText(
         vocabulary=tuple(whole_words(tokenizer_of(tokenizer, length).get_vocab())),
         length=length,
         digest=hashlib.sha256(tokenizer.encode()).hexdigest(),
         padding=padding,
         prefix=prefix,
-        tokenizer=tokenizer,
     )
+    return made.with_files({TOKENIZER: tokenizer.encode()})
 
 
-@dataclass(frozen=True, kw_only=True)
+@method("tokenized-text")
 class TokenizedText(Text):
-    """Text as a Hugging Face model reads it: `(ids (N, L) int64, mask (N, L) bool)`."""
+    """Text as a Hugging Face model reads it: `(ids (N, L) int64, mask (N, L) bool)`.
+
+    Its spec names the tokenizer by its digest; the tokenizer itself is saved beside it, as a file.
+    """
+
+    free: ClassVar[Free] = {"vocabulary": "text", "digest": "text"}
 
     digest: str = ""
     """sha256 of the tokenizer."""
@@ -75,6 +82,16 @@ class TokenizedText(Text):
     """Special tokens before the first word."""
     tokenizer: str = field(default="", repr=False, compare=False)
     """The text of tokenizer.json."""
+
+    def files(self) -> Mapping[str, bytes]:
+        return {TOKENIZER: self.tokenizer.encode()}
+
+    def with_files(self, files: Mapping[str, bytes]) -> TokenizedText:
+        if TOKENIZER not in files:
+            raise InputError(f"{TOKENIZER} is missing beside what was saved with it")
+        if hashlib.sha256(files[TOKENIZER]).hexdigest() != self.digest:
+            raise InputError(f"{TOKENIZER} was altered: its checksum is not the one that was saved")
+        return self.but(tokenizer=files[TOKENIZER].decode())
 
     def encode(self, batch: list[str]) -> Encoded:
         known = _known(self.digest, self.length)

@@ -23,6 +23,7 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Network
 from torchbands.zoo.files import Kind, digest, new_directory, read_text, sha256, write_json
+from torchbands.zoo.modality import FILES, read_modality, write_modality
 
 from .predictor import predictor
 
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
 CARD, WEIGHTS, DETECTOR, GRAPH = "card.json", "model.safetensors", "detector.safetensors", "model.onnx"
 FORMAT = 1
 KIND = Kind(
-    "a guard", CARD, frozenset({CARD, WEIGHTS, DETECTOR, GRAPH}), lambda card: card.get("kind") == "torchbands-guard"
+    "a guard",
+    CARD,
+    frozenset({CARD, WEIGHTS, DETECTOR, GRAPH, *FILES}),
+    lambda card: card.get("kind") == "torchbands-guard",
 )
 _AGAIN = "fit it again: bands guard fit MODEL --data CLEAN -o DIR"
 
@@ -60,6 +64,7 @@ def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph
     with new_directory(folder, KIND) as at:
         save_file(weights, at / WEIGHTS)
         save_file({**_tensors(tensors), "calibration": guard.calibration.contiguous()}, at / DETECTOR)
+        beside = write_modality(guard.model.modality, at)
         if graph is not None:
             shutil.copyfile(graph.path, at / GRAPH)
             if sha256(at / GRAPH) != graph.sha256:
@@ -79,7 +84,7 @@ def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph
             "alpha": guard.alpha,
             "seed": guard.seed,
             "overhead": guard.overhead,
-            "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR, GRAPH) if (at / name).exists()},
+            "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR, GRAPH, *beside) if (at / name).exists()},
         }
         write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
     return folder
@@ -93,7 +98,7 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     try:
         card: dict[str, Any] = json.loads(read_text(folder / CARD))
         said, files = card.pop("card_sha256"), card["files"]
-        if card.get("kind") != "torchbands-guard" or set(files) - {GRAPH} != {WEIGHTS, DETECTOR}:
+        if card.get("kind") != "torchbands-guard" or set(files) - {GRAPH, *FILES} != {WEIGHTS, DETECTOR}:
             raise ValueError("it is no guard's")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{folder / CARD} is damaged or of another kind ({error})", hint=_AGAIN) from None
@@ -143,8 +148,8 @@ def _model(
     arch: str | None,
     limits: Limits | None,
 ) -> Model:
-    modality = given.modality if isinstance(given, Model) else build(card["modality"], "modality", origin=folder / CARD)
-    assert isinstance(modality, Modality)
+    of_card = folder / CARD
+    modality = given.modality if isinstance(given, Model) else read_modality(card["modality"], folder, of_card)
     classes = int(card["classes"])
     if given is not None:
         model = predictor(given, None, modality, classes)

@@ -26,9 +26,9 @@ from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
 from torchbands.core.task import Learner, Network, Progress, Task
 from torchbands.core.words import in_words
-from torchbands.modalities.tokenized import TokenizedText, tokenized
 from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha256, sweep, write_json
 from torchbands.zoo.files import digest as digest_of
+from torchbands.zoo.modality import read_modality, write_modality
 
 from .forecast import forecast, pace
 from .held import data_of, rows_of
@@ -95,7 +95,7 @@ class Population:
                 raise BandsError(f"{path} was altered: its checksum does not fit", hint="train the references again")
             if card["format"] != FORMAT:
                 raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
-            modality = _modality(folder, card["modality"])
+            modality = read_modality(card["modality"], folder, folder / CARD)
             rows = _read_rows(folder, card["rows"])
             if len(card["class_names"]) != card["classes"] or not set(rows.y.tolist()) <= set(range(card["classes"])):
                 raise ValueError("the number of classes, their names and the labels of the rows do not fit")
@@ -438,8 +438,7 @@ def _start(
         raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
     with new_directory(folder, KIND) as at:
         (at / MODELS).mkdir()
-        if isinstance(modality, TokenizedText):
-            (at / TOKENIZER).write_text(modality.tokenizer, "utf-8")
+        write_modality(modality, at)
         card["rows"] = _write_rows(at, clean)
         _write_card(at, card)
     return Population.load(folder)
@@ -454,21 +453,6 @@ def _first(known: Sequence[Any], asked: Sequence[Any]) -> int:
     """Where recipes stand among those of a card; behind them where they do not."""
     places = range(len(known) - len(asked) + 1)
     return next((i for i in places if list(known[i : i + len(asked)]) == list(asked)), len(known))
-
-
-def _modality(folder: Path, spec: Mapping[str, Any]) -> Modality:
-    """The kind of sample of a card; a tokenizer lies beside it."""
-    file = folder / TOKENIZER
-    if file.is_file():
-        said = spec["params"]
-        text = file.read_text("utf-8")
-        read = tokenized(text, length=said["length"], padding=said["padding"], prefix=said["prefix"])
-        if read.digest != said["digest"]:
-            raise ValueError(f"{TOKENIZER} was altered")
-        return read
-    made = build(spec, "modality", origin=folder / CARD)
-    assert isinstance(made, Modality)
-    return made
 
 
 def train_one(

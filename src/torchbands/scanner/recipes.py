@@ -113,7 +113,7 @@ def pool_around(base: Learner, modality: Modality, fixed: Collection[str] = ()) 
     if not isinstance(base, SGD):
         return (base,)
     adam = {"optimizer": "adamw", "lr": 2e-3}
-    shift = {} if modality.name != "image" else {"augment": "shift"}
+    shift = {} if not modality.has_pixels else {"augment": "shift"}
     varied: list[dict[str, Any]] = [
         {},
         {**shift, "epochs": 2 * base.epochs},

@@ -53,6 +53,6 @@ def default_recipe(rows: Rows) -> tuple[Network, Learner]:
     batch = 128 if len(rows) >= 2000 else 32
     epochs = max(5, min(MOST_EPOCHS, math.ceil(STEPS / math.ceil(len(rows) / batch))))
     adamw = SGD(epochs=epochs, batch=batch, lr=3e-3, optimizer="adamw")
-    if rows.modality.name == "image":
+    if rows.modality.has_pixels:
         return SmallCNNNetwork(), adamw
     return (TextCNNNetwork() if rows.modality.discrete else MLPNetwork()), adamw

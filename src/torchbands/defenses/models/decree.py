@@ -95,7 +95,7 @@ class Decree(ModelDetector):
         reached = cosine > self.threshold
         return Finding(
             score=-share if reached else -1.0 - (self.threshold - cosine),
-            flagged=reached and share < self.flag if model.modality.name == "image" else None,
+            flagged=reached and share < self.flag if model.modality.has_pixels else None,
             target=int(said.argmax()),
             trigger=found.trigger,
             evidence={

@@ -69,6 +69,7 @@ def from_victim(
     modality = build(reply["modality"], "modality", origin=at_card)
     network = build(reply["network"], "network", origin=at_card)
     assert isinstance(modality, Modality) and isinstance(network, Network)
+    modality = network.reads(modality)  # a tokenizer of the network's own is no part of a spec
     state.facts |= {"task": task, "network": reply["network"], "class_names": reply["class_names"]}
     with torch.random.fork_rng(devices=[]):
         module = fitted(
