@@ -63,7 +63,7 @@ def test_its_guard_is_saved_with_the_tokenizer(
     said = capsys.readouterr()
     assert "Traceback" not in said.err and "unknown setting" not in said.err
     other = Guard.load(guard, model=made.model)
-    assert torch.isfinite(other.score(test.x)).all()
+    assert torch.isfinite(other.score_samples(test.x)).all()
     (guard / "tokenizer.json").write_text("{}")
     assert main(["guard", "check", str(guard), str(rows), *allowed]) == 2
     assert "tokenizer.json was truncated or altered" in capsys.readouterr().err
