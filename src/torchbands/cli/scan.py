@@ -46,7 +46,8 @@ def _model(given: argparse.Namespace) -> Outcome:
         opened = open_with(given, given.suspect, given.data, given.refs, split="train" if training else "clean")
         if opened.suspect.model is None:
             return _unjudged(opened, given, "the model was not opened: " + _why(opened))
-        remember(given, given.suspect)
+        if not getattr(given, "forget", False):
+            remember(given, given.suspect)
         unread = (
             training and (wrong := misreading(given, opened)) is not None and wrong.unread
         )  # then nothing is trained

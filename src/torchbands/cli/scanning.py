@@ -14,6 +14,8 @@ SOURCE = (
 )
 ARCH = "package.module:factory or ./file.py:factory of your own code, a known network's name, or a network's JSON spec"
 
+_SUSPECT = ".safetensors, a state dict, TorchScript, ONNX, or a model folder"
+
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add them all."""
@@ -26,23 +28,16 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
     verbs = _group(commands, "scan", "may I trust this model, this data set?")
     model = _verb(verbs, "model", "scan:model", "look for signs of a backdoor in a model file or folder")
-    model.add_argument(
-        "suspect", metavar="SUSPECT", help=".safetensors, a state dict, TorchScript, ONNX, or a model folder"
-    )
-    model.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")
-    model.add_argument(
-        "--refs", metavar="DIR", action="append", default=[], help="reference models made by `bands refs train`"
-    )
-    model.add_argument(
-        "--train-references", metavar="DIR", nargs="?", const="", help="train reference models first, on --data, into "
-        "DIR (default: NAME-refs in the working folder); the time is said first, and the same command again goes on",
+    model.add_argument("suspect", metavar="SUSPECT", help=_SUSPECT)
+    _scan_model(model)
+
+    each = _verb(verbs, "each", "each:each", "scan several models one after another, as hooks and build servers do")
+    each.add_argument("suspects", metavar="SUSPECT", nargs="+", help=_SUSPECT)
+    each.add_argument(
+        "--accept-inconclusive", action="store_true", help="end with 0 where nothing was found and nothing could "
+        "be concluded, as without references or --arch: the file itself was looked at",
     )  # fmt: skip
-    model.add_argument("-n", "--count", type=int, default=40, metavar="N", help="how many references (default: 40)")
-    _training(model)
-    _opening(model)
-    _depth(model)
-    model.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="false alarms accepted (default: 0.05)")
-    _reports(model)
+    _scan_model(each)
 
     data = _verb(
         verbs, "data", "scan:data", "rank suspicious training samples; nothing in the data needs to be trusted"
@@ -63,6 +58,24 @@ def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
     _depth(data, "fast: look once; full: delete more words of texts and, where nothing is found, plant triggers into a "
            "copy and look again, to say what could have been seen (default: full)")  # fmt: skip
     _reports(data)
+
+
+def _scan_model(model: argparse.ArgumentParser) -> None:
+    """What a scan of a model may be told."""
+    model.add_argument("--data", metavar="SOURCE", help=f"clean labelled rows: {SOURCE}")
+    model.add_argument(
+        "--refs", metavar="DIR", action="append", default=[], help="reference models made by `bands refs train`"
+    )
+    model.add_argument(
+        "--train-references", metavar="DIR", nargs="?", const="", help="train reference models first, on --data, into "
+        "DIR (default: NAME-refs in the working folder); the time is said first, and the same command again goes on",
+    )  # fmt: skip
+    model.add_argument("-n", "--count", type=int, default=40, metavar="N", help="how many references (default: 40)")
+    _training(model)
+    _opening(model)
+    _depth(model)
+    model.add_argument("--alpha", type=_share, default=0.05, metavar="A", help="false alarms accepted (default: 0.05)")
+    _reports(model)
 
 
 def _refs(commands: Commands[argparse.ArgumentParser]) -> None:

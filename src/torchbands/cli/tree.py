@@ -13,7 +13,7 @@ from . import scanning
 from .streams import raw_streams
 
 _GROUPS = {
-    "scan": ("model", "data"),
+    "scan": ("model", "each", "data"),
     "refs": ("train", "add", "show"),
     "guard": ("fit", "check"),
     "bench": ("run", "status", "report"),

@@ -31,6 +31,10 @@ class BadSettings(InputError, ValueError):
     """Settings of which no network can be built, such as images smaller than it can read."""
 
 
+class Unspecified(InputError):
+    """Something is whole and readable, and only its user can say what it is: which network its weights are of."""
+
+
 class Unsupported(InputError):
     """Something ordinary that is not read here: no finding and no mistake. The hint says what to do instead."""
 

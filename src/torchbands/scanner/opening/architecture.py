@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from torchbands.core.devices import default_device
-from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.errors import InputError, NotApplicable, Unspecified
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.registry import build, listing
@@ -47,13 +47,13 @@ def model_of(
     """The weights in the module that `arch` names. home: where it lies; nothing is imported from there."""
     if arch is None:
         known = ", ".join(cls.name for cls in listing("network"))
-        raise InputError(
+        raise Unspecified(
             f"a file of weights does not say its architecture; known names: {known}",
             hint='type --arch NAME, --arch \'{"name": "resnet", "params": {"depth": 20}}\', '
             "or --arch package.module:factory",
         )
     if modality is None:
-        raise InputError(
+        raise Unspecified(
             "what does the model read? its modality was not given",
             hint="name a few of its inputs with --data (in Python: modality=Image(channels=3, size=32))",
         )
