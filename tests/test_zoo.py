@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from torchbands import zoo
+from torchbands.attacks.badnets import BadNets
 from torchbands.core.attack import Victim
+from torchbands.core.data import Replaced
 from torchbands.core.errors import BandsError, DamagedVictim, InputError
+from torchbands.testing import toy
+from torchbands.testing.subject import same_rows
 from torchbands.zoo import files
+from torchbands.zoo.poison import load_poison, save_poison
 
 
 @pytest.fixture
@@ -29,7 +36,7 @@ def test_a_victim_comes_back_as_it_was(planted_victim: Victim, folder: Path) -> 
     assert not list(folder.parent.glob(".*")), "no temporary file is left"
 
 
-@pytest.mark.parametrize("name", ["card.json", "model.safetensors", "trigger.safetensors"])
+@pytest.mark.parametrize("name", ["card.json", "model.safetensors", "trigger.safetensors", "poison.safetensors"])
 def test_a_missing_file_is_refused_by_name(folder: Path, name: str) -> None:
     (folder / name).unlink()
     with pytest.raises(DamagedVictim, match=name):
@@ -86,3 +93,39 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
         files.write_json(path, {"finished": False})
     assert json.loads(path.read_text()) == {"finished": True}
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"), [("text", "source-specific"), ("code", "all-to-one"), ("tabular", "all-to-all")]
+)
+def test_poison_travels_with_its_victim(
+    name: str, labels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Filters read what was written; written again on another machine, learned patterns and surrogates are others."""
+    task = toy(name, rows=512)
+    victim = BadNets(labels=labels).run(task, 0)  # type: ignore[arg-type]
+    written = BadNets(labels=labels).poison(task.load("train"), task, 0)  # type: ignore[arg-type]
+    folder = zoo.save(victim, tmp_path / "victim")
+    monkeypatch.setattr(BadNets, "poison", lambda *_: pytest.fail("computed again"))
+    data = zoo.load(folder).training_data()
+    assert data.poisoned is not None and written.poisoned is not None
+    assert torch.equal(data.poisoned, written.poisoned) and torch.equal(data.y, written.y)
+    assert same_rows(data.x, written.x) and data.meta.keys() == written.meta.keys()
+    assert all(torch.equal(data.meta[k], v) for k, v in written.meta.items())
+    assert not isinstance(data.blind().x, Replaced), "a defender is not told which rows were replaced"
+
+
+def test_a_poison_whose_parts_do_not_fit_is_refused(folder: Path, planted_victim: Victim, tmp_path: Path) -> None:
+    assert planted_victim.poison is not None
+    save_poison(replace(planted_victim.poison, y=planted_victim.poison.y[:-1]), tmp_path)
+    with pytest.raises(DamagedVictim, match="differ in length"):
+        load_poison(tmp_path)
+    held = load_file(tmp_path / "poison.safetensors")
+    save_file(held, tmp_path / "poison.safetensors", {"kind": "float32", "bytes": "10"})
+    with pytest.raises(DamagedVictim, match="does not hold what it says"):
+        load_poison(tmp_path)
+    save_file(held, tmp_path / "poison.safetensors", {"kind": "float32", "bytes": str(2**40)})
+    with pytest.raises(DamagedVictim, match="it says that it holds"):
+        load_poison(tmp_path)
+    with pytest.raises(InputError, match="other rows than the 5 of the task"):
+        planted_victim.poison.into(planted_victim.task.load("train")[:5])

@@ -18,6 +18,7 @@ from .goal import ClassGoal, Goal, LabelRule
 from .hook import EnvironmentHook, Hook
 from .method import Method
 from .model import Model
+from .poison import Poison
 from .seeding import generator, seed_of
 from .source import Environments
 from .task import Progress, Task
@@ -32,6 +33,7 @@ class Victim:
         model: the model, as a defender would receive it.
         trigger: what the attacker writes on a sample at test time.
         info: JSON-ready facts: seconds of training, number of poisoned rows, ...
+        poison: what was written into the training data; None where the attack controls training.
     """
 
     task: Task
@@ -40,9 +42,11 @@ class Victim:
     model: Model
     trigger: Trigger
     info: dict[str, Any] = field(default_factory=dict)
+    poison: Poison | None = None
 
     def training_data(self) -> Data:
-        """The data set it was trained on, poison included, computed again from the seed.
+        """The data set it was trained on, poison included. For a victim without `poison`, of an older version, it is
+        computed again from the seed.
 
         Raises NotApplicable where the attacker controlled training, so that no poisoned data set exists.
         """
@@ -51,6 +55,8 @@ class Victim:
         source = self.task.training_source(self.seed)
         if isinstance(source, Environments):
             raise NotApplicable(f"{self.task.name} is learned in environments: there is no data set to filter")
+        if self.poison is not None:
+            return self.poison.into(source)
         return self.attack.poison(source, self.task, self.seed)
 
     @cached_property
@@ -173,18 +179,19 @@ class Attack(Method):
     def run(self, task: Task, seed: int = 0, progress: Progress | None = None) -> Victim:
         """Poison, train, and hand over the victim."""
         started = time.perf_counter()
-        source, hooks, rows, poisoned = task.training_source(seed), self.hooks(task, seed), None, None
-        if isinstance(source, Environments):
+        source = clean = task.training_source(seed)
+        hooks, poison = self.hooks(task, seed), None
+        if isinstance(clean, Environments):
             self._acts_in_environments(hooks, task)
-        else:
-            source, rows = source if self.controls_training else self.poison(source, task, seed), len(source)
-            poisoned = None if self.controls_training or source.poisoned is None else int(source.poisoned.sum())
+        elif not self.controls_training:
+            source = self.poison(clean, task, seed)
+            poison = Poison.of(clean, source)
         poison_seconds = time.perf_counter() - started
         model: Model = task.train(source, hooks=hooks, seed=seed, progress=progress)
         trigger = self.learned(hooks, task, seed)
         info = {
-            "poisoned": poisoned,
-            "rows": rows,
+            "poisoned": None if poison is None else int(poison.poisoned.sum()),
+            "rows": None if isinstance(clean, Environments) else len(clean),
             "data": task.fingerprint(),
             "seconds": round(time.perf_counter() - started, 3),
             "poison_seconds": round(poison_seconds, 3),
@@ -192,4 +199,4 @@ class Attack(Method):
             "precision": model.passes.precision,
             **({"training": model.facts} if model.facts else {}),
         }
-        return Victim(task, self, seed, model, trigger, info)
+        return Victim(task, self, seed, model, trigger, info, poison)

@@ -108,6 +108,36 @@ class Overlay:
         return out
 
 
+class Replaced:
+    """A column some of whose rows are others, as they were written once.
+
+    Args:
+        base: the column underneath. rows: (P,) int64, increasing. written: the P raw rows in their place.
+    """
+
+    def __init__(self, base: Batch | Column, rows: Tensor, written: Batch) -> None:
+        self.base, self.written = base, written
+        self.place = torch.full((len(base),), -1)
+        self.place[rows] = torch.arange(len(rows))
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __getitem__(self, rows: Tensor) -> Batch:
+        rows = rows.cpu()
+        batch, place = take(self.base, rows), self.place[rows]
+        hit = (place >= 0).nonzero().flatten()
+        if len(hit) == 0:
+            return batch
+        written = take(self.written, place[hit])
+        if isinstance(batch, Tensor):
+            return batch.index_copy(0, hit.to(batch.device), written.to(batch))
+        out = list(batch)
+        for at, row in zip(hit.tolist(), written, strict=True):
+            out[at] = row
+        return out
+
+
 class Some:
     """Some rows of a column, read when they are asked for.
 
@@ -201,8 +231,8 @@ class Data:
         return replace(self, y=y)
 
     def blind(self) -> Data:
-        """What a defender sees: the samples and labels alone. An Overlay is flattened, for it knows its rows."""
-        x = whole(self.x) if isinstance(self.x, Overlay) else self.x
+        """What a defender sees: the samples and labels alone. A column that knows its poisoned rows is flattened."""
+        x = whole(self.x) if isinstance(self.x, (Overlay, Replaced)) else self.x
         return Data(x, self.y, None, {k: v for k, v in self.meta.items() if k not in TRUTH})
 
     def batches(self, size: int, rng: torch.Generator | None = None, *, drop_last: bool = False) -> Iterator[Data]:

@@ -1,4 +1,4 @@
-"""Save and load a victim directory: card.json, model.safetensors, trigger.safetensors."""
+"""Save and load a victim directory: card.json, model.safetensors, trigger.safetensors, poison.safetensors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 from .files import Kind, digest, new_directory, read_text, sha256, write_json
+from .poison import FILE as POISON
+from .poison import load_poison, save_poison
 
 CARD, WEIGHTS, TRIGGER = "card.json", "model.safetensors", "trigger.safetensors"
+#: All that may lie in a victim directory; there is no poison where the attacker controls training.
+HELD = frozenset({CARD, WEIGHTS, TRIGGER, POISON})
 FORMAT = 1
 
 
@@ -33,11 +37,11 @@ def kind_of(victim: Victim | None = None, *, repaired: bool = False) -> Kind:
         known = {"attack", "trigger", "seed", "files"} <= set(card)
         return known and isinstance(info, Mapping) and ("repaired_by" in info) is mended
 
-    return Kind("a repaired victim" if mended else "a victim", CARD, frozenset({CARD, WEIGHTS, TRIGGER}), is_mine)
+    return Kind("a repaired victim" if mended else "a victim", CARD, HELD, is_mine)
 
 
 #: Of a store, whose folder is named after the victim: one that is damaged is made again in its place.
-OF_STORE = Kind("a victim", CARD, frozenset({CARD, WEIGHTS, TRIGGER}))
+OF_STORE = Kind("a victim", CARD, HELD)
 
 
 def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
@@ -52,6 +56,8 @@ def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
         state = {k: v.detach().cpu().contiguous().clone() for k, v in victim.model.module.state_dict().items()}
         save_file(state, at / WEIGHTS)
         save_file({k: t.contiguous().clone() for k, t in victim.trigger.tensors().items()}, at / TRIGGER)
+        if victim.poison is not None:
+            save_poison(victim.poison, at)
         card = {
             "format": FORMAT,
             "torchbands": __version__,
@@ -61,7 +67,7 @@ def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
             "seed": victim.seed,
             "trigger": victim.trigger.spec(),
             "info": victim.info,
-            "files": {name: sha256(at / name) for name in (WEIGHTS, TRIGGER)},
+            "files": {name: sha256(at / name) for name in (WEIGHTS, TRIGGER, POISON) if (at / name).exists()},
         }
         write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
     return folder
@@ -81,7 +87,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
         card: dict[str, Any] = json.loads(read_text(folder / CARD))
         said = card.pop("card_sha256")
         files = card["files"]
-        if set(files) != {WEIGHTS, TRIGGER}:
+        if set(files) - {POISON} != {WEIGHTS, TRIGGER}:
             raise ValueError("unexpected files")
     except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DamagedVictim(f"{folder / CARD} is damaged ({error})", hint="make the victim again") from None
@@ -123,4 +129,5 @@ def load(folder: str | Path) -> Victim:
     for parameter in model.module.parameters():
         if not torch.isfinite(parameter).all():
             raise DamagedVictim(f"{folder / WEIGHTS} holds values that are not finite")
-    return Victim(task, attack, int(card["seed"]), model, trigger.with_tensors(tensors), dict(card["info"]))
+    poison = load_poison(folder) if POISON in card["files"] else None
+    return Victim(task, attack, int(card["seed"]), model, trigger.with_tensors(tensors), dict(card["info"]), poison)
