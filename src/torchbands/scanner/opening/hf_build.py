@@ -24,9 +24,10 @@ class Logits(nn.Module):
 
     def __init__(self, body: nn.Module, text: bool) -> None:
         super().__init__()
-        self.body, self.text = body, text
+        self.body, self.text, self.flip = body, text, False
 
     def forward(self, values: Tensor, mask: Tensor | None = None) -> Tensor:
+        values = values.flip(1) if self.flip else values  # channels from last to first
         out = self.body(values, attention_mask=mask.long()) if self.text and mask is not None else self.body(values)
         logits: Tensor = out.logits
         return logits

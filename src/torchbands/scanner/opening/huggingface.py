@@ -12,19 +12,21 @@ from torch import nn
 from torchbands.core.errors import InputError, MissingExtra
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
-from torchbands.modalities.image import Image
 
-from . import claims, tensors
+from . import claims, hf_images, tensors
 from .architecture import finished, standardised
 from .files import Folder, parse_json, read
 from .hf_config import class_names, cleaned, kind_of
 from .hf_files import weights_of
 from .hf_tokenizer import check as check_tokenizer
-from .limits import MAX_CHANNELS, MAX_EDGE, MAX_JSON, MAX_TEXT, MAX_TOKENIZER, Limits
+from .hf_tokenizer import check_padding, differences
+from .limits import MAX_JSON, MAX_TEXT, MAX_TOKENIZER, Limits
 from .private import Private
 from .process import Child
-from .trouble import alert, listed, malformed, shown
+from .trouble import alert, listed, shown
 from .weights import Numbers, State, Weights
+
+_SETTINGS = "tokenizer_config.json"
 
 
 def from_folder(
@@ -49,20 +51,33 @@ def from_folder(
     if importlib.util.find_spec("transformers") is None:
         raise MissingExtra("transformers", "text")
     tokenizer = folder.read("tokenizer.json", MAX_TOKENIZER).decode("utf-8", "replace") if _tokenized(folder) else ""
+    reading: dict[str, Any] = {}
     if tokenizer:
-        check_tokenizer(parse_json(bytearray(tokenizer.encode()), "tokenizer.json"))
+        table = parse_json(bytearray(tokenizer.encode()), "tokenizer.json")
+        check_tokenizer(table)
+        if kind == "text" and _SETTINGS in folder.names:
+            reading = parse_json(folder.read(_SETTINGS, MAX_JSON), _SETTINGS)
+            for remark in differences(table, reading):
+                state.tell(remark)
+    if kind == "text":
+        check_padding(config, reading)
     if kind == "text" and modality is None and not tokenizer:
         raise InputError("the folder has no tokenizer.json", hint="save the fast tokenizer beside the model")
     module, told = _loaded(kind, model_type, settings, weights, tokenizer if kind == "text" else "", limits, state)
     if classes is not None and classes != told["classes"]:
         raise InputError(f"config.json says {told['classes']} classes, given: {classes}")
-    preprocessing: Mapping[str, Any] = {}
-    if kind == "vision" and "preprocessor_config.json" in folder.names:
-        preprocessing = parse_json(folder.read("preprocessor_config.json", MAX_JSON), "preprocessor_config.json")
-    if modality is None or (kind == "text" and tokenizer and not hasattr(modality, "tokenizer")):
-        modality = _image(told, preprocessing) if kind == "vision" else _text(told, config, tokenizer)
-    if mean is None and std is None and preprocessing.get("do_normalize", True):
-        mean, std = _numbers(preprocessing.get("image_mean")), _numbers(preprocessing.get("image_std"))
+    if kind == "vision":
+        from .hf_build import Logits
+
+        images = hf_images.settings_of(folder, state)
+        modality = hf_images.image_of(told, images, modality, state)
+        if mean is None and std is None:
+            mean, std = hf_images.scale_of(images, told["channels"], state)
+        if isinstance(module, Logits):
+            module.flip = hf_images.flipped(images)
+    elif tokenizer and not hasattr(modality, "tokenizer"):
+        modality = _text(told, config, tokenizer, reading, state)
+    assert modality is not None
     module = standardised(module, modality, mean, std, state)
     claims.of_folder(folder, state)
     state.facts["class_names"] = class_names(config, told["classes"])
@@ -131,29 +146,17 @@ def _misfit(model_type: str, told: Mapping[str, Any]) -> InputError:
     )
 
 
-def _image(told: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> Image:
-    size = preprocessing.get("crop_size") if preprocessing.get("do_center_crop") else None
-    size = size or preprocessing.get("size") or told["size"]
-    if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
-    size, channels = size or told["size"], told["channels"]
-    edge = told["size"] or size
-    if not all(isinstance(n, int) and 1 <= n <= MAX_EDGE for n in (size, edge)) or not 1 <= channels <= MAX_CHANNELS:
-        raise malformed(f"the folder says its images have size {shown(edge, 40)} and {channels} channels")
-    return Image(channels=channels, size=edge)
-
-
-def _text(told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str) -> Modality:
+def _text(
+    told: Mapping[str, Any], config: Mapping[str, Any], tokenizer: str, reading: Mapping[str, Any], state: State
+) -> Modality:
     from torchbands.modalities.tokenized import tokenized
 
     pad = config.get("pad_token_id")
     pad = pad if isinstance(pad, int) and 0 <= pad < told["tokens"] else 0
     reserved = pad + 1 if config.get("model_type") in ("roberta", "camembert", "xlm-roberta") else 0
-    length = max(min(int(told["length"]) - reserved, MAX_TEXT), told["special"] + 2)
-    return tokenized(tokenizer, length=length, padding=pad, prefix=told["prefix"])
-
-
-def _numbers(value: Any) -> list[float] | None:
-    if isinstance(value, list) and 1 <= len(value) <= 16 and all(isinstance(v, (int, float)) for v in value):
-        return [float(v) for v in value]
-    return None
+    length = min(int(told["length"]) - reserved, MAX_TEXT)
+    longest = reading.get("model_max_length")
+    if isinstance(longest, int) and 0 < longest < length:
+        length = longest
+        state.tell(f"{_SETTINGS} says model_max_length {longest}: texts are read so far")
+    return tokenized(tokenizer, length=max(length, told["special"] + 2), padding=pad, prefix=told["prefix"])
