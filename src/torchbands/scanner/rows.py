@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchbands.core.data import Data, Pixels, take
-from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.errors import InputError, UnknownName, Unsupported
 from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 from torchbands.core.task import SPLITS, Task
@@ -165,7 +165,7 @@ def _of_file(path: Path, size: int | None, channels: int | None, label: str | No
 
         return read_arrays(path, size, channels)
     said, todo = _ELSEWHERE.get(kind, (f"of a kind that is not read ({kind or 'no suffix'})", _KINDS))
-    raise InputError(f"{path} is {said}", hint=todo)
+    raise (Unsupported if kind in _ELSEWHERE else InputError)(f"{path} is {said}", hint=todo)
 
 
 def _of_tables(

@@ -9,7 +9,7 @@ import torch
 from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.scanner.outcome import Level
 
-from . import archives, claims, pickles, tensors
+from . import archives, claims, elsewhere, pickles, tensors
 from .files import read
 from .limits import MAX_PICKLE, Limits
 from .private import Private
@@ -18,6 +18,7 @@ from .trouble import CODE, UNUSUAL, Trouble, alert, listed, malformed, shown
 from .weights import State, Weights, quantised
 
 _RESAVE = "save only the weights where you trust the file: torch.save(model.state_dict(), ...), or as safetensors"
+_ONNX = "export it to ONNX where you trust it: skl2onnx.to_onnx(model, X[:1], options={'zipmap': False})"
 
 
 def from_zip(data: bytearray, state: State, limits: Limits, allow_pickle: bool) -> Weights:
@@ -84,6 +85,13 @@ def _judged(
         _whole(walk)
         return values
     overt = [n for n in walk.overt() if n in foreign]
+    if not allowed and walk.builds_objects(foreign):
+        _whole(walk)
+        raise Unsupported(
+            f"a whole pickled object and not its weights: loading it would import {listed(foreign)}, so nothing was "
+            "unpickled",
+            hint=_ONNX if all(n.startswith(("sklearn.", "joblib.")) for n in foreign) else _RESAVE,
+        )
     facts: dict[str, Any] = {"imports": pickles.said(foreign), "calls": walk.calls}
     hidden = ", with a name that is computed while loading" if "?" in overt else ""
     said = f"unpickling this file would import {listed(overt or foreign)}{hidden}"
@@ -117,6 +125,12 @@ def _judged(
 
 
 def _whole(walk: pickles.Walk) -> None:
+    if walk.broken and "joblib.numpy_pickle.NumpyArrayWrapper" in walk.imports:
+        raise Unsupported(
+            "a joblib file: raw arrays lie between its instructions, of which only the first were looked at, and "
+            "nothing was unpickled",
+            hint=_ONNX,
+        )
     if walk.broken:
         raise malformed(f"the pickle inside is damaged: {shown(walk.broken, 100)}")
 
@@ -151,9 +165,8 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
         raise quantised(reply["quantised"])
     if not out.is_file() or not reply["order"]:
         kind = "of this kind" if reply["dropped"] else f"(found: {reply['where']})"
-        raise InputError(
-            f"the file holds no weights {kind}", hint="a state dict is expected: torch.save(m.state_dict())"
-        )
+        wrong = Unsupported if state.format == "torchscript" else InputError
+        raise wrong(f"the file holds no weights {kind}", hint="a state dict is expected: torch.save(m.state_dict())")
     data = read(out, limits.bytes)
     found = tensors.tensors(data, tensors.header(data))
     if reply["where"] != "state dict":
@@ -166,7 +179,12 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
 
 def _explained(error: Refusal) -> Trouble:
     said = error.said.replace("\n", " ")
-    for mark in ("WeightsUnpickler error:", "Unsupported operand", "Unsupported class"):
+    if "Unsupported operand" in said:
+        raise Unsupported(
+            "a pickle of a later protocol than torch writes by itself, which its safe reader does not read",
+            hint="save it again where you trust it, without pickle_protocol: torch.save(torch.load(FILE), FILE)",
+        )
+    for mark in ("WeightsUnpickler error:", "Unsupported class"):
         if mark in said:
             short = said[said.index(mark) :].split("Please use")[0][:200]
             return malformed(f"torch refuses it with weights_only=True: {shown(short, 200)}")
@@ -179,6 +197,7 @@ def _no_torch(archive: archives.Archive) -> None:
             refuse_arrays(archive.read(name, MAX_PICKLE), name)
     if any(n.endswith(("/archive_format", "serialized_exported_program.json")) for n in archive.names):
         raise Unsupported("this is a program of torch.export, which is not run here", hint=_RESAVE)
+    elsewhere.refuse_archive(archive.names)
     nested = [n for n in archive.names if archive.zip.getinfo(n).file_size and _starts_as_zip(archive, n)]
     if nested:
         raise Trouble(

@@ -127,7 +127,7 @@ class Box:
                 hint=f"its outputs: {listed(self.session.outputs, 20) or 'none that holds numbers'}",
             )
         if not names:
-            raise InputError(
+            raise Unsupported(
                 f"no output of the ONNX model is a tensor of numbers ({listed(self.session.others)}): scores of the "
                 "classes are needed",
                 hint="export it with scores; skl2onnx: options={'zipmap': False}",

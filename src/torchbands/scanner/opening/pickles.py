@@ -55,13 +55,27 @@ _VALUES = re.compile(
     r"|torch\.per_(tensor|channel)_\w+$|torch\.torch_version\.TorchVersion$|torch\.memory_format$"
     r"|(pytorch_lightning|lightning|lightning_fabric)\.[\w.]*\.AttributeDict$"
 )
+#: Classes of libraries whose constructors keep what they are given, and run nothing of it.
+_LIBRARY = re.compile(
+    r"torch\.nn\.(modules|parallel|utils)\.[\w.]*\.?[A-Z]\w*$|sklearn\.[\w.]*\.[A-Z]\w*$"
+    r"|joblib\.numpy_pickle\.NumpyArrayWrapper$"
+)
+#: A class by its name.
+_CLASS = re.compile(r"[A-Za-z_][\w.]*\._?[A-Z]\w*$")
 
 
 @dataclass
 class Walk:
-    """What was seen. `imports`: dotted names in order; "?" where a name is computed while unpickling."""
+    """What was seen.
+
+    Attributes:
+        imports: dotted names in order; "?" where a name is computed while unpickling.
+        called: imports that are called while unpickling, in place of being the class of what is built; "?" where what
+            is called is not known.
+    """
 
     imports: dict[str, None] = field(default_factory=dict)
+    called: set[str] = field(default_factory=set)
     calls: int = 0
     opcodes: int = 0
     end: int = 0
@@ -70,6 +84,18 @@ class Walk:
     def foreign(self) -> list[str]:
         """Imports outside of what torch needs to rebuild tensors."""
         return [n for n in self.imports if n not in _PLAIN and not _PLAIN_TORCH.match(n)]
+
+    def builds_objects(self, foreign: Iterable[str]) -> bool:
+        """Whether all that is imported beside tensors are classes of objects, as in a whole pickled model.
+
+        Classes of the user's own are only instantiated (NEWOBJ) and filled; what is called is a library's alone.
+        """
+        names = list(foreign)
+        return (
+            "?" not in self.called | set(self.imports)
+            and not self.overt()
+            and all(_LIBRARY.match(n) or (_CLASS.match(n) and n not in self.called) for n in names)
+        )
 
     def overt(self) -> list[str]:
         """Imports that can only be meant to run something, or that hide their name."""
@@ -109,6 +135,7 @@ def walk_all(data: bytes | bytearray) -> Walk:
         if part and not legacy and one.broken and not one.imports:
             break
         whole.imports |= one.imports
+        whole.called |= one.called
         whole.calls, whole.opcodes, whole.end = whole.calls + one.calls, whole.opcodes + one.opcodes, one.end
         whole.broken = whole.broken or one.broken
         if one.broken:
@@ -139,6 +166,13 @@ def walk_one(data: bytes, start: int, most: int = MAX_OPCODES) -> Walk:
 _MARK = object()
 
 
+@dataclass(frozen=True)
+class _Import:
+    """An imported name on the stack."""
+
+    name: str
+
+
 def _effect(opcode: Any) -> tuple[int, bool, int, int]:
     """How an opcode changes the stack: items popped, then back to a mark?, items popped before it, items pushed."""
     before, marked = opcode.stack_before, pickletools.markobject in opcode.stack_before
@@ -163,14 +197,24 @@ def _step(opcode: Any, argument: Any, walk: Walk, stack: list[Any], memo: dict[i
     if name == "MARK":
         stack.append(_MARK)
         return
-    if name in ("GLOBAL", "INST"):
-        walk.imports[str(argument).replace(" ", ".", 1)] = None
-    elif name == "STACK_GLOBAL":
-        module, attribute = stack[-2:] if len(stack) >= 2 else (None, None)
-        known = isinstance(attribute, str) and isinstance(module, str)
-        walk.imports[f"{module}.{attribute}" if known else "?"] = None
-    elif name in ("EXT1", "EXT2", "EXT4"):
-        walk.imports["?"] = None
+    pushed: Any = None
+    if name in ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4"):
+        imported = "?" if name.startswith("EXT") else str(argument).replace(" ", ".", 1)
+        if name == "STACK_GLOBAL":
+            module, attribute = stack[-2:] if len(stack) >= 2 else (None, None)
+            known = isinstance(attribute, str) and isinstance(module, str)
+            imported = f"{module}.{attribute}" if known else "?"
+        walk.imports[imported] = None
+        pushed = _Import(imported) if name != "INST" else None
+        if name == "INST":
+            walk.called.add(imported)
+    elif name in ("REDUCE", "OBJ"):
+        callee = stack[-2] if name == "REDUCE" and len(stack) >= 2 else None
+        walk.called.add(callee.name if isinstance(callee, _Import) else "?")
+    elif name in ("NEWOBJ", "NEWOBJ_EX"):
+        depth = 2 if name == "NEWOBJ" else 3
+        if len(stack) < depth or not isinstance(stack[-depth], _Import):
+            walk.called.add("?")
     walk.calls += name in _CALLS
     pops, marked, below, pushes = _EFFECTS[name]
     if marked:
@@ -180,7 +224,7 @@ def _step(opcode: Any, argument: Any, walk: Walk, stack: list[Any], memo: dict[i
         if stack and (stack[-1] is not _MARK or name == "POP"):
             stack.pop()
     text = argument if isinstance(argument, str) and ("UNICODE" in name or "STRING" in name) else None
-    stack.extend([text] * pushes)
+    stack.extend([text if pushed is None else pushed] * pushes)
 
 
 def numpy_objects(data: bytes | bytearray) -> bool:

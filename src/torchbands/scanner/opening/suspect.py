@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert, Level, Subject
 
-from . import archives, onnx_graph, pickles, tensors
+from . import archives, elsewhere, onnx_graph, pickles, tensors
 from .files import ADAPTER, Folder, read
 from .home import Home
 from .limits import MAX_FILES, Limits
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 
     from .weights import Numbers, State, Weights
 
-#: How formats begin that are not opened here, and what to do instead.
-_OTHERS = {
-    b"\x89HDF\r\n\x1a\n": ("Keras or HDF5", "export it to ONNX"),
-    b"GGUF": ("GGUF", "name its safetensors instead"),
-    b"\x1f\x8b": ("a gzip archive", "unpack it yourself, with an eye on its size, and name the model inside"),
-    b"BZh": ("a bzip2 archive", "unpack it yourself, with an eye on its size, and name the model inside"),
-    b"\xfd7zXZ\x00": ("an xz archive", "unpack it yourself, with an eye on its size, and name the model inside"),
-    b"(\xb5/\xfd": ("a zstd archive", "unpack it yourself, with an eye on its size, and name the model inside"),
-    b"\x93NUMPY": ("a NumPy array", "name a model; data goes to --data"),
-}
 #: Names that promise a format; content that is none of it is then malformed rather than unknown.
 _PROMISES = (
     ".safetensors",
@@ -195,9 +185,7 @@ def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
         from .checkpoint import refuse_arrays
 
         refuse_arrays(data, path.name)
-    for magic, (name, hint) in _OTHERS.items():
-        if data.startswith(magic):
-            raise Unsupported(f"{plain(path)} is {name}, which is not opened here", hint=hint)
+    elsewhere.refuse_file(data, path)
     if path.suffix.lower() in _PROMISES:
         raise malformed(f"{shown(path.name)} is not the {path.suffix.lower()} file that its name promises")
     raise InputError(
@@ -237,11 +225,7 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
             hint="merge it and scan that: peft.AutoPeftModelForSequenceClassification.from_pretrained(FOLDER)"
             ".merge_and_unload().save_pretrained('merged'), with the tokenizer beside it",
         )
-    if names := [n for n in folder.names if n.endswith((".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".onnx"))]:
-        raise InputError(
-            f"{plain(path)} is no model folder: it has neither config.json nor card.json",
-            hint=f"name a model file in it: {listed(names)}",
-        )
+    elsewhere.refuse_folder(path, folder.names)
     raise InputError(
         f"{plain(path)} is no model folder: it has neither config.json nor card.json",
         hint=f"name a model file; in it: {listed(folder.names) or 'nothing'}",

@@ -174,6 +174,18 @@ def fits(want: Shape, have: Shape) -> bool:
     return len(want) == len(have) and all(a in (-1, b) for a, b in zip(want, have))
 
 
+#: Names that torch gives to weights that are computed from others, and how its own tools put them back.
+_WRAPPED = (
+    (
+        ".parametrizations.",
+        "parametrised",
+        "before saving: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
+    ),
+    ("weight_mask", "pruned", "before saving: torch.nn.utils.prune.remove(layer, 'weight')"),
+    (".weight_g", "normalised by weight_norm", "before saving: torch.nn.utils.remove_weight_norm(layer)"),
+)
+
+
 def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> InputError:
     """Names the first few tensors that are missing, unexpected or of another shape, whatever prefix all may share."""
     have = _unprefixed({_bare(k): shape for k, shape in have.items()}, want)
@@ -188,6 +200,9 @@ def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> I
     if wrong:
         first = ", ".join(f"{shown(k, 80)} is {have[k]}, expected {want[k]}" for k in wrong[:3])
         parts.append(f"{len(wrong)} of another shape ({first})")
+    for mark, said, todo in _WRAPPED:
+        if any(mark in f".{name}" for name in extra):
+            raise Unsupported(f"the weights are {said}, which is not undone here ({'; '.join(parts)})", hint=todo)
     return InputError(
         f"the weights do not fit {what}: {'; '.join(parts) or 'the order differs'}",
         hint='give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20}}\''
