@@ -216,12 +216,24 @@ def _(path: Path, marker: Path) -> None:
     one.unlink()
 
 
-@case("joblib.joblib", "BD-FILE-01")
+@case("joblib.joblib", "error")
 def _(path: Path, marker: Path) -> None:
     import joblib
     import numpy as np
 
     joblib.dump({"w": np.zeros(3)}, path)
+
+
+@case("code_behind_an_array.joblib", "BD-FILE-01", "high")
+def _(path: Path, marker: Path) -> None:
+    import joblib
+    import numpy as np
+
+    class Payload:
+        def __reduce__(self) -> Any:
+            return os.system, (command(marker),)
+
+    joblib.dump([np.zeros(3), Payload()], path)
 
 
 @case("endless_memo.pkl", "error")

@@ -451,7 +451,7 @@ def _(path: Path) -> None:
     (path / "trainer_state.json").write_text(json.dumps({"epoch": 1.0, "global_step": 4, "log_history": []}))
 
 
-@case("hf_pytorch_model_bin", needs=HF, slow=True)
+@case("hf_pytorch_model_bin", needs=HF, opens=False)
 def _(path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -461,6 +461,20 @@ def _(path: Path) -> None:
 
 
 @case("hf_resnet", needs=HF, slow=True)
+def _(path: Path) -> None:
+    import transformers
+
+    config = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8], depths=[1, 1], layer_type="basic", num_labels=3
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(path)
+    about = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
+    (path / "preprocessor_config.json").write_text(
+        json.dumps(about | {"image_processor_type": "ConvNextImageProcessor"})
+    )
+
+
+@case("hf_resnet_without_a_size", needs=HF, opens=False, slow=True)
 def _(path: Path) -> None:
     import transformers
 
@@ -480,7 +494,7 @@ def _(path: Path) -> None:
     transformers.LlamaForCausalLM(config).save_pretrained(path)
 
 
-@case("hf_without_a_head", needs=HF, opens=False, slow=True)
+@case("hf_without_a_head", needs=HF, opens=False)
 def _(path: Path) -> None:
     import transformers
 

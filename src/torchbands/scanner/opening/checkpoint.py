@@ -47,6 +47,9 @@ def from_pickle(data: bytearray, state: State, limits: Limits, allow_pickle: boo
     legacy = pickles.is_legacy_torch(data)
     state.format = "torch-legacy" if legacy else "pickle"
     walk = pickles.walk_all(data)
+    if walk.broken and (later := pickles.later(data, walk.end)):
+        said = f"unpickling this file would import {shown(later)}, behind raw data in it: it was not unpickled"
+        raise Trouble(CODE, said, level="high", subject=later)
     inert = _judged(walk, walk.foreign(), data[: max(walk.end, 1)], state, limits, allow_pickle)
     if not legacy:
         raise Unsupported("torch.save did not write this pickle: no weights can be read from it", hint=_RESAVE)

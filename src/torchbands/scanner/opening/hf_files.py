@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from torchbands.core.errors import InputError
+from torchbands.core.errors import Unsupported
 
 from . import tensors
 from .files import ADAPTER, Folder, parse_json
@@ -33,9 +33,10 @@ def weights_of(folder: Folder, config: Mapping[str, Any], limits: Limits, state:
         names = [n for n in folder.names if n.endswith(".safetensors")]
         pickled = [n for n in folder.names if n.endswith(("pytorch_model.bin", "pytorch_model.bin.index.json"))]
         if len(names) != 1 or pickled:
-            raise InputError(
+            raise Unsupported(
                 f"the folder has no {ONE}, but {listed([*names, *pickled]) or 'no weights'}",
-                hint="pickled weights are not read from folders: convert them to model.safetensors",
+                hint="pickled weights are not read from folders: where you trust them, convert them with "
+                "AutoModelForSequenceClassification (or ...Image...).from_pretrained(FOLDER).save_pretrained(NEW)",
             )
     found = _read(folder, names, limits)
     if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torchbands.core.errors import InputError, Unsupported
+from torchbands.core.errors import Unsupported
 from torchbands.core.modality import Modality
 from torchbands.modalities.image import Image
 
@@ -48,7 +48,7 @@ def image_of(told: Mapping[str, Any], settings: Mapping[str, Any], given: Modali
     edge = told["size"] or said
     if not edge:
         if given is None:
-            raise InputError("the folder does not say how large its images are", hint="name some with --data")
+            raise Unsupported("the folder does not say how large its images are", hint="name some with --data")
         return given
     if not all(isinstance(n, int) and 1 <= n <= MAX_EDGE for n in (said, edge)) or not 1 <= channels <= MAX_CHANNELS:
         raise malformed(f"the folder says its images have size {shown(edge, 40)} and {channels} channels")

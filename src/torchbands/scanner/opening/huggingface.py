@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torchbands.core.errors import InputError, MissingExtra
+from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 
@@ -62,7 +62,10 @@ def from_folder(
     if kind == "text":
         check_padding(config, reading)
     if kind == "text" and modality is None and not tokenizer:
-        raise InputError("the folder has no tokenizer.json", hint="save the fast tokenizer beside the model")
+        raise Unsupported(
+            "the folder has no tokenizer.json",
+            hint="save the fast one beside the model: AutoTokenizer.from_pretrained(NAME).save_pretrained(FOLDER)",
+        )
     module, told = _loaded(kind, model_type, settings, weights, tokenizer if kind == "text" else "", limits, state)
     if classes is not None and classes != told["classes"]:
         raise InputError(f"config.json says {told['classes']} classes, given: {classes}")

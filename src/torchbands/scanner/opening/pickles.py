@@ -163,6 +163,13 @@ def walk_one(data: bytes, start: int, most: int = MAX_OPCODES) -> Walk:
     return walk
 
 
+#: How an import is written: by name in a line each, or as two short texts with marks of the memo behind them.
+_LATER = re.compile(
+    rb"c([A-Za-z_][\w.]{0,80})\n([A-Za-z_][\w.]{0,80})\n"
+    rb"|\x8c.([A-Za-z_][\w.]{0,80})\x94?(?:\x8c.([A-Za-z_][\w.]{0,80})\x94?)\x93",
+    re.DOTALL,
+)
+
 _MARK = object()
 
 
@@ -225,6 +232,18 @@ def _step(opcode: Any, argument: Any, walk: Walk, stack: list[Any], memo: dict[i
             stack.pop()
     text = argument if isinstance(argument, str) and ("UNICODE" in name or "STRING" in name) else None
     stack.extend([text if pushed is None else pushed] * pushes)
+
+
+def later(data: bytes | bytearray, start: int) -> str:
+    """A name that runs something, among the bytes behind where a walk ended; "" where there is none.
+
+    Files of joblib have raw arrays between their instructions, behind which nothing can be walked.
+    """
+    for found in _LATER.finditer(bytes(memoryview(data)[start : start + MAX_PICKLE])):
+        name = ".".join(part.decode("latin-1") for part in found.groups() if part)
+        if _OVERT.match(name) or _OVERT_BUILTINS.match(name):
+            return name
+    return ""
 
 
 def numpy_objects(data: bytes | bytearray) -> bool:
