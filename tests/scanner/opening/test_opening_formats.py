@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torchbands import zoo
 from torchbands.core.attack import Victim
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, Unsupported
 from torchbands.modalities.image import Image
 from torchbands.networks import ResNetNetwork
 from torchbands.scanner.opening import Limits, open_suspect
@@ -111,9 +111,9 @@ def test_torchscript_gives_its_weights_and_is_not_run(net: nn.Module, tmp_path: 
 def test_a_pickled_module_is_refused_and_read_without_running_it(net: nn.Module, tmp_path: Path) -> None:
     pytest.importorskip("fickling")
     torch.save(net, tmp_path / "whole.pt")
-    suspect = open_suspect(tmp_path / "whole.pt", arch=ARCH, modality=IMAGE)
-    assert suspect.model is None and suspect.alerts[0].rule == "BD-FILE-01" and suspect.alerts[0].level == "medium"
-    assert "torch.save(model.state_dict()" in suspect.alerts[0].message
+    with pytest.raises(Unsupported, match="whole pickled object") as refused:
+        open_suspect(tmp_path / "whole.pt", arch=ARCH, modality=IMAGE)
+    assert "torch.save(model.state_dict()" in refused.value.hint and "--allow-pickle" in refused.value.hint
     suspect = open_suspect(tmp_path / "whole.pt", arch=ARCH, modality=IMAGE, allow_pickle=True)
     assert suspect.model is not None and close(suspect.model.logits(X), logits(net))
     assert suspect.alerts[0].level == "low" and suspect.facts["fickling"]["severity"] == "LIKELY_UNSAFE"

@@ -93,7 +93,9 @@ def _judged(
         raise Unsupported(
             f"a whole pickled object and not its weights: loading it would import {listed(foreign)}, so nothing was "
             "unpickled",
-            hint=_ONNX if all(n.startswith(("sklearn.", "joblib.")) for n in foreign) else _RESAVE,
+            hint=_ONNX
+            if all(n.startswith(("sklearn.", "joblib.")) for n in foreign)
+            else f"{_RESAVE}, or have its tensors read with --allow-pickle",
         )
     facts: dict[str, Any] = {"imports": pickles.said(foreign), "calls": walk.calls}
     hidden = ", with a name that is computed while loading" if "?" in overt else ""
