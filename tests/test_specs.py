@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import typing
@@ -90,6 +91,18 @@ def test_any_plain_value_comes_back_as_it_was(value: Any) -> None:
     assert read(f"x(a={spelled(value)})")["params"]["a"] == value
 
 
+@given(st.text(alphabet="ab-1.,=()[]'\"\\ \n") | st.text())
+def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(BandsError):
+        build(f"i-bau({text}")
+    with contextlib.suppress(BandsError):
+        read(text)
+
+
+def test_a_path_with_backslashes_is_read_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    assert read(r"x(a='C:\data')")["params"] == {"a": r"C:\data"} and not recwarn.list
+
+
 def test_methods_lie_in_methods() -> None:
     made = build("toy/image(network=small-cnn(widths=(4, 8)), learner=sgd(lr=1, epochs=2, schedule='cosine'), ways=3)")
     assert made == build(
@@ -125,6 +138,11 @@ def test_methods_lie_in_methods() -> None:
         ("i-bau(rounds=__import__('os').system('x'))", InputError, "expected"),
         ("i-bau(rounds=1+1)", InputError, "i-bau.rounds is int, got '1+1'"),
         ("i-bau(rounds=[1 for x in y])", InputError, "expected ',' or ']' there"),
+        ("i-bau (rounds=1)", InputError, "expected '(' right after the name"),
+        ("toy/image(learner=sgd (lr=1))", InputError, "expected '(' right after the name"),
+        (r"add-sentence(sentence='\x')", InputError, "cannot read the text"),
+        ("add-sentence(sentence='a\nb')", InputError, "cannot read the text"),
+        ("add-sentence(sentence='a\0b')", InputError, "cannot read the text"),
         ("(i-bau)", UnknownName, "unknown method ''"),
         ("", UnknownName, "unknown method ''"),
     ],

@@ -51,15 +51,15 @@ class Folder(Dataset[Any]):
 
     classes = ("cat", "dog", "owl")
 
-    def __init__(self, transform: Any = None) -> None:
-        self.transform = transform
+    def __init__(self, transform: Any = None, labels: Tensor = Y) -> None:
+        self.transform, self.labels = transform, labels
 
     def __len__(self) -> int:
         return N
 
     def __getitem__(self, i: int) -> tuple[Any, int]:
         made = picture(BYTES[i])
-        return (self.transform(made) if self.transform else made), int(Y[i])
+        return (self.transform(made) if self.transform else made), int(self.labels[i])
 
 
 class Stream(IterableDataset[Any]):
@@ -150,6 +150,16 @@ def test_texts_code_and_tables(given: Any, modality: type) -> None:
     rows.modality.check(whole(rows.data.x))
 
 
+def test_labels_may_be_given_beside_anything() -> None:
+    frame = pd.DataFrame({"a": TABLE[:, 0], "b": TABLE[:, 1]}, index=range(5, N + 5))
+    rows = rows_of(frame, Y)
+    assert rows.ids[0] == "5" and [f.title for f in rows.modality.fields] == ["a", "b"]  # type: ignore[attr-defined]
+    for given in (X, X.numpy(), [picture(row) for row in BYTES], {"image": X}, TensorDataset(X)):
+        if isinstance(given, (dict, TensorDataset)):
+            continue
+        assert rows_of(given, Y).data.y.tolist() == Y.tolist()
+
+
 def test_what_was_assumed_is_told() -> None:
     frame = pd.DataFrame(
         {"Unnamed: 0": range(N), "a": TABLE[:, 0], "label": [NAMES[y] for y in Y]}, index=range(5, N + 5)
@@ -210,6 +220,8 @@ def foreign(module: str, name: str) -> Any:
         ([{"a": 1, "y": 0}, {"y": 1}], "'a' is not in both row 0 and row 1", ""),
         (([encoded(BYTES[0])[:60], encoded(BYTES[1])], [0, 1]), "row 0 is an image that cannot be read", ""),
         (([], []), "holds no rows", ""),
+        ({"train": HuggingFace(), "test": HuggingFace()}, "several parts, train, test", "rows['train']"),
+        ({"train": Folder()}, "several parts, train", "rows['train']"),
     ],
 )  # fmt: skip
 def test_what_is_not_read_says_what_to_type(given: Any, said: str, todo: str) -> None:
@@ -252,24 +264,30 @@ def test_normalised_images_are_brought_back_and_the_network_gets_them_as_it_did(
     assert (whole(rows_of(loader, mean=mean, std=std).data.x) - BYTES / 255).abs().max() < 1e-5
     with pytest.raises(InputError, match="with this mean and std undone"):
         rows_of(loader, mean=(5, 5, 5), std=std)
+    raw = nn.Sequential(Normalize(3, mean, std), network())
+    known = raw(BYTES / 255).argmax(1)  # a network that knows no row is not judged
+    loader = DataLoader(Folder(Steps(mean, std), known), batch_size=6)
     one = tb.scan(network(), loader, mean=mean, std=std, profile="fast")
-    two = tb.scan(nn.Sequential(Normalize(3, mean, std), network()), (BYTES, Y), profile="fast")
+    two = tb.scan(raw, (BYTES, known), profile="fast")
     scores = [[line.score for line in outcome.ledger] for outcome in (one, two)]
     assert len(scores[0]) > 3 and np.allclose(*[[s or 0.0 for s in each] for each in scores], atol=1e-3)
     assert one.calibration == two.calibration
 
 
 def test_scan_takes_what_people_hold_and_their_names() -> None:
-    expected = tb.scan(network(), (BYTES, Y), profile="fast")
-    for given in (DataLoader(Folder(), batch_size=5, collate_fn=list_of), Folder(), (BYTES.numpy(), Y.numpy())):
+    known = network()(BYTES / 255).argmax(1)
+    expected = tb.scan(network(), (BYTES, known), profile="fast")
+    assert len(expected.ledger) > 3 and "bytes" in str(expected.subject.facts["notes"])
+    named = Folder(labels=known)
+    for given in (DataLoader(named, batch_size=5, collate_fn=list_of), named, (BYTES.numpy(), known.numpy())):
         outcome = tb.scan(network(), given, profile="fast")
         assert [line.score for line in outcome.ledger] == [line.score for line in expected.ledger]
-    assert (
-        tb.scan(Model(network(), Image(channels=3, size=SIZE), 3), Folder(), profile="fast").verdict == "inconclusive"
-    )
-    assert "bytes" in str(expected.subject.facts["notes"])
-    table = tb.scan(nn.Linear(4, 3), pd.DataFrame(TABLE.numpy() / 48).assign(label=Y.numpy()), profile="fast")
-    assert table.subject.kind == "model" and table.verdict == "inconclusive"
+    wrapped = tb.scan(Model(network(), Image(channels=3, size=SIZE), 3), named, profile="fast")
+    assert wrapped.verdict == "inconclusive" and wrapped.ledger[0].target in (*Folder.classes, None)
+    linear = nn.Linear(4, 3)
+    frame = pd.DataFrame(TABLE.numpy() / 48).assign(label=linear(TABLE / 48).argmax(1).numpy())
+    table = tb.scan(linear, frame, profile="fast")
+    assert table.verdict == "inconclusive" and any(line.score is not None for line in table.ledger)
     with pytest.raises(InputError, match="how a network takes text cannot be told"):
         tb.scan(network(), (TEXTS, Y))
 

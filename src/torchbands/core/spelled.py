@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 from typing import Any
 
 from .errors import InputError
@@ -61,7 +62,7 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text, self.at = text, 0
-        self.tokens: list[tuple[str, str, int]] = []  # kind, as written, where
+        self.tokens: list[tuple[str, str, int]] = []  # kind, as written, where it begins
         end, whole = 0, text.rstrip()
         while end < len(whole):
             match = _TOKEN.match(whole, end)
@@ -99,10 +100,19 @@ class _Reader:
             f"cannot read {_near(self.text, place)}: expected {expected} there", hint=f"methods are {_EXAMPLE}"
         )
 
+    def opens(self) -> bool:
+        """Pass the bracket of the settings. It follows the name at once: a title such as `digits (rows=9)` is no spec."""
+        if not self.next("mark", "("):
+            return False
+        _, name, start = self.tokens[self.at - 1]
+        if start + len(name) != self.tokens[self.at][2]:
+            raise self.wrong("'(' right after the name, or the end")
+        return self.skip("(")
+
     def method(self, name: str, depth: int) -> dict[str, Any]:
         """The settings after a name, if any."""
         params: dict[str, Any] = {}
-        if self.skip("("):
+        if self.opens():
             while not self.skip(")"):
                 setting = self.take("word", "the name of a setting, or ')'")
                 self.take("mark", f"'=' and the value of {setting}", "=")
@@ -112,6 +122,16 @@ class _Reader:
                 if not self.next("mark", ")"):
                     self.take("mark", "',' or ')'", ",")
         return {"name": name, "params": params}
+
+    def text_at(self, token: str) -> str:
+        """What a quoted text says: the token is one and nothing else, so that reading it computes nothing."""
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of a path such as 'C:\data'
+                return str(ast.literal_eval(token))
+        except (SyntaxError, ValueError) as error:
+            raise InputError(
+                f"cannot read the text {_near(token, 0)}: {error.args[0]}", hint="write \\\\ for a backslash"
+            ) from None
 
     def value(self, depth: int) -> Any:
         """A literal, a tuple or a method."""
@@ -126,7 +146,7 @@ class _Reader:
                         self.take("mark", f"',' or '{end}'", ",")
                 return items
         if self.next("text"):
-            return ast.literal_eval(self.take("text", "a text"))  # the token is one quoted text and nothing else
+            return self.text_at(self.take("text", "a text"))
         word = self.take("word", "a value")
         return self.method(word, depth) if self.next("mark", "(") else _word(word)
 

@@ -69,7 +69,7 @@ def rows_of(
         count = max(2, int(given.y.max()) + 1) if len(given) else 2
         names = tuple(class_names) if class_names is not None else tuple(map(str, range(count)))
         return Rows(given.blind(), made, names, name or "rows")
-    held = taken_apart(given, label, text) if y is None else Held(given, y)
+    held = taken_apart(given if y is None else (given, y), label, text)
     called = name or held.name
     if held.y is None:
         raise InputError(

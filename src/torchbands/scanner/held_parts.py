@@ -180,6 +180,11 @@ def _of_items(items: Sequence[Any], label: str | None, text: str | None, name: s
 def _of_columns(columns: Mapping[Any, Any], label: str | None, text: str | None, name: str) -> Held:
     """Named columns: one of labels, and one of samples or several of numbers."""
     named = {str(key): value for key, value in columns.items()}
+    if named and all(isinstance(part, (Dataset, DataLoader)) or hasattr(part, "features") for part in named.values()):
+        first = next(iter(named))
+        raise InputError(
+            f"{name} are several parts, {', '.join(named)}, expected one", hint=f"name the part: rows[{first!r}]"
+        )
     if label is not None and label not in named:
         raise InputError(f"{name} has no column {label!r}", hint=f"columns: {', '.join(named)}")
     at = label or _one_of(named, LABELS)
