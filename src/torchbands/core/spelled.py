@@ -101,7 +101,7 @@ class _Reader:
         )
 
     def opens(self) -> bool:
-        """Pass the bracket of the settings. It follows the name at once: a title such as `digits (rows=9)` is no spec."""
+        """Pass the bracket of the settings, right after the name: a title such as `digits (rows=9)` is no spec."""
         if not self.next("mark", "("):
             return False
         _, name, start = self.tokens[self.at - 1]
