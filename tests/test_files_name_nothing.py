@@ -20,9 +20,9 @@ from torchbands import allowing, bench, build, zoo
 from torchbands.cli import main
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.errors import BandsError, DataUnavailable, InputError, UnsafeFile
-from torchbands.core.method import Method
+from torchbands.core.method import Method, hints_of
 from torchbands.core.outside import is_free, kind_of, named_by
-from torchbands.core.registry import hints_of, listing
+from torchbands.core.registry import listing
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.scanner.guard import Guard

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torchbands import UnsafeFile, allowing, bench, build
 from torchbands.cli import main
 from torchbands.core.errors import BandsError, InputError, UnknownName
-from torchbands.core.method import Method
-from torchbands.core.registry import hints_of, listing
+from torchbands.core.method import Method, hints_of
+from torchbands.core.registry import listing
 from torchbands.core.spelled import DEEPEST, read, spelled
 
 ODD = (

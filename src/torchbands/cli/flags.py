@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from torchbands.core.errors import InputError
-from torchbands.core.method import Method
-from torchbands.core.registry import build, hints_of
+from torchbands.core.method import Method, hints_of
+from torchbands.core.registry import build
 
 from .streams import raw_streams
 

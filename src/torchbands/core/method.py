@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from .errors import InputError, UnknownName
@@ -84,6 +86,8 @@ class Method:
         return 0
 
 
+#: Every method class that was imported, by role and name.
+METHODS: dict[tuple[str, str], type[Method]] = {}
 M = TypeVar("M", bound=Method)
 
 
@@ -97,14 +101,28 @@ def method(
             raise UnknownName("need", need, NEEDS)
 
     def wrap(cls: type[M]) -> type[M]:
-        from .registry import register
-
         made = dataclass(frozen=True, kw_only=True)(cls)
         made.name, made.paper, made.needs, made.version = name, paper, needs, version
         register(made)
         return made
 
     return wrap
+
+
+def register(cls: type[Method]) -> None:
+    """Enter a method class; the same (role, name) twice from different modules is refused."""
+    key = (cls.role, cls.name)
+    old = METHODS.get(key)
+    if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise InputError(f"{cls.role} {cls.name!r} is registered twice: by {old.__module__} and {cls.__module__}")
+    METHODS[key] = cls
+
+
+@cache
+def hints_of(cls: Any) -> dict[str, Any]:
+    """Resolved type of every setting of a method class."""
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.compare}
 
 
 def _plain(value: Any) -> Any:

@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import DataUnavailable, UnsafeFile
+from .method import Method, hints_of
 from .words import shown
-
-if TYPE_CHECKING:
-    from .method import Method
 
 _ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
@@ -59,9 +57,6 @@ def _no_file(cls: type[Method], name: str) -> tuple[str, ...]:
 
 def named_by(method: Method) -> tuple[str, ...]:
     """The functions and files that a method and its parts name: what its own victim's card may name too."""
-    from .method import Method
-    from .registry import hints_of
-
     found: list[str] = []
     cls = type(method)
     for name, hint in hints_of(cls).items():  # type: ignore[arg-type]  # classes are hashable

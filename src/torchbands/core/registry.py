@@ -12,29 +12,19 @@ import types
 import typing
 import warnings
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, UnknownName
-from .method import Method
+from .method import METHODS as _methods
+from .method import Method, hints_of
 from .outside import is_free, refuse_absent, refuse_outside
 from .spelled import name_of, read
 
 BUILT_IN = ("networks", "learners", "modalities", "tasks", "triggers", "attacks", "defenses", "measures", "testing")
 ENTRY_POINTS = "torchbands.methods"
-
-_methods: dict[tuple[str, str], type[Method]] = {}
-
-
-def register(cls: type[Method]) -> None:
-    """Enter a method class; the same (role, name) twice from different modules is refused."""
-    key = (cls.role, cls.name)
-    old = _methods.get(key)
-    if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise InputError(f"{cls.role} {cls.name!r} is registered twice: by {old.__module__} and {cls.__module__}")
-    _methods[key] = cls
 
 
 @lru_cache(maxsize=1)
@@ -138,13 +128,6 @@ def _made(spec: str | Mapping[str, Any], role: str | None, file: Path | None) ->
     if not isinstance(params, Mapping):
         raise InputError(f"params of {cls.name} are an object, got {type(params).__name__}")
     return cls(**{str(k): _typed(cls, str(k), v, file) for k, v in {**extra, **params}.items()})
-
-
-@cache
-def hints_of(cls: Any) -> dict[str, Any]:
-    """Resolved type of every setting of a method class."""
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls) if f.init and f.compare}
 
 
 def _typed(cls: type[Method], name: str, value: Any, file: Path | None) -> Any:

@@ -27,10 +27,8 @@ _EXAMPLE = "as reports print them: i-bau(rounds=1), or sgd(lr=0.1, schedule=cosi
 
 def spelled(value: Any) -> str:
     """One setting of a method as it is printed, and as `read` takes it: a method, a tuple, a number or a text."""
-    from .method import Method
-
-    if isinstance(value, Method):
-        return value.label()
+    if callable(label := getattr(value, "label", None)):  # a method: what else is set to is plain
+        return str(label())
     if isinstance(value, (tuple, list)):
         inner = ", ".join(spelled(v) for v in value)
         return f"({inner},)" if len(value) == 1 else f"({inner})"
