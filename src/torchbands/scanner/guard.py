@@ -204,7 +204,7 @@ class Guard:
         """
         from .guard_files import load
 
-        return load(folder, model, arch, limits)
+        return load(cls.restored, folder, model, arch, limits)
 
     @classmethod
     def restored(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,10 +114,14 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card
 
 
-def load(folder: str | Path, given: Any | None = None, arch: str | None = None, limits: Limits | None = None) -> Guard:
-    """See `Guard.load`."""
-    from .guard import Guard
-
+def load(
+    restored: Callable[..., Guard],
+    folder: str | Path,
+    given: Any | None = None,
+    arch: str | None = None,
+    limits: Limits | None = None,
+) -> Guard:
+    """See `Guard.load`. restored: makes the guard of its parts."""
     folder = Path(folder)
     card = read_card(folder)
     try:
@@ -130,7 +134,7 @@ def load(folder: str | Path, given: Any | None = None, arch: str | None = None, 
         if calibration.ndim != 1 or len(calibration) == 0 or not torch.isfinite(calibration).all():
             raise ValueError("the calibration scores are no finite numbers")
         facts = {name: card[name] for name in ("alpha", "seed", "overhead")}
-        return Guard.restored(model, detector, fitted, calibration.sort().values, **facts)
+        return restored(model, detector, fitted, calibration.sort().values, **facts)
     except BandsError:
         raise
     except NotApplicable as error:

@@ -112,7 +112,7 @@ def _onnx() -> Callable[[Job], None]:
     import numpy
     import onnxruntime
 
-    from .child import allow, answer
+    from .confined import allow, answer
 
     def work(job: Job) -> None:
         options = onnxruntime.SessionOptions()
