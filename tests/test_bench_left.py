@@ -10,6 +10,7 @@ import pytest
 from torchbands import bench
 from torchbands.bench.left import Left, seconds_of, with_time
 from torchbands.bench.store import Store
+from torchbands.cli.console import _short
 
 LEARNER = {"name": "sgd", "epochs": 1}
 GRID: dict[str, Any] = {
@@ -38,6 +39,11 @@ def test_the_time_left_is_that_of_the_nearest_kind() -> None:
     assert left.told([("victim", "t", "a"), ("victim", "u", "c")]) == "about 5 min left"
     assert left.told([("victim", "t", "a"), ("defense", "d")]) == "at least 2 min left"
     assert with_time("x", left, [("victim", "t", "b")]) == "x · about 5 min left"
+
+
+def test_a_long_name_is_cut_before_the_time_that_is_left() -> None:
+    shown = _short(f"{'vision/fashion-mnist · ' * 4}seed 0 · at least 12 min left")
+    assert len(shown) == 60 and shown.endswith("… · at least 12 min left") and _short("x" * 70) == "x" * 59 + "…"
 
 
 @pytest.mark.parametrize("cost", [None, {}, {"seconds": None}, {"seconds": True}, {"seconds": "1"}, []])

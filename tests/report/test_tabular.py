@@ -59,6 +59,7 @@ def test_frame_is_the_rows_in_pandas(store: Path, monkeypatch: pytest.MonkeyPatc
     (task,) = report.collect(store).tasks
     cell = next(c for c in task.cells if (c.attack, c.defense) == ("badnets", "strip"))
     assert table.loc["badnets", "strip"] == cell.metrics["auroc"].mean
+    assert str(frame["n"].dtype) == "Int64" and frame["mean"].dtype == float
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtra, match=r"torchbands\[pandas\]"):
         report.frame(store)
@@ -90,7 +91,8 @@ def test_latex_is_balanced_escaped_and_says_what_it_shows(tmp_path: Path) -> Non
             if line.endswith(r"\\"):
                 assert len(re.findall(r"(?<!\\)&", line)) == len(part[0]) - 1, line
     assert r"Mean over 3 seeds with its 95\,\% interval" in text and "lower is better" in text
-    assert r"$\pm$" in text and "worst attack &" in text
+    assert r"$\pm$" in text and "(wanet) &" in text.split("worst attack &")[1].splitlines()[0]
+    assert "failed runs count as AUROC" in text or "failed run counts as AUROC" in text
 
 
 def test_the_command_writes_what_is_asked_under_either_name(

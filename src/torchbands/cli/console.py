@@ -81,4 +81,8 @@ def progress_bar() -> Iterator[Bar]:
 
 
 def _short(text: str, most: int = 60) -> str:
+    """Cut to fit beside the bar; how long it will take is kept."""
+    head, sep, left = text.rpartition(" · ")
+    if sep and left.endswith(" left") and len(text) > most:
+        return f"{_short(head, most - len(sep + left))}{sep}{left}"
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torchbands.core.metric import Interval
 from torchbands.core.words import shown
 
-from .results import Attack, Cell, Results, TaskResults
+from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES
-from .table import title_of, unreproduced_of
+from .table import remarks_on, title_of, unreproduced_of
 from .terms import number, spread, term
 
 _STATES = {"invalid": "not taken", "not-applicable": "n/a", "failed": "failed", "missing": "--"}
@@ -49,7 +49,7 @@ def _verdicts(task: TaskResults, role: str) -> list[str]:
     rows = [[_name(a), *(_cell(task.cell(a, d), about.headline) for d in mine)] for a in attacks]
     overall = [
         ["mean", *(_value(about.headline, d.mean) for d in mine)],
-        ["worst attack", *(_value(about.headline, d.worst[1] if d.worst else None) for d in mine)],
+        ["worst attack", *(_worst(about.headline, d) for d in mine)],
     ]
     benign = [[_name(a), *(_cell(task.cell(a, d), about.benign) for d in mine)] for a in task.attacks if a.benign]
     better = "lower is better" if about.lower_is_better else "higher is better"
@@ -57,8 +57,13 @@ def _verdicts(task: TaskResults, role: str) -> list[str]:
     title += f"; without an attack, {term(about.benign).title}." if benign else "."
     marked = ", ".join(name for name, _ in unreproduced_of([*task.attacks, *mine]))
     note = f" Unreproduced (far from the numbers of its paper): {_safe(marked)}." if marked else ""
+    note += "".join(f" {_safe(text)}" for text in remarks_on(role, mine))
     head = ["attack", *(_safe(title_of(d)) for d in mine)]
     return _table(_safe(title) + _over(task) + note, [head], [part for part in (rows, overall, benign) if part])
+
+
+def _worst(name: str, defense: Defense) -> str:
+    return "--" if defense.worst is None else f"{_value(name, defense.worst[1])} ({_safe(defense.worst[0])})"
 
 
 def _over(task: TaskResults) -> str:

@@ -57,7 +57,8 @@ def frame(results: Results | str | Path) -> Any:
         import pandas
     except ImportError:
         raise MissingExtra("pandas", "pandas") from None
-    return pandas.DataFrame(rows(results), columns=list(COLUMNS))
+    made = pandas.DataFrame(rows(results), columns=list(COLUMNS))
+    return made.astype({"n": "Int64", "mean": float, "low": float, "high": float})
 
 
 def render(results: Results) -> str:
