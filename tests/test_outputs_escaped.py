@@ -23,8 +23,8 @@ from torchbands.scanner.ranking import Ranking
 from torchbands.scanner.rows import Rows
 from torchbands.scanner.written import write_index
 
-#: Clears the screen, hides text, a C1 control, turns text around, has no width.
-EVIL = "a\x1b[2J\x1b[8m\x9b31m\u202eb\u200bc\x07"
+#: Clears the screen, hides text, a C1 control, turns text around, has no width, half of a character.
+EVIL = "a\x1b[2J\x1b[8m\x9b31m\u202eb\u200bc\x07\ud83d"
 BAD = [c for c in EVIL if not c.isprintable()]
 
 
