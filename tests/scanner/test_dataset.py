@@ -77,7 +77,7 @@ def test_every_row_is_in_the_tables(scanned: tuple[Outcome, Path], poisoned: tup
 def test_the_outcome_explains_itself(scanned: tuple[Outcome, Path]) -> None:
     outcome, _ = scanned
     assert outcome.methods == ("activation-clustering", "spectral-signatures", "rare-mark", "cross-split")
-    assert [line.view for line in outcome.ledger] == list(outcome.methods)
+    assert [line.view for line in outcome.ledger] == [*outcome.methods, "shared-values"]
     assert len(outcome.pictures) == 12 and all("<img" in p.html for p in outcome.pictures)
     made = outcome.to_json()
     assert json.loads(json.dumps(made))["calibration"]["level"] == 0.01
@@ -108,7 +108,7 @@ def test_two_classes_and_other_samples_are_ranked() -> None:
         data = task.load("train")[:400]
         rows = Rows(data, task.modality, ("a", "b"), name)
         outcome = scan_data(rows, profile="fast")
-        assert outcome.verdict == "none" and len(outcome.ledger) == 4 + 2 * (name == "text")
+        assert outcome.verdict == "none" and len(outcome.ledger) == 5 + 2 * (name == "text")
         assert "trained here" in outcome.calibration["model"]
 
 

@@ -25,6 +25,7 @@ from torchbands.defenses.data.z_score import ZScore
 from torchbands.measures.cost import measured
 
 from . import dataset_said as said_of
+from . import shared_values
 from .dataset_said import ALPHA, FEWEST_IN_CLASS
 from .held import data_of, rows_of
 from .outcome import LedgerLine, Outcome, Verdict
@@ -75,14 +76,16 @@ def scan_data(
 
     Filters look at one forward pass of a model that was trained on the rows; `cross-split` says which classes hold two
     groups that know nothing of each other, `rare-mark` which hold a few rows with a mark in common, and in texts `bki`
-    and `z-score` name words, of which each is then deleted from its rows to see whether the label holds. In a class
-    that is named so, a row is flagged where fewer than `false_alarms` of the natural group lie as far towards the other
-    one, and few enough that at most one in twenty of the flagged rows would be of the natural group; elsewhere the top
-    `false_alarms` of every class are flagged, which is the budget and no finding.
+    and `z-score` name words, of which each is then deleted from its rows to see whether the label holds. Rows with the
+    same raw values in the same places, all under one label, are shown (`shared_values`). In a class that is named so,
+    a row is flagged where fewer than `false_alarms` of the natural group lie as far towards the other one, and few
+    enough that at most one in twenty of them would be of the natural group; elsewhere the top `false_alarms` of every
+    class are flagged, which is the budget and no finding.
 
     The result is `indicated` where a class shows what poison alone shows: its chance, corrected over all tests of all
     classes, is at or below 0.01. It is `inconclusive` where a class is named and that is not shown, for two natural
-    kinds under one label look alike, and where the labels do not follow from the rows. No poison rate is assumed.
+    kinds under one label look alike, where pictures or table rows share raw values so, and where the labels do not
+    follow from the rows. No poison rate is assumed.
 
     Args:
         rows: what `read_rows` gave, or whatever `rows_of` takes: a DataLoader, a data set, a pandas frame, (x, y) ...
@@ -118,7 +121,7 @@ def scan_data(
         looked = _looked_at(rows, model, clean, false_alarms, profile, seed, tell)
         found, ranking, words, passes = looked.found, looked.ranking, looked.words, looked.passes
         if ranking is None:
-            why = (looked.ledger[-1].reason,)
+            why = (next(line.reason for line in reversed(looked.ledger) if line.reason),)
             return Outcome(subject, "inconclusive", ledger=looked.ledger, reasons=why, **base)
         alerts = said_of.alerts(rows, ranking, words, false_alarms)
         planted, untested = (
@@ -130,7 +133,7 @@ def scan_data(
             passes += more
     if folder is not None:
         write_index(Path(folder), rows, found, ranking)
-    reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"])
+    reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"], looked.groups)
     verdict: Verdict = "indicated" if alerts else "inconclusive" if reasons else "none"
     if planted:
         base["not_covered"] = (*base["not_covered"], seen_in(planted, len(rows)))
@@ -143,8 +146,8 @@ def scan_data(
         ledger=tuple(said_of.with_words(line, words) for line in looked.ledger),
         target=rows.class_names[ranking.proven[0]] if alerts else None,
         reasons=reasons,
-        next_steps=said_of.next_steps(rows, ranking, verdict),
-        pictures=said_of.pictures(rows, ranking, words),
+        next_steps=said_of.next_steps(rows, ranking, looked.groups, verdict),
+        pictures=said_of.pictures(rows, ranking, words, () if alerts else looked.groups),
         methods=tuple(found),
         calibration={
             "false_alarms": false_alarms,
@@ -173,6 +176,7 @@ class _Looked:
     found: dict[str, Suspicion]
     ledger: tuple[LedgerLine, ...]
     words: list[Word]
+    groups: tuple[shared_values.Group, ...]
     ranking: Ranking | None
     said: str
     passes: int
@@ -201,10 +205,12 @@ def _looked_at(
             ledger.append(line)
             if suspicion is not None:
                 found[made.name] = suspicion
+    groups = shared_values.groups_of(rows)
+    ledger.append(said_of.shared(rows, groups))
     if "cross-split" in found:
         words = checked(rows, model, found, seed)
         ranking = rank(rows.data.y, found, false_alarms, ALPHA, words)
-    return _Looked(found, tuple(ledger), words, ranking, said, model.passes.forward - before)
+    return _Looked(found, tuple(ledger), words, groups, ranking, said, model.passes.forward - before)
 
 
 def _tested(

@@ -17,6 +17,7 @@ from .marked import marked
 from .outcome import RULES, Alert, LedgerLine, Picture, Subject
 from .ranking import Ranking
 from .rows import Rows
+from .shared_values import ABOUT, NAME, Group
 from .words import NAMES, Word
 
 #: Level of the tests of all classes together.
@@ -92,7 +93,7 @@ def _worst(ranking: Ranking, chosen: Tensor) -> list[int]:
     return found
 
 
-def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion) -> tuple[str, ...]:
+def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion, groups: Sequence[Group] = ()) -> tuple[str, ...]:
     """Why nothing is indicated and yet nothing can be ruled out."""
     reasons = []
     for label in ranking.split:
@@ -102,6 +103,8 @@ def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion) -> tuple[str, ...]:
             f"and two natural kinds under one label too: look at its {len(chosen)} flagged rows, such as "
             f"{', '.join(rows.ids[i] for i in chosen[:3])}"
         )
+    # of texts, templates do the same: they are told and shown, and conclude nothing
+    reasons += [_alike(rows, group) for group in groups if not group.what]
     chance, told = 1 / rows.classes, crossed.evidence["classes"].values()
     unknown = [v for v in told if v["natural_known_by_natural"] < chance + NATURAL * (1 - chance)]
     if told and 2 * len(unknown) > len(told):
@@ -136,7 +139,24 @@ def small(rows: Rows) -> tuple[str, ...]:
     return (f"classes of fewer than {FEWEST_IN_CLASS} rows: {named}",)
 
 
-def next_steps(rows: Rows, ranking: Ranking, verdict: str) -> tuple[str, ...]:
+def shared(rows: Rows, groups: Sequence[Group]) -> LedgerLine:
+    """The ledger line of rows that share raw values."""
+    if not groups:
+        return LedgerLine(NAME, "evidence", ABOUT, reason="no rows of one label share what no other row has")
+    facts = {"groups": [group.facts(rows) for group in groups]}
+    target = rows.class_names[groups[0].label]
+    return LedgerLine(NAME, "evidence", ABOUT, score=float(len(groups[0].places)), target=target, facts=facts)
+
+
+def _alike(rows: Rows, group: Group) -> str:
+    what = f"the phrase {group.what!r}" if group.what else f"{len(group.places)} values in the same places"
+    return (
+        f"{len(group.rows)} rows of class {rows.class_names[group.label]!r} share {what} as no other row does, which a "
+        f"trigger shows and a watermark or a template too, such as {', '.join(rows.ids[i] for i in group.rows[:3])}"
+    )
+
+
+def next_steps(rows: Rows, ranking: Ranking, groups: Sequence[Group], verdict: str) -> tuple[str, ...]:
     """What a reader may do now: look at the named rows, or at those that stand out most where none is named."""
     if verdict == "indicated":
         return (
@@ -144,19 +164,28 @@ def next_steps(rows: Rows, ranking: Ranking, verdict: str) -> tuple[str, ...]:
             "train on cleaned.txt, which is all the others: both are written with -o DIR/",
             "what was trained on these rows already may hold the backdoor: bands scan model, then bands repair",
         )
+    alike = tuple(f"look at them first: {_alike(rows, group)}" for group in groups)
     worst = ", ".join(rows.ids[i] for i in ranking.combined.argsort(descending=True, stable=True)[:SHOWN].tolist())
     return (
         f"nothing is accused, and nothing is dropped from cleaned.txt; the rows that stand out most, to be looked at "
         f"first: {worst}",
+        *alike,
     )
 
 
-def pictures(rows: Rows, ranking: Ranking, words: Sequence[Word] = ()) -> tuple[Picture, ...]:
+def pictures(
+    rows: Rows, ranking: Ranking, words: Sequence[Word] = (), groups: Sequence[Group] = ()
+) -> tuple[Picture, ...]:
+    """The worst rows, and before them the first of every group that shares raw values."""
     said = {label: [w.word for w in words if w.label == label and w.p <= ALPHA] for label in ranking.proven}
+    phrases = {i: [g.what] for g in groups if g.what for i in g.rows}
+    first = [i for g in groups for i in g.rows[: SHOWN // 4]]
+    worst = [i for i in ranking.combined.argsort(descending=True).tolist() if i not in first]
     made = []
-    for at in ranking.combined.argsort(descending=True)[:SHOWN]:
+    for at in torch.tensor([*first, *worst][:SHOWN]):
         row = take(rows.data.x, at[None])[0]
-        label, words_of = rows.class_names[int(rows.data.y[at])], said.get(int(rows.data.y[at]), [])
+        label = rows.class_names[int(rows.data.y[at])]
+        words_of = [*said.get(int(rows.data.y[at]), []), *phrases.get(int(at), [])]
         flag = "flagged" if ranking.flagged[at] else "not flagged"
         caption = f"{rows.ids[int(at)]}, labelled {label}: score {float(ranking.combined[at]):.3g}, {flag}"
         made.append(Picture(marked(rows.modality.render(row), words_of), caption))
