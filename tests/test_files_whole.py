@@ -205,20 +205,20 @@ def test_one_process_at_a_time_works_in_a_store_or_in_references(tmp_path: Path,
 def test_the_data_cache_is_believed_by_its_bytes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHBANDS_CACHE", str(tmp_path))
     folder = sources.get("digits")
-    pins = sources._dataset("digits").pins
+    digits = sources._dataset("digits")
     path, kept = folder / cache.DECODED, (folder / cache.DECODED).stat()
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
     path.write_bytes(bytes(content))
     os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
-    assert not cache.intact(folder, pins), "a kept time proves nothing"
+    assert not cache.intact(folder, digits), "a kept time proves nothing"
     receipt = folder / cache.RECEIPT
     hashes = cache._hashes(path, 0)
     facts = json.loads(receipt.read_text())
     arrays = {key: {**about, "sha256": hashes[key]} for key, about in facts["arrays"].items()}
     receipt.write_text(json.dumps({**facts, "arrays": arrays, "sha256": cache.file_hash(path)}))
-    assert not cache.intact(folder, pins), "nor does a receipt that was rewritten"
-    assert sources.get("digits") == folder and cache.intact(folder, pins)  # had again
+    assert not cache.intact(folder, digits), "nor does a receipt that was rewritten"
+    assert sources.get("digits") == folder and cache.intact(folder, digits)  # had again
 
 
 def test_an_altered_word_list_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

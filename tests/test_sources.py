@@ -210,6 +210,29 @@ def test_npm_package_with_another_checksum_is_refused(tmp_path: Path, monkeypatc
     assert not list((tmp_path / "t").iterdir())
 
 
+def test_a_set_whose_sources_differ_is_pinned_by_its_rows(tmp_path: Path) -> None:
+    arrays: base.Arrays = {}
+    for split, n in (("train", 3), ("test", 2)):
+        arrays |= {f"{split}.images": np.zeros((n, 3, 4, 4), np.uint8), f"{split}.labels": np.zeros(n, np.int64)}
+    pins = cache.array_hashes(arrays)
+    made = base.DataSet("x", (), lambda folder: arrays, (3, 4, 4), ("a", "b"), {}, "", {3: pins, 5: {}})
+    cache.check_arrays(made, arrays)
+    cache.write(tmp_path, arrays, {})
+    assert cache.intact(tmp_path, made)
+    other = arrays | {"train.labels": np.ones(3, np.int64)}
+    with pytest.raises(DataUnavailable, match="sha256"):
+        cache.check_arrays(made, other)
+    cache.write(tmp_path, other, {})
+    assert not cache.intact(tmp_path, made)
+    receipt = tmp_path / cache.RECEIPT
+    receipt.write_text(receipt.read_text().replace("\n   3\n", "\n   5\n"))
+    assert not cache.intact(tmp_path, made), "a receipt that says another number is not believed"
+    fewer = {k: v[:2] for k, v in arrays.items()}
+    with pytest.raises(DataUnavailable, match="2 training rows, expected 3 or 5"):
+        cache.check_arrays(made, fewer)
+    assert catalogue.CATALOGUE["gtsrb"].pinned(13_069) and catalogue.CATALOGUE["gtsrb"].pinned(9) is None
+
+
 def test_catalogue_is_complete() -> None:
     assert {"fashion-mnist", "mnist", "cifar10", "gtsrb", "digits"} <= set(sources.names())
     for name in sources.names():

@@ -84,10 +84,10 @@ def get(name: str, *, progress: Progress | None = None) -> Path:
     """
     dataset = _dataset(name)
     folder = cache.data_folder(name)
-    if cache.intact(folder, dataset.pins):
+    if cache.intact(folder, dataset):
         return folder
     with cache.locked(folder):
-        if not cache.intact(folder, dataset.pins):  # another process may have fetched it while this one waited
+        if not cache.intact(folder, dataset):  # another process may have fetched it while this one waited
             _fetch(dataset, folder, progress or silent)
     return folder
 

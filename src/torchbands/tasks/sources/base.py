@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +54,13 @@ class DataSet:
     pins: Mapping[str, str]
     """sha256 of the decoded arrays (C order, labels as little-endian int64); the same whatever the source."""
     cite: str
+    variants: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    """Where sources differ in how many training rows they hold: the pins by that number; no other number is accepted.
+    A variant of no pins was verified by the files that it was decoded from alone."""
+
+    def pinned(self, rows: int) -> Mapping[str, str] | None:
+        """The pins of the arrays that have so many training rows; None where no variant has."""
+        return {**self.pins, **self.variants[rows]} if rows in self.variants else None if self.variants else self.pins
 
     @property
     def kind(self) -> str:

@@ -50,7 +50,7 @@ def read_receipt(folder: Path) -> dict[str, Any] | None:
     return receipt if isinstance(receipt, dict) and receipt.get("bytes") == size else None
 
 
-def intact(folder: Path, pins: Mapping[str, str]) -> bool:
+def intact(folder: Path, dataset: DataSet) -> bool:
     """Whether the decoded arrays are those that the source code pins, by their bytes; once in a process.
 
     Neither a kept modification time nor a receipt that says so proves anything: both lie beside the file.
@@ -61,7 +61,8 @@ def intact(folder: Path, pins: Mapping[str, str]) -> bool:
     told = path.stat()
     said = {str(k): v.get("sha256") if isinstance(v, dict) else None for k, v in receipt["arrays"].items()}
     found = _hashes(path, told.st_size, told.st_mtime_ns, told.st_ctime_ns, told.st_ino)
-    return found == said and all(found.get(key) == expected for key, expected in pins.items())
+    pins = dataset.pinned(_training_rows(path))
+    return pins is not None and found == said and all(found.get(key) == expected for key, expected in pins.items())
 
 
 @lru_cache(maxsize=32)
@@ -74,6 +75,17 @@ def _hashes(path: Path, *changed: int) -> dict[str, str]:
             return {key: array_hashes({key: file.get_tensor(key)})[key] for key in sorted(file.keys())}
     except (SafetensorError, OSError, ValueError):
         return {}
+
+
+def _training_rows(path: Path) -> int:
+    """How many there are in a file, whatever its receipt says; -1 where it cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return int(file.get_slice("train.labels").get_shape()[0])
+    except (SafetensorError, OSError, ValueError, IndexError):
+        return -1
 
 
 def check_arrays(dataset: DataSet, arrays: Arrays) -> None:
@@ -94,8 +106,11 @@ def check_arrays(dataset: DataSet, arrays: Arrays) -> None:
             raise DataUnavailable(f"{split} labels are {labels.dtype} {labels.shape}, expected int64 ({len(images)},)")
         if labels.min() < 0 or labels.max() >= len(dataset.classes):
             raise DataUnavailable(f"{split} labels reach {labels.max()}, expected 0..{len(dataset.classes) - 1}")
-    found = array_hashes(arrays)
-    for key, expected in dataset.pins.items():
+    found, rows = array_hashes(arrays), len(arrays["train.labels"])
+    if (pins := dataset.pinned(rows)) is None:
+        known = " or ".join(f"{n:,}" for n in dataset.variants)
+        raise DataUnavailable(f"there are {rows:,} training rows, expected {known}")
+    for key, expected in pins.items():
         if found[key] != expected:
             raise DataUnavailable(f"decoded {key} have sha256 {found[key]}, expected {expected}")
 

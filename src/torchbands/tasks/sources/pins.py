@@ -31,6 +31,12 @@ PINS: dict[str, dict[str, str]] = {
         "test.images": "a422c8110b35908d8bc868469498d8bc67c5d5f4357631b3ded0ee283ca6a1e9",
         "test.labels": "58c508427633b2936fa428117304c0906777e34c1db2e8cfbc37b8531f38a22e",
     },
+    "gtsrb": {
+        "train.images": "dec67517e5974335ae9f580c15cd42f51c42b4a4e0283dbfa7d8f6d830d7ea1b",
+        "train.labels": "5b59aea6300f650bf825e915be14ef2017a3cc6247159eec62cdaaabfd32475f",
+        "test.images": "5def5be1e02493c98d202524db92af9886f30195a3bead425ec5574494b1c281",
+        "test.labels": "b0a244769364bd6a5c3b6c25efee2833ea20a46d7fdcaa19f1f34a2117a94d93",
+    },
     "sst2": {
         "dev.ends": "a0b4314faadb2dbe779a630edd6cc8b257e889fa1ee75ac61034b931353f04bf",
         "dev.labels": "82f36fcdb0357c5a5f99f931f25ab947d6ee5be65996096e82c89dcad9877a06",
