@@ -90,7 +90,8 @@ def scan(
     suspect, clean, rows = _suspect(model, data, population, mean, std)
     named = None if rows is None or rows.classes != suspect.classes else rows.class_names
     names = _names(named if class_names is None else class_names, population, suspect)
-    subject = subject or _subject(model, () if rows is None else rows.notes)
+    changed = suspect.facts.get("notes", ())
+    subject = subject or _subject(model, (*changed, *(() if rows is None else rows.notes)))
     views = views_of(profile, suspect)
     lowest = None if population is None else (population.summary()["accuracy"] or [None])[0]
     wrong = misread(suspect, clean, lowest, _claim(subject))
@@ -606,8 +607,8 @@ def _suspect(
         raise InputError(f"a suspect is an nn.Module or a Model, got {type(model).__name__}")
     if population is not None:
         module = reading(model, population.modality, mean, std)
-        answering = _answering(Model(module, population.modality, population.classes), population.clean)
-        return as_references_read(answering, population), population.clean, None
+        made = predictor(module, population.clean, population.modality, population.classes)
+        return as_references_read(_answering(made, population.clean), population), population.clean, None
     rows = rows_of(data, mean=mean, std=std)
     if rows.modality.discrete:
         raise InputError(
@@ -615,12 +616,17 @@ def _suspect(
             hint="wrap the network: Model.wrap(module, modality, classes)",
         )
     made = predictor(reading(model, rows.modality, mean, std), rows.data, rows.modality)
-    return made, rows.data, rows
+    return _answering(made, rows.data), rows.data, rows
 
 
 def _answering(model: Model, clean: Data) -> Model:
     """The model, if it gives as many answers as it has classes."""
     said = model.logits(take(clean.x, torch.arange(1))).shape[-1]
+    if (highest := int(clean.y.max())) >= model.classes:
+        raise InputError(
+            f"the rows have labels up to {highest}, the model has classes 0 to {model.classes - 1}",
+            hint="number the labels as the model's classes, or give the rows that it was trained for",
+        )
     if said != model.classes:
         raise InputError(
             f"the model gives {said} answers for each sample, expected {model.classes}, one for each class"

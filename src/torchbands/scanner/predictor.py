@@ -14,6 +14,8 @@ from torchbands.core.model import Model
 from torchbands.modalities.image import Image
 from torchbands.modalities.observation import Observation
 
+from .heads import answering
+
 
 def predictor(given: Any, rows: Data | None, modality: Modality | None = None, classes: int | None = None) -> Model:
     """A Model of an nn.Module, of an object with `predict_proba`, of a function to probabilities, or itself.
@@ -25,12 +27,14 @@ def predictor(given: Any, rows: Data | None, modality: Modality | None = None, c
     first = None if rows is None or len(rows) == 0 else take(rows.x, torch.arange(1))
     modality = modality or _modality(first)
     if isinstance(given, nn.Module):
-        if classes is None:
-            with torch.no_grad():
-                device = next((p.device for p in given.parameters()), torch.device("cpu"))
-                out = modality.call(given.eval(), modality.encode(first).to(device))
-            classes = int(out.shape[-1])
-        return Model(given, modality, classes)
+        device = next((p.device for p in given.parameters()), torch.device("cpu"))
+        e = modality.encode(_few(rows, modality)).to(device)
+        module, found, notes = answering(given, modality, e, likely=classes or _classes(rows))
+        if classes not in (None, found):
+            raise InputError(f"the model gives {found} answers for each sample, expected {classes}, one for each class")
+        made = Model(module, modality, found)
+        made.facts |= {"notes": notes} if notes else {}
+        return made
     predict = getattr(given, "predict_proba", given)
     if not callable(predict):
         raise InputError(f"a predictor is an nn.Module, a Model or a function, got {type(given).__name__}")
@@ -48,6 +52,17 @@ def predictor(given: Any, rows: Data | None, modality: Modality | None = None, c
     if classes is None:
         classes = int(probabilities(first).shape[1])
     return Model.black_box(probabilities, modality, classes)
+
+
+def _few(rows: Data | None, modality: Modality) -> Batch:
+    """A few rows to look at the outputs with: those that are there, or noise."""
+    if rows is None or len(rows) == 0:
+        return modality.random(2, torch.Generator().manual_seed(0))
+    return take(rows.x, torch.arange(min(8, len(rows))))
+
+
+def _classes(rows: Data | None) -> int | None:
+    return None if rows is None or len(rows) == 0 else int(rows.y.max()) + 1
 
 
 def _modality(first: Batch | None) -> Modality:

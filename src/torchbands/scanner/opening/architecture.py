@@ -39,6 +39,7 @@ def model_of(
     modality: Modality | None,
     classes: int | None,
     likely: int | None,
+    output: str | None,
     mean: Numbers | None,
     std: Numbers | None,
     home: Home,
@@ -236,24 +237,28 @@ def standardised(
     return module
 
 
-def finished(module: nn.Module, modality: Modality, classes: int | None, state: State) -> Model:
-    """The module as a Model, after one forward pass on noise has shown its number of classes."""
+def finished(
+    module: nn.Module,
+    modality: Modality,
+    classes: int | None,
+    state: State,
+    *,
+    likely: int | None = None,
+    output: str | None = None,
+) -> Model:
+    """The module as a Model, after a forward pass on noise has shown its number of classes and what it gives."""
+    from torchbands.scanner.heads import answering
+
     module = module.to(default_device()).eval()
     device = next((t.device for t in module.state_dict().values()), torch.device("cpu"))
     e = modality.encode(modality.random(2, torch.Generator().manual_seed(0))).to(device)
-    try:
-        with torch.no_grad():
-            out = modality.call(module, e)
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        first = plain(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise InputError(f"the model does not take {modality.label()[:200]}: {first}") from None
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or out.shape[1] < 2:
-        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise InputError(f"the model gives {got} for 2 rows, expected logits (2, classes)")
-    if classes is not None and out.shape[1] != classes:
-        raise InputError(f"the model has {out.shape[1]} classes, given: {classes}")
-    state.facts["classes"] = int(out.shape[1])
-    return Model.wrap(module, modality, int(out.shape[1]))
+    module, found, notes = answering(module, modality, e, likely=classes or likely, output=output)
+    for note in notes:
+        state.tell(f"the model: {note}")
+    if found > MAX_CLASSES or classes not in (None, found):
+        raise InputError(f"the model has {found} classes, given: {classes or 'none'}")
+    state.facts["classes"] = found
+    return Model.wrap(module, modality, found)
 
 
 def _factory(arch: str, modality: Modality, home: Home) -> tuple[Maker, bool]:

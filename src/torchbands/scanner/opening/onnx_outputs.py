@@ -111,7 +111,7 @@ def chosen(outputs: Sequence[Output], classes: int | None, likely: int | None) -
     if not fitting and classes is None:
         fitting = tables
     if len({o.classes for o in fitting}) > 1:  # features beside classes: exporters say which is which
-        fitting = [o for o in fitting if _telling(o.name)] or fitting
+        fitting = [o for o in fitting if telling(o.name)] or fitting
     if len(fitting) > 1 and len({o.classes for o in fitting}) == 1:
         fitting = _alike([o for o in fitting if o.kind]) or fitting
     if len(fitting) == 1:
@@ -134,7 +134,8 @@ def _read(output: Output) -> Output:
     return output
 
 
-def _telling(name: str) -> bool:
+def telling(name: str) -> bool:
+    """Whether an output is called as exporters call the scores of the classes."""
     plain = name.lower().replace("-", "_").replace(".", "_").replace("/", "_").replace(":", "_")
     return bool(_TELLING & set(plain.split("_")))
 

@@ -161,7 +161,8 @@ def _open_file(path: Path, ask: _Ask, home: Home, state: State, *, follow: bool 
     weights.check()
     from .architecture import model_of
 
-    return model_of(weights, ask.arch, ask.modality, ask.classes, ask.likely, ask.mean, ask.std, home, state)
+    head = (ask.classes, ask.likely, ask.output)
+    return model_of(weights, ask.arch, ask.modality, *head, ask.mean, ask.std, home, state)
 
 
 def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
