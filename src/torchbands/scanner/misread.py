@@ -20,7 +20,7 @@ from torchbands.core.model import Model
 from .normalisation import flags, usual
 
 #: Rows that the accuracy is told from; fewer than `FEWEST` are compared with references only.
-ROWS, FEWEST = 512, 20
+ROWS, FEWEST = 512, 30
 #: A suspect this far below the references' lowest accuracy (or below this many times guessing) reads something else.
 FAR, GUESSING = 0.6, 1.5
 #: So many points of accuracy under its own claim are said.
