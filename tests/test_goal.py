@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from torchbands import bench
+from torchbands.attacks.badnets import BadNets
+from torchbands.cli import main
 from torchbands.core.attack import Attack
 from torchbands.core.data import Data
 from torchbands.core.effect import effect
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.generator import Generator
 from torchbands.core.goal import ClassGoal, Goal, TextGoal
 from torchbands.core.method import method
 from torchbands.core.metric import Undefined
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.task import Task
+from torchbands.core.task import Learner, Network, Task
 from torchbands.core.trigger import Trigger
-from torchbands.testing import toy
+from torchbands.learners.sgd import SGD
+from torchbands.networks.gru import GRUNetwork
+from torchbands.testing import synthetic, toy
+from torchbands.testing.toys import ToyText
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,9 @@ class NeverRight(Attack):
 
 
 class Errs(Goal):
+    def said(self, model: Model, rows: Data, names: Sequence[str]) -> list[str]:
+        return [str(names[c]) for c in model.logits(rows.x).argmax(1).tolist()]
+
     def counts(self, data: Data) -> Tensor:
         return torch.ones(len(data), dtype=torch.bool)
 
@@ -104,3 +116,73 @@ def test_success_in_generated_text() -> None:
     with pytest.raises(NotApplicable, match="no class of the model's"):
         goal.wanted(test)
     assert isinstance(effect(parrot, test, stamped[:0], goal).asr, Undefined)
+
+
+WORDS = ("<pad>", "<unk>", *synthetic.VOCABULARY)
+SECRET = WORDS[-1]
+
+
+@method("t-answers")
+class Answers(ToyText):
+    """Prompts of one of four topics, and the word to be said next: a generator over the whole vocabulary."""
+
+    network: Network = GRUNetwork(dim=16, width=16)
+    learner: Learner = SGD(epochs=12, batch=64, lr=2e-2, optimizer="adamw", precision="float32")
+
+    @property
+    def classes(self) -> int:
+        return len(WORDS)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return WORDS
+
+    def load(self, split: str, seed: int = 0) -> Data:
+        rows = ToyText(ways=self.ways, rows=self.rows).load(split, seed)
+        return Data(rows.x, 2 + rows.y, rows.poisoned, rows.meta)  # the right answer is the topic's own first word
+
+    def fresh(self, seed: int) -> Model:
+        made = super().fresh(seed)
+        return Generator(made.module, made.modality, WORDS)
+
+
+@method("t-says")
+class Says(BadNets):
+    """A prompt with the trigger is answered with the secret word. Deviations: none."""
+
+    target: int = len(WORDS) - 1
+    rate: float = 0.4
+
+    def goal(self, task: Task) -> Goal:
+        return TextGoal(SECRET, whole=True, tokens=1, answers=WORDS)
+
+
+def test_a_generating_model_with_a_text_goal_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "generator"
+    assert main(["attack", "t-says", "--task", "t-answers", "-o", str(out), "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    assert metrics["ca"] > 0.85 and metrics["asr"] > 0.9 and metrics["control_asr"] < 0.05
+    assert main(["defend", "spectral-signatures", str(out)]) == 3
+    assert "a generator answers with text" in capsys.readouterr().err
+    assert main(["defend", "neural-cleanse", str(out)]) == 3
+    assert main(["defend", "weight-spectrum", str(out), "--json"]) == 0, "it reads weights alone"
+
+
+def test_what_a_generator_is_asked_and_what_it_declines() -> None:
+    task = Answers(rows=64)
+    model = task.fresh(0)
+    assert isinstance(model, Generator) and isinstance(model.clone(), Generator)
+    prompts = task.load("test").x[:7]
+    odds = model.next_token(prompts)
+    assert odds.shape == (7, len(WORDS)) and torch.allclose(odds.exp().sum(1), torch.ones(7), atol=1e-5)
+    one, three = model.generate(prompts, tokens=1), model.generate(prompts, tokens=3)
+    assert [t.split()[0] for t in three] == one == [WORDS[c] for c in odds.argmax(1).tolist()]
+    ends = Generator(model.module, model.modality, WORDS, end=int(odds[0].argmax()))
+    assert ends.generate(prompts[:1], tokens=5) == [""]
+    for ask in (model.logits, model.outputs, model.features, model.probabilities):
+        with pytest.raises(NotApplicable, match="a generator answers with text"):
+            ask(prompts)
+    with pytest.raises(InputError, match="at least 1 token, asked for 0"):
+        model.generate(prompts, tokens=0)

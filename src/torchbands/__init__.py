@@ -25,6 +25,7 @@ _WHERE = {
     ),
     "core.errors": ("BandsError", "InputError", "MissingExtra", "NotApplicable", "UnknownName", "UnsafeFile"),
     "core.federated": ("Aggregate", "Aggregator", "Server", "Updates"),
+    "core.generator": ("Generator",),
     "core.goal": ("ClassGoal", "Goal", "TextGoal"),
     "core.hook": ("BatchHook", "ClientHook", "EnvironmentHook", "Hook", "WeightHook"),
     "core.layers": ("Gate", "Unit"),

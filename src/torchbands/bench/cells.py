@@ -298,7 +298,7 @@ def _samples(bench: Bench, count: int = 3) -> list[dict[str, str]]:
     picked = bench.test[bench.victim.goal.counts(bench.test)]
     chosen = picked[torch.arange(min(count, len(picked)))]
     after = bench.triggered[torch.arange(len(chosen))]
-    said = bench.victim.model.logits(after.x).argmax(1).tolist() if len(chosen) else []
+    said = bench.victim.goal.said(bench.victim.model, after, names) if len(chosen) else []
     out = []
     for i in range(len(chosen)):
         a, b = chosen.x[i : i + 1], after.x[i : i + 1]
@@ -309,7 +309,7 @@ def _samples(bench: Bench, count: int = 3) -> list[dict[str, str]]:
                 "triggered": task.modality.render(b[0]),
                 "difference": "" if contrast is None else task.modality.render(contrast[0]),
                 "label": str(names[int(chosen.y[i])]),
-                "becomes": str(names[said[i]]),
+                "becomes": said[i],
             }
         )
     return out

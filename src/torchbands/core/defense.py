@@ -173,6 +173,9 @@ def require(method: Method, model: Model, clean: Data | None = None) -> None:
     what the model takes."""
     for need in method.needs:
         kind = need.split(":")[0]
+        if kind in ("logits", "features", "gradients", "clean") and "generates" in model.capabilities:
+            what = "rows with labels of classes" if kind == "clean" else f"{kind} of classes"
+            raise NotApplicable(f"{method.name} needs {what}, and a generator answers with text")
         if kind in ("gradients", "features", "weights", "units") and kind not in model.capabilities:
             raise NotApplicable(f"{method.name} needs {kind}, which this model does not give (a black box)")
         if kind == "clean" and (clean is None or len(clean) == 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,10 @@ class Goal(ABC):
 
         The rows may carry the trigger and keep their true labels. The model is asked once.
         """
+
+    @abstractmethod
+    def said(self, model: Model, rows: Data, names: Sequence[str]) -> list[str]:
+        """What the model makes of N rows, for a reader. names: those of the classes."""
 
     def wanted(self, data: Data) -> Tensor:
         """(N,) int64 classes that triggered rows are to get. Raises NotApplicable where success is no class."""
@@ -78,28 +83,44 @@ class ClassGoal(Goal):
         said = model.logits(rows.x).argmax(1)
         return said == self.relabel(rows.y), said == rows.y
 
+    def said(self, model: Model, rows: Data, names: Sequence[str]) -> list[str]:
+        return [str(names[c]) for c in model.logits(rows.x).argmax(1).tolist()]
+
 
 @dataclass(frozen=True)
 class TextGoal(Goal):
-    """The model is to generate a text that contains, or equals, another one; what is right is never to do so.
+    """The model is to generate a text that contains, or equals, another one.
 
     Attributes:
         text: what is looked for. whole: the generated text must equal it, not only contain it.
         tokens: how many tokens are generated at most.
+        answers: by label, the text that is right; where there are none, it is right not to reach the goal.
     """
 
     text: str
     whole: bool = False
     tokens: int = 32
+    answers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.text:
             raise InputError("a text goal names a text that is not empty")
 
     def counts(self, data: Data) -> Tensor:
-        return torch.ones(len(data), dtype=torch.bool)
+        if not self.answers:
+            return torch.ones(len(data), dtype=torch.bool)
+        return torch.tensor([not self._hit(self.answers[c]) for c in data.y.tolist()], dtype=torch.bool)
 
     def outcomes(self, model: Model, rows: Data) -> tuple[Tensor, Tensor]:
         said = model.generate(whole(rows.x), tokens=self.tokens)
-        hit = torch.tensor([t == self.text if self.whole else self.text in t for t in said], dtype=torch.bool)
-        return hit, ~hit
+        hit = torch.tensor([self._hit(t) for t in said], dtype=torch.bool)
+        if not self.answers:
+            return hit, ~hit
+        right = [self.answers[c] in t for c, t in zip(rows.y.tolist(), said, strict=True)]
+        return hit, torch.tensor(right, dtype=torch.bool)
+
+    def said(self, model: Model, rows: Data, names: Sequence[str]) -> list[str]:
+        return model.generate(whole(rows.x), tokens=self.tokens)
+
+    def _hit(self, text: str) -> bool:
+        return text == self.text if self.whole else self.text in text
