@@ -26,6 +26,7 @@ from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.ranking import rank
 from torchbands.scanner.rows import Rows
 from torchbands.scanner.self_test import own_triggers, self_test
+from torchbands.scanner.shared_values import Group, groups_of
 from torchbands.testing import toy
 
 
@@ -259,13 +260,18 @@ def test_the_self_test_says_which_amounts_would_have_been_seen() -> None:
 def test_the_self_test_plants_on_rows_of_other_classes_and_each_once() -> None:
     rows, _ = planted_table(3, 100, 0)
     seen: list[Rows] = []
-    told = self_test(rows, lambda planted: seen.append(planted), without=(1,))
+
+    def look(planted: Rows) -> tuple[None, tuple[Group, ...]]:
+        seen.append(planted)
+        return None, groups_of(planted)
+
+    told = self_test(rows, look, without=(1,))
     y, now = rows.data.y, seen[0].data
     assert now.poisoned is None and len(told) == 2 and not any(t.found or t.named for t in told)
     changed = (now.y != y).nonzero().flatten()
     assert len(changed) == sum(t.rows for t in told) and not bool((now.y[changed] == 1).any())
     with pytest.raises(NotApplicable, match="no class"):
-        self_test(rows, lambda planted: None, without=(0, 1, 2))
+        self_test(rows, look, without=(0, 1, 2))
 
 
 @pytest.mark.parametrize("name", ["image", "text", "tabular"])

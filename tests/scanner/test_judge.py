@@ -45,6 +45,7 @@ def test_a_plant_is_indicated_with_its_target_and_trigger(refs: Population, fres
     alert = next(a for a in outcome.alerts if a.rule == "BD-TRG-01")
     assert alert.facts["trigger_success"] > 0.5 > 0.3 > alert.facts["without_trigger"]
     assert len(outcome.pictures) == 3 and outcome.found.trigger is not None
+    assert outcome.pictures[1].caption == "with the recovered trigger: read as 4"
     sizes = outcome.sizes
     assert sizes["view"] == "target-inversion" and len(sizes["classes"]) == 10 and sizes["classes"][0] == "4"
     assert sizes["suspect"][0] < min(sizes["references"][0]) and {len(r) for r in sizes["references"]} == {19}

@@ -147,7 +147,7 @@ def scan_data(
         target=rows.class_names[ranking.proven[0]] if alerts else None,
         reasons=reasons,
         next_steps=said_of.next_steps(rows, ranking, looked.groups, verdict),
-        pictures=said_of.pictures(rows, ranking, words, () if alerts else looked.groups),
+        pictures=said_of.pictures(rows, ranking, words, looked.groups),
         methods=tuple(found),
         calibration={
             "false_alarms": false_alarms,
@@ -219,11 +219,11 @@ def _tested(
     """What was planted and found, or why nothing could be, and the passes that it took."""
     passes = 0
 
-    def again(planted: Rows) -> Ranking | None:
+    def again(planted: Rows) -> tuple[Ranking | None, tuple[shared_values.Group, ...]]:
         nonlocal passes
         looked = _looked_at(planted, None, clean, false_alarms, profile, seed, tell, "self-test: ")
         passes += looked.passes
-        return looked.ranking
+        return looked.ranking, looked.groups
 
     try:
         return self_test(rows, again, seed, without=ranking.split), "", passes

@@ -176,10 +176,10 @@ def next_steps(rows: Rows, ranking: Ranking, groups: Sequence[Group], verdict: s
 def pictures(
     rows: Rows, ranking: Ranking, words: Sequence[Word] = (), groups: Sequence[Group] = ()
 ) -> tuple[Picture, ...]:
-    """The worst rows, and before them the first of every group that shares raw values."""
+    """The worst rows, and before them, where no class is accused, the first of every group that shares raw values."""
     said = {label: [w.word for w in words if w.label == label and w.p <= ALPHA] for label in ranking.proven}
     phrases = {i: [g.what] for g in groups if g.what for i in g.rows}
-    first = [i for g in groups for i in g.rows[: SHOWN // 4]]
+    first = [] if ranking.proven else [i for g in groups for i in g.rows[: SHOWN // 4]]
     worst = [i for i in ranking.combined.argsort(descending=True).tolist() if i not in first]
     made = []
     for at in torch.tensor([*first, *worst][:SHOWN]):

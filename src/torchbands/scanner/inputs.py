@@ -138,7 +138,10 @@ def _next_steps(
             "look at the inputs with the smallest p first; ordinary inputs of another source look like this too: fit a "
             f"guard on clean rows of that source, {clean_to_name_one(total, alpha)} of them could name a single input",
         )
-    return ()
+    return (
+        "as a batch these inputs are ordinary; of a single one that matters, look at its own p, and mind that fewer "
+        "triggered ones than is said below would not be seen",
+    )
 
 
 def table(rows: Rows, judged: Judged) -> str:

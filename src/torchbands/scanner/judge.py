@@ -565,15 +565,21 @@ def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> 
     rows = rows[:: max(1, len(rows) // 200)][:200]
     before = take(clean.x, rows)
     after = found.trigger(before, RowRng(0, rows))
-    was = float((model.logits(before).argmax(1) == found.target).float().mean())
+    already = model.logits(before).argmax(1) == found.target
+    was = float(already.float().mean())
     said = model.logits(after).argmax(1)
     success = float((said == found.target).float().mean())
-    contrast = model.modality.contrast(before[:1], after[:1])
-    first, words = int(clean.y[rows[0]]), tuple(map(str, getattr(found.trigger, "words", ())))
+    moved = (
+        ((said == found.target) & ~already).nonzero().flatten()
+    )  # a picture of the trigger at work, where it works on any
+    at = int(moved[0]) if len(moved) else 0
+    first, words = int(clean.y[rows[at]]), tuple(map(str, getattr(found.trigger, "words", ())))
+    contrast = model.modality.contrast(before[at : at + 1], after[at : at + 1])
     pictures = [
-        Picture(model.modality.render(before[0]), f"a clean row of class {names[first]}"),
+        Picture(model.modality.render(before[at]), f"a clean row of class {names[first]}"),
         Picture(
-            marked(model.modality.render(after[0]), words), f"with the recovered trigger: read as {names[int(said[0])]}"
+            marked(model.modality.render(after[at]), words),
+            f"with the recovered trigger: read as {names[int(said[at])]}",
         ),
     ]
     if contrast is not None:

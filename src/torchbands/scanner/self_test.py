@@ -21,6 +21,7 @@ from torchbands.triggers.text import InsertWords
 
 from .ranking import Ranking
 from .rows import Rows
+from .shared_values import Group
 
 #: Shares of all rows that are planted, each with a trigger and into a class of its own, as far as there are both.
 RATES = (0.02, 0.01, 0.005)
@@ -33,8 +34,9 @@ class Planted:
     """One trigger of the self-test.
 
     Attributes:
-        trigger: its label. rows: how many were planted, as a share of all: rate. into: the class.
-        found: whether the class was accused. named: rows of it that were named, and how many of those were planted.
+        trigger: its label. rows: how many were planted, as a share of all: rate. into: the class. found: whether the
+            class was accused. shown: whether most of them were shown as rows that share raw values. named: rows of it
+            that were named, and how many of those were planted.
     """
 
     trigger: str
@@ -42,12 +44,17 @@ class Planted:
     rows: int
     into: str
     found: bool
+    shown: bool
     named: int
     right: int
 
 
 def self_test(
-    rows: Rows, look: Callable[[Rows], Ranking | None], seed: int = 0, *, without: Sequence[int] = ()
+    rows: Rows,
+    look: Callable[[Rows], tuple[Ranking | None, Sequence[Group]]],
+    seed: int = 0,
+    *,
+    without: Sequence[int] = (),
 ) -> tuple[Planted, ...]:
     """Plant the toolkit's own triggers into a copy, look at it as at the data themselves, and say what was found.
 
@@ -55,7 +62,7 @@ def self_test(
     there; what is found here says that the scan works on these rows, not that nothing else is in them.
 
     Args:
-        look: the scan, from rows to their ranking; None where it could not judge.
+        look: the scan, from rows to their ranking (None where it could not judge) and what shares raw values.
         without: classes that nothing is planted into.
 
     Raises NotApplicable where no trigger can be written on these samples, or no class has room for one.
@@ -64,7 +71,7 @@ def self_test(
     data, told = rows.data, []
     for trigger, at, label in plants:
         data = data.stamp(at, trigger, label=label, seed=seed_of("self-test", seed))
-    ranking = look(replace(rows, data=data.blind()))
+    ranking, groups = look(replace(rows, data=data.blind()))
     for trigger, at, label in plants:
         named = torch.zeros(len(rows), dtype=torch.bool) if ranking is None else ranking.named & (data.y == label)
         planted = torch.zeros(len(rows), dtype=torch.bool).index_fill_(0, at, True)
@@ -75,6 +82,7 @@ def self_test(
                 len(at),
                 rows.class_names[label],
                 ranking is not None and label in ranking.proven,
+                any(2 * int(planted[list(g.rows)].sum()) >= len(at) for g in groups),
                 int(named.sum()),
                 int((named & planted).sum()),
             )
@@ -116,8 +124,12 @@ def own_triggers(modality: Modality) -> list[Trigger]:
 
 def in_words(told: Sequence[Planted], rows: int) -> str:
     """One clause on what was seen and what was not."""
-    seen = ", ".join(f"{p.rows} rows ({p.rate:.1%}) {'found' if p.found else 'missed'}" for p in told)
+    seen = ", ".join(f"{p.rows} rows ({p.rate:.1%}) {_seen(p)}" for p in told)
     return f"self-test with plain triggers planted into a copy of these {rows:,} rows: {seen}"
+
+
+def _seen(planted: Planted) -> str:
+    return "accused" if planted.found else "shown, not accused" if planted.shown else "missed"
 
 
 def to_json(told: Sequence[Planted]) -> list[dict[str, Any]]:
