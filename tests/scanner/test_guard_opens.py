@@ -28,7 +28,7 @@ OWN = (
     "    return nn.Sequential(*pooled, nn.Linear(8, classes))\n"
 )
 RNG = np.random.default_rng(0)
-#: What an untrained network may be said to: it was opened, and its inputs were judged.
+#: The guard was opened, and the inputs, which are none that it was fitted on, were judged.
 JUDGED = (0, 1, 3)
 
 
@@ -37,16 +37,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m").mkdir()
     (tmp_path / "own.py").write_text(OWN)
-    np.savez("c.npz", x=RNG.integers(0, 255, (120, 3, 16, 16)).astype(np.uint8), y=np.arange(120) % 2)
+    y = np.arange(120) % 2
+    np.savez("c.npz", x=(RNG.integers(0, 99, (120, 3, 16, 16)) + 99 * y[:, None, None, None]).astype(np.uint8), y=y)
     np.savez("x.npz", x=RNG.integers(0, 255, (9, 3, 16, 16)).astype(np.uint8))
     return tmp_path
 
 
-def build() -> torch.nn.Module:
+def trained(mean: float = 0.0, std: float = 1.0) -> torch.nn.Module:
+    """The user's network, which knows the clean rows, standardised so."""
     scope: dict[str, object] = {}
     exec(OWN, scope)
     made = scope["build"]()  # type: ignore[operator]
     assert isinstance(made, torch.nn.Module)
+    with np.load("c.npz") as rows:
+        x, y = (torch.from_numpy(rows["x"]) / 255 - mean) / std, torch.from_numpy(rows["y"])
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.03)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(made(x), y).backward()
+        optimizer.step()
     return made.eval()
 
 
@@ -54,7 +63,7 @@ def test_a_network_of_ones_own_is_opened_again_by_its_factory(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torchbands.cli.remembered.NAME", "suspect.toml")
-    torch.save(build().state_dict(), "m/m.pt")
+    torch.save(trained(0.4, 0.2).state_dict(), "m/m.pt")
     made = ["--arch", "./own.py:build", "--mean", ".4,.4,.4", "--std", ".2,.2,.2", "--detector", "scale-up"]
     assert main(["guard", "fit", "m/m.pt", "--data", "c.npz", "-o", "g", "--json", *made]) == 0
     said = json.loads(capsys.readouterr().out)["check"]
@@ -72,7 +81,12 @@ def test_a_network_of_ones_own_is_opened_again_by_its_factory(
 def test_an_onnx_file_is_kept_with_its_guard(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("onnxruntime")
     torch.onnx.export(
-        build(), (torch.rand(2, 3, 16, 16),), "m/m.onnx", dynamo=False, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+        trained(),
+        (torch.rand(2, 3, 16, 16),),
+        "m/m.onnx",
+        dynamo=False,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "n"}},
     )
     fit = ["guard", "fit", "m/m.onnx", "--data", "c.npz", "--detector", "strip", "-o", "g"]
     assert main(fit) == 0 and main(fit) == 0  # replaces its own
