@@ -439,7 +439,7 @@ def test_what_cannot_be_reported_says_why(tmp_path: Path, store: Path) -> None:
     with pytest.raises(InputError, match="no grid.json"):
         report.write(tmp_path)
     with pytest.raises(UnknownName, match="'html'"):
-        report.write(store, tmp_path, ["htm"])
+        report.write(store, tmp_path, ["hmtl"])
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         report.write(store, tmp_path / "file" / "r.html", ["html"])
