@@ -243,6 +243,9 @@ def _not_searched(seen: Sequence[Seen], suspect: Model, compared: Compared | Non
             continue
         if s.finding is None:
             out.append(f"{s.view.about} ({s.reason})")
+        elif s.finding.per_class is not None and s.finding.per_pair is None:
+            if left := int((~s.finding.per_class.isfinite()).sum()):
+                out.append(f"{left:,} of {suspect.classes:,} classes, which {s.view.name} did not search")
         elif s.finding.per_pair is not None:
             every, known = suspect.classes * (suspect.classes - 1), _compared_pairs(s, compared)
             if known < every:

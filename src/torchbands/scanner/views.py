@@ -15,6 +15,7 @@ from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.errors import NotApplicable, UnknownName
 from torchbands.core.model import Model
 from torchbands.core.task import Progress
+from torchbands.defenses.models._inversion import searched
 from torchbands.defenses.models.batchnorm_mismatch import BatchNormMismatch
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.clean_logits import CleanLogits
@@ -164,6 +165,8 @@ def look(
     out, drawn = [], dict[int, Data]()
     if announce is not None:
         announce(announced([v.name for v in views], forecast(model, clean, [v.detector for v in views])))
+        if (some := len(searched(model.classes))) < model.classes:
+            announce(f"of {model.classes:,} classes, {some:,} are searched one by one; the others are not covered")
     with model.shared():
         for at, view in enumerate(views):
             if progress is not None:

@@ -16,9 +16,12 @@ from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.modality import Encoded, Perturbation
 from torchbands.core.model import Model
-from torchbands.core.seeding import RowRng
+from torchbands.core.seeding import RowRng, generator
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.tokens import TokenMixture
+
+#: Most classes that are searched one by one: ten thousand would take hours to days.
+MOST_CLASSES = 1000
 
 
 @contextmanager
@@ -226,6 +229,25 @@ def rows_of(mine: Tensor, n: int, *preferred: Tensor) -> Tensor:
         best = int(torch.stack([mask[order] for mask in preferred]).all(0).sum())
         order = order[: max(best, min(n, len(order)))] if best >= n else order
     return order.repeat(-(-n // max(1, len(order))))[:n]
+
+
+def searched(classes: int) -> Tensor:
+    """The classes that are searched one by one, in order: all, or of very many a draw, the same in every model."""
+    if classes <= MOST_CLASSES:
+        return torch.arange(classes)
+    return torch.randperm(classes, generator=generator("searched classes", classes))[:MOST_CLASSES].sort().values
+
+
+def of_all(found: Tensor, at: Tensor, classes: int) -> Tensor:
+    """(K,) numbers of the classes `at`; NaN for those that were not searched."""
+    made = torch.full((classes,), torch.nan, dtype=found.dtype)
+    made[at] = found.cpu()
+    return made
+
+
+def told(at: Tensor, classes: int) -> dict[str, int]:
+    """How many classes were searched, where not all were."""
+    return {} if len(at) == classes else {"searched": len(at)}
 
 
 def fewer(rows: int, budget: int, classes: int, least: int = 8) -> int:

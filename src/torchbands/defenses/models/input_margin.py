@@ -14,7 +14,7 @@ from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
 
-from ._inversion import fewer, frozen
+from ._inversion import fewer, frozen, of_all, searched, told
 from .mm_bd import margins_of
 
 
@@ -44,21 +44,25 @@ class InputMargin(ModelDetector):
         model = model.at_precision(self.precision)
         n = fewer(self.inputs, self.budget, model.classes, least=4)
 
+        at = searched(model.classes)
+
         def margins_at(part: torch.Tensor) -> torch.Tensor:
-            return self._ascend(model, part, n, seed)
+            return self._ascend(model, at[part], n, seed)
 
         with frozen(model.module):
-            margins = torch.cat(in_parts(model, model.classes, margins_at, each=n, gradients=True))
+            margins = torch.cat(in_parts(model, len(at), margins_at, each=n, gradients=True))
         logs = margins.clamp_min(1e-3).log()
         return Finding(
             score=float(logs.max() - logs.median()) if model.classes > 2 else float(logs.max() - logs.min()),
-            target=int(logs.argmax()),
-            per_class=logs,
-            evidence={"margins": [round(v, 4) for v in margins.tolist()]},
+            target=int(at[int(logs.argmax())]),
+            per_class=of_all(logs, at, model.classes),
+            evidence={**told(at, model.classes), "margins": [round(v, 4) for v in margins.tolist()]},
         )
 
     def work(self, model: Model, rows: int) -> Work:
-        return Work(0, model.classes * fewer(self.inputs, self.budget, model.classes, least=4) * self.steps)
+        return Work(
+            0, len(searched(model.classes)) * fewer(self.inputs, self.budget, model.classes, least=4) * self.steps
+        )
 
     def _ascend(self, model: Model, classes: torch.Tensor, n: int, seed: int) -> torch.Tensor:
         """(len(classes),) largest margins."""

@@ -15,7 +15,7 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
 from torchbands.core.trigger import Trigger
 
-from ._inversion import Quick, fewer, frozen, others, rows_of, search
+from ._inversion import Quick, fewer, frozen, of_all, others, rows_of, search, searched, told
 
 
 @method(
@@ -57,17 +57,19 @@ class TargetInversion(ModelDetector):
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        e, rows, rules, rng = self._prepared(model, clean, seed)
+        at = searched(model.classes)
+        e, rows, rules, rng = self._prepared(model, clean, seed, at)
         with frozen(model.module):
-            found, triggers, share = search(model, e, rows, torch.arange(model.classes), rules, rng)
+            found, triggers, share = search(model, e, rows, at, rules, rng)
         logs = found.size.clamp_min(1e-3).log()
-        target = int(logs.argmin())
+        best = int(logs.argmin())
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
-            target=target,
-            trigger=triggers.get(target),
-            per_class=-logs,
+            target=int(at[best]),
+            trigger=triggers.get(best),
+            per_class=of_all(-logs, at, model.classes),
             evidence={
+                **told(at, model.classes),
                 "sizes": [round(v, 3) for v in found.size.tolist()],
                 "share_of_sample": [round(v, 5) for v in share.tolist()],
                 "success": [round(v, 3) for v in found.success.tolist()],
@@ -76,24 +78,24 @@ class TargetInversion(ModelDetector):
 
     def work(self, model: Model, rows: int) -> Work:
         n = fewer(self.rows, self.budget, model.classes)
-        return Work(min(rows, max(4 * n, 2 * model.classes)), model.classes * n * self.steps)
+        return Work(min(rows, max(4 * n, 2 * model.classes)), len(searched(model.classes)) * n * self.steps)
 
     def triggers(self, model: Model, clean: Data, *, seed: int = 0) -> tuple[Trigger, ...]:
         """The cheapest trigger of every class or, where none succeeded, what its search ended with."""
         require(self, model, clean)
         model = model.at_precision(self.precision)
-        e, rows, rules, rng = self._prepared(model, clean, seed)
         classes = torch.arange(model.classes)
+        e, rows, rules, rng = self._prepared(model, clean, seed, classes)
         with frozen(model.module):
             _, made, _ = search(model, e, rows, classes, rules, rng, keep=len(classes), failed=True)
         return tuple(made[k] for k in range(model.classes))
 
-    def _prepared(self, model: Model, clean: Data, seed: int) -> tuple[Encoded, Tensor, Quick, RowRng]:
-        """Embedded samples, (K, n) rows of them for every target, rules and random numbers."""
+    def _prepared(self, model: Model, clean: Data, seed: int, at: Tensor) -> tuple[Encoded, Tensor, Quick, RowRng]:
+        """Embedded samples, n rows of them for each of the classes `at`, rules and random numbers."""
         n = fewer(self.rows, self.budget, model.classes)
         picked = clean.sample(max(4 * n, 2 * model.classes), "target-inversion", seed, balanced=True)
         said = model.logits(picked.x).argmax(1)
-        rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in range(model.classes)])
+        rows = torch.stack([rows_of(others(picked.y, k), n, said != k) for k in at.tolist()])
         lr = self.lr * (2 if model.modality.discrete else 1)
         rules = Quick(self.steps, lr, (0.5, 0.9), self.first, self.up, self.down, self.threshold)
-        return model.embed(picked.x), rows, rules, RowRng(seed_of(self.name, seed), torch.arange(model.classes))
+        return model.embed(picked.x), rows, rules, RowRng(seed_of(self.name, seed), at)

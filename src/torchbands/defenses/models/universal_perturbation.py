@@ -16,7 +16,7 @@ from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
 
-from ._inversion import fewer, frozen
+from ._inversion import fewer, frozen, of_all, searched, told
 
 
 @method(
@@ -58,24 +58,25 @@ class UniversalPerturbation(ModelDetector):
             fewer(self.rows, self.budget, model.classes), "universal-perturbation", seed, balanced=True
         )
         inputs = model.embed(picked.x)
-        rng = RowRng(seed_of(self.name, seed), torch.arange(model.classes))
+        at = searched(model.classes)
+        rng = RowRng(seed_of(self.name, seed), at)
 
         def norms_of(part: Tensor) -> Tensor:
-            return self._path(model, inputs, part, rng.at(part))
+            return self._path(model, inputs, at[part], rng.at(part))
 
         with frozen(model.module):
-            norms = torch.cat(in_parts(model, model.classes, norms_of, each=len(picked), gradients=True))
+            norms = torch.cat(in_parts(model, len(at), norms_of, each=len(picked), gradients=True))
         logs = norms.clamp_min(1e-6).log()
         return Finding(
             score=float(logs.median() - logs.min()) if model.classes > 2 else float(logs.max() - logs.min()),
-            target=int(logs.argmin()),
-            per_class=-logs,
-            evidence={"norms": [round(v, 4) for v in norms.tolist()]},
+            target=int(at[int(logs.argmin())]),
+            per_class=of_all(-logs, at, model.classes),
+            evidence={**told(at, model.classes), "norms": [round(v, 4) for v in norms.tolist()]},
         )
 
     def work(self, model: Model, rows: int) -> Work:
         n = min(rows, fewer(self.rows, self.budget, model.classes))
-        return Work(0, model.classes * n * (self.steps + 1))
+        return Work(0, len(searched(model.classes)) * n * (self.steps + 1))
 
     def _path(self, model: Model, inputs: Encoded, classes: Tensor, rng: RowRng) -> Tensor:
         """(len(classes),) norms."""
