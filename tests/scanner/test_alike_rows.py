@@ -33,13 +33,18 @@ def arrays(path: Path, x: np.ndarray) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(
-    "texts", [("win prize no", "your code is"), ("great film", "awful film"), ("😀", "🙃"), ("", "x y")]
-)
-def test_texts_that_are_copies_are_said_to_be_alike(texts: Sequence[str], tmp_path: Path) -> None:
+def test_templates_are_said_to_be_alike(tmp_path: Path) -> None:
+    texts = [f"{('your code is', 'win prize no')[i % 2]} {i}" for i in range(ROWS)]
     found = scan_data(read_rows(text(tmp_path / "t.csv", texts)), profile="fast", folder=tmp_path / "out")
     assert found.verdict == "inconclusive" and "alike" in found.reasons[0]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["cleaned.csv", "cleaned.txt", "scores.csv"]
+
+
+@pytest.mark.parametrize("texts", [("great film", "awful film"), ("😀", "🙃"), ("", "x y"), ("w0", "w1", "w2", "w3")])
+def test_copies_are_no_evidence(texts: Sequence[str], tmp_path: Path) -> None:
+    found = scan_data(read_rows(text(tmp_path / "t.csv", texts)), profile="fast")
+    assert found.verdict == "inconclusive"
+    assert "copies" in found.reasons[0] and f"of which {len(texts) // 2} differ" in found.reasons[0]
 
 
 def test_one_picture_tiny_pictures_and_constant_columns_are_scanned(tmp_path: Path) -> None:

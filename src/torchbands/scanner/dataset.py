@@ -18,7 +18,7 @@ from torchbands.core.task import Progress
 from torchbands.defenses.data.activation_clustering import ActivationClustering
 from torchbands.defenses.data.bki import BKI
 from torchbands.defenses.data.cross_split import CrossSplit
-from torchbands.defenses.data.rare_mark import RareMark
+from torchbands.defenses.data.rare_mark import RareMark, kinds
 from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.defenses.data.statistical_contamination import StatisticalContamination
 from torchbands.defenses.data.z_score import ZScore
@@ -234,8 +234,18 @@ def _tested(
 def _too_few(rows: Rows) -> tuple[str, ...]:
     if len(rows) < FEWEST_ROWS:
         return (f"{len(rows)} rows, at least {FEWEST_ROWS} are needed to tell what is usual",)
-    judged = int((torch.bincount(rows.data.y) >= FEWEST_IN_CLASS).sum())
-    return (f"{judged} class has {FEWEST_IN_CLASS} rows or more, two are needed",) if judged < 2 else ()
+    many = (torch.bincount(rows.data.y) >= FEWEST_IN_CLASS).nonzero().flatten().tolist()
+    if len(many) < 2:
+        return (f"{len(many)} class has {FEWEST_IN_CLASS} rows or more, two are needed",)
+    kind = kinds(rows.data)
+    different = [len(kind[rows.data.y == label].unique()) for label in many]
+    if (judged := sum(n >= FEWEST_IN_CLASS for n in different)) < 2:
+        return (
+            f"{judged} class has {FEWEST_IN_CLASS} different rows or more, two are needed: the others are copies, such "
+            f"as the {int((rows.data.y == many[different.index(min(different))]).sum())} rows of class "
+            f"{rows.class_names[many[different.index(min(different))]]!r}, of which {min(different)} differ",
+        )
+    return ()
 
 
 def _filters(clean: Data | None, tokens: bool) -> list[DataFilter]:

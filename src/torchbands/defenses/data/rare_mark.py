@@ -161,12 +161,12 @@ class RareMark(DataFilter):
 
 def _with_copies(data: Data, seed: int) -> Tensor:
     """(N,) 0 or 1: a random half of every class, copies of a row together."""
-    half, kind = halves(data.y, generator("rare-mark", len(data), seed)), _kinds(data)
+    half, kind = halves(data.y, generator("rare-mark", len(data), seed)), kinds(data)
     leader = torch.full((len(data),), len(data)).scatter_reduce(0, kind, torch.arange(len(data)), "amin")
     return half[leader[kind]]
 
 
-def _kinds(data: Data) -> Tensor:
+def kinds(data: Data) -> Tensor:
     """(N,) an index of different rows. Two that share one by accident only end up in the same half."""
     if isinstance(data.x, list):
         first = dict[str, int]()
