@@ -125,7 +125,7 @@ def test_a_factory_beside_the_suspect_is_not_imported(corpus: Path, monkeypatch:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", ["", *sys.path])  # as `python -m` or a notebook has it
     before = list(sys.path)
-    with pytest.raises(BandsError, match="lies in the suspect's folder|cannot import"):
+    with pytest.raises(BandsError, match="lies beside the suspect, and nothing is imported|cannot import"):
         (folder / "w.safetensors").write_bytes((corpus / "wrong_shapes.safetensors").read_bytes())
         open_suspect(folder / "w.safetensors", arch="mynet:Net", modality=Image())
     assert sys.path == before
