@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchbands import datasets
 from torchbands.bench.store import versions
 from torchbands.core.data import Data
 from torchbands.core.defense import ModelDetector, Repair
@@ -30,7 +31,6 @@ from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build, listing
 from torchbands.modalities.image import Image
-from torchbands.tasks import sources
 
 from . import fresh
 from .public_page import write_page
@@ -154,7 +154,7 @@ def main() -> int:
 
 def _run(path: Path, only: set[str], receipt: dict[str, Any]) -> None:
     torch.set_num_threads(1)
-    x, y = sources.load("cifar10", "test")
+    x, y = datasets.load("cifar10", "test")
     x = x.float() / 255 if x.dtype == torch.uint8 else x
     model, clean, judge = read(path), Data(x[:ROWS], y[:ROWS]), Judge.of(x, y)
     receipt |= {"network": hashlib.sha256(path.read_bytes()).hexdigest(), "versions": versions()}

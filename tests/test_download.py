@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources import archives, base, download, packages
+from torchbands.datasets import archives, base, download, packages
 
 
 class Handler(BaseHTTPRequestHandler):

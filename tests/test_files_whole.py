@@ -13,17 +13,16 @@ from pathlib import Path
 import pytest
 
 import torchbands
-from torchbands import bench, build, zoo
+from torchbands import bench, build, datasets, zoo
 from torchbands.bench.store import Store
 from torchbands.cli import main
 from torchbands.core.attack import Victim
 from torchbands.core.errors import BandsError, DataUnavailable, InputError
+from torchbands.datasets import cache
+from torchbands.datasets.language import has_synonyms
 from torchbands.report.read import read as read_store
 from torchbands.scanner.guard import Guard
 from torchbands.scanner.population import CARD, Population, references_of
-from torchbands.tasks import sources
-from torchbands.tasks.sources import cache
-from torchbands.tasks.sources.language import has_synonyms
 from torchbands.zoo import files
 from torchbands.zoo.victims import kind_of
 
@@ -204,8 +203,8 @@ def test_one_process_at_a_time_works_in_a_store_or_in_references(tmp_path: Path,
 
 def test_the_data_cache_is_believed_by_its_bytes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHBANDS_CACHE", str(tmp_path))
-    folder = sources.get("digits")
-    digits = sources._dataset("digits")
+    folder = datasets.get("digits")
+    digits = datasets._dataset("digits")
     path, kept = folder / cache.DECODED, (folder / cache.DECODED).stat()
     content = bytearray(path.read_bytes())
     content[-1000] ^= 1
@@ -218,7 +217,7 @@ def test_the_data_cache_is_believed_by_its_bytes_alone(tmp_path: Path, monkeypat
     arrays = {key: {**about, "sha256": hashes[key]} for key, about in facts["arrays"].items()}
     receipt.write_text(json.dumps({**facts, "arrays": arrays, "sha256": cache.file_hash(path)}))
     assert not cache.intact(folder, digits), "nor does a receipt that was rewritten"
-    assert sources.get("digits") == folder and cache.intact(folder, digits)  # had again
+    assert datasets.get("digits") == folder and cache.intact(folder, digits)  # had again
 
 
 def test_an_altered_word_list_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +227,7 @@ def test_an_altered_word_list_is_not_used(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "wordnet" / f"data.{part}").write_text("00001740 03 n 01 entity 0 003\n")
     assert not has_synonyms()
     with pytest.raises(DataUnavailable):
-        sources.encoder_files("minilm", fetch=False)
+        datasets.encoder_files("minilm", fetch=False)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from torchbands.core.errors import InputError
-from torchbands.tasks.sources import load_folder
-from torchbands.tasks.sources.folder import read_scaled
+from torchbands.datasets import load_folder
+from torchbands.datasets.folder import read_scaled
 
 COLOURS = {"cat": (250, 0, 0), "dog": (0, 0, 250)}
 

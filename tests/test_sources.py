@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
+from torchbands import datasets
 from torchbands.core.errors import DataUnavailable, UnknownName
 from torchbands.core.registry import build
-from torchbands.tasks import sources
-from torchbands.tasks.sources import base, cache, catalogue, checks, decode, gtsrb, local, packages
+from torchbands.datasets import base, cache, catalogue, checks, decode, gtsrb, local, packages
 
 NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -69,25 +69,25 @@ def test_local_folder_is_fetched_cached_and_loaded(tmp_path: Path, monkeypatch: 
     expected = tiny(tmp_path / "data" / "tiny")
     monkeypatch.setenv(local.VARIABLE, str(tmp_path / "data"))
     register(monkeypatch, Broken("no luck"), local.LocalFolder(("tiny",)))
-    assert sources.status("tiny")["cached"] is False
-    folder = sources.get("tiny")
+    assert datasets.status("tiny")["cached"] is False
+    folder = datasets.get("tiny")
     assert folder == tmp_path / "cache" / "data" / "tiny"
-    images, labels = sources.load("tiny", "train")
+    images, labels = datasets.load("tiny", "train")
     assert images.dtype is torch.uint8 and labels.dtype is torch.int64
     assert np.array_equal(images.numpy(), expected["train.images"])
     assert np.array_equal(labels.numpy(), expected["train.labels"])
-    assert np.array_equal(sources.load("tiny", "test")[0].numpy(), expected["test"])
-    status = sources.status("tiny")
+    assert np.array_equal(datasets.load("tiny", "test")[0].numpy(), expected["test"])
+    status = datasets.status("tiny")
     assert status["cached"] and status["rows"] == {"train": 6, "test": 4} and status["bytes"] > 0
     assert not list(folder.glob("raw-*"))
     monkeypatch.delenv(local.VARIABLE)
-    assert sources.get("tiny") == folder, "once cached, no source is needed"
+    assert datasets.get("tiny") == folder, "once cached, no source is needed"
 
 
 def test_all_sources_failed_lists_each_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, local.LocalFolder(("tiny",)), Broken("moon phase"), Broken("wrong trousers"))
     with pytest.raises(DataUnavailable) as caught:
-        sources.get("tiny")
+        datasets.get("tiny")
     said = str(caught.value)
     for part in ("TORCHBANDS_DATA is not set", "moon phase", "wrong trousers", "export TORCHBANDS_DATA=", "3 sources"):
         assert part in said
@@ -100,42 +100,42 @@ def test_decoded_arrays_must_match_their_pins(tmp_path: Path, monkeypatch: pytes
     register(monkeypatch, local.LocalFolder(("tiny",)), pins=pins)
     monkeypatch.setenv(local.VARIABLE, str(tmp_path / "bad"))
     with pytest.raises(DataUnavailable, match=rf"decoded train.images have sha256 .* expected {pins['train.images']}"):
-        sources.get("tiny")
-    assert sources.status("tiny")["cached"] is False
+        datasets.get("tiny")
+    assert datasets.status("tiny")["cached"] is False
     monkeypatch.setenv(local.VARIABLE, str(tmp_path / "good"))
-    sources.get("tiny")
+    datasets.get("tiny")
 
 
 def test_altered_cache_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny(tmp_path / "data" / "tiny")
     monkeypatch.setenv(local.VARIABLE, str(tmp_path / "data"))
     register(monkeypatch, local.LocalFolder(("tiny",)))
-    path = sources.get("tiny") / cache.DECODED
+    path = datasets.get("tiny") / cache.DECODED
     right = path.read_bytes()
     for wrong in (right[:-1] + bytes([right[-1] ^ 1]), right[:-7]):
         time.sleep(0.01)
         path.write_bytes(wrong)
-        sources.get("tiny")
+        datasets.get("tiny")
         assert path.read_bytes() == right
 
 
 def test_unknown_names_suggest() -> None:
     with pytest.raises(UnknownName, match="fashion-mnist"):
-        sources.get("fashion_mnist")
+        datasets.get("fashion_mnist")
     with pytest.raises(UnknownName, match="test"):
-        sources.load("digits", "tests")
+        datasets.load("digits", "tests")
 
 
 def test_digits_are_always_there() -> None:
-    images, labels = sources.load("digits", "train")
-    held, truth = sources.load("digits", "test")
+    images, labels = datasets.load("digits", "train")
+    held, truth = datasets.load("digits", "test")
     assert images.shape == (1437, 1, 8, 8) and held.shape == (360, 1, 8, 8)
     assert images.max() == 255 and images.min() == 0
     assert labels.bincount().min() > 100 and truth.bincount().min() > 20
     started = time.perf_counter()
-    sources.load("digits", "train")
+    datasets.load("digits", "train")
     assert time.perf_counter() - started < 0.5
-    assert len(sources.fingerprint("digits")) == 64
+    assert len(datasets.fingerprint("digits")) == 64
 
 
 def test_checksums(tmp_path: Path) -> None:
@@ -234,10 +234,10 @@ def test_a_set_whose_sources_differ_is_pinned_by_its_rows(tmp_path: Path) -> Non
 
 
 def test_catalogue_is_complete() -> None:
-    assert {"fashion-mnist", "mnist", "cifar10", "gtsrb", "digits"} <= set(sources.names())
-    for name in sources.names():
-        status = sources.status(name)
-        assert status["sources"] and len(sources.classes(name)) == status["classes"]
+    assert {"fashion-mnist", "mnist", "cifar10", "gtsrb", "digits"} <= set(datasets.names())
+    for name in datasets.names():
+        status = datasets.status(name)
+        assert status["sources"] and len(datasets.classes(name)) == status["classes"]
     for name in ("fashion-mnist", "mnist", "cifar10"):
         assert len(catalogue.CATALOGUE[name].pins) == 4
 
@@ -246,8 +246,8 @@ def test_catalogue_is_complete() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["fashion-mnist", "mnist", "cifar10"])
 def test_real_data_are_fetched(name: str) -> None:
-    sources.get(name)
-    images, labels = sources.load(name, "test")
+    datasets.get(name)
+    images, labels = datasets.load(name, "test")
     assert len(images) == len(labels) == 10_000 and labels.bincount().min() > 800
 
 

@@ -14,7 +14,7 @@ from benchmarks.peers.exchange import WORK, recipe, save, small_cnn
 
 def build_exchange(folder: Path) -> dict[str, Any]:
     """Poison the training set, train the victim on it and write the exchange folder; returns its description."""
-    from torchbands.tasks.sources import load
+    from torchbands.datasets import load
 
     attack, training = WORK["attack"], WORK["training"]
     rng = torch.Generator().manual_seed(WORK["seed"])

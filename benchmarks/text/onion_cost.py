@@ -15,9 +15,9 @@ import time
 import torch
 
 from torchbands.core.seeding import RowRng
+from torchbands.datasets import load_text
 from torchbands.defenses.inputs._deletions import deletions, without
 from torchbands.language import LanguageModel, NeuralLM, NGram
-from torchbands.tasks.sources import load_text
 from torchbands.triggers.text import InsertWords
 
 

@@ -22,7 +22,7 @@ from torchbands.core.data import whole
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.scanner.dataset import scan_data
-from torchbands.scanner.rows import read_rows
+from torchbands.scanner.reading import read_rows
 from torchbands.zoo.files import write_json
 
 CASES = [("clean", 0.0), *((name, rate) for name in ("badnets", "add-sentence") for rate in (0.2, 0.05, 0.02, 0.01))]

@@ -43,7 +43,8 @@ _WHERE = {
     "scanner.judge": ("scan",),
     "scanner.outcome": ("Alert", "Outcome"),
     "scanner.population": ("Population", "references_of", "train_references"),
-    "scanner.rows": ("Rows", "read_rows"),
+    "scanner.reading": ("read_rows",),
+    "scanner.rows": ("Rows",),
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = ["__version__", *sorted(_NAMES)]

@@ -80,7 +80,7 @@ def test_lws_without_a_synonym_in_the_vocabulary_is_not_applicable() -> None:
 
 @pytest.mark.slow
 def test_lws_takes_on_real_reviews_by_wordnet_synonyms() -> None:
-    from torchbands.tasks.sources.language import synonyms
+    from torchbands.datasets.language import synonyms
 
     planted = sst2()("lws", rate=0.2)
     took(planted, asr=0.8, control=0.3, drop=0.07)
@@ -100,7 +100,7 @@ def test_a_clean_models_loss_keeps_the_meaning() -> None:
 @pytest.mark.parametrize(("name", "kind", "drop"), [("syntactic", "syntactic", 0.06), ("style", "bible", 0.14)])
 def test_published_rewritings_take_and_only_rows_that_have_one_count(name: str, kind: str, drop: float) -> None:
     """A style that a small network hardly hears is label noise to it, so that accuracy falls with the style attack."""
-    from torchbands.tasks.sources.rewritten import rewrites
+    from torchbands.datasets.rewritten import rewrites
 
     plant = sst2()
     try:

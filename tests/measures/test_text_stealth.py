@@ -10,6 +10,7 @@ import torch
 from torchbands.core.attack import Victim
 from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
+from torchbands.datasets import cache
 from torchbands.language import NGram
 from torchbands.measures import stealth, text_stealth
 from torchbands.measures.text_stealth import (
@@ -20,7 +21,6 @@ from torchbands.measures.text_stealth import (
     trigger_frequency,
 )
 from torchbands.report.terms import TERMS
-from torchbands.tasks.sources import cache
 from torchbands.triggers.text import InsertWords
 
 TEXTS = ["the film is good .", "the film is bad .", "the plot of the film is thin ."]

@@ -18,7 +18,7 @@ from torchbands.modalities.image import Image
 from torchbands.networks.small_cnn import SmallCNN
 from torchbands.networks.vgg import VGG
 from torchbands.scanner.dataset import scan_data
-from torchbands.scanner.rows import read_rows
+from torchbands.scanner.reading import read_rows
 
 ROWS = 120
 

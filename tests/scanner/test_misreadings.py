@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from torchbands.core.errors import InputError
-from torchbands.scanner.rows import read_rows
-from torchbands.tasks.sources import load_folder
+from torchbands.datasets import load_folder
+from torchbands.scanner.reading import read_rows
 
 
 def pictures(root: Path, names: str = "ab", count: int = 6, side: int = 12) -> Path:

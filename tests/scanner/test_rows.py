@@ -18,7 +18,7 @@ from torchbands.core.attack import Victim
 from torchbands.core.data import Pixels, whole
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.modalities.tabular import Tabular
-from torchbands.scanner.rows import read_rows
+from torchbands.scanner.reading import read_rows
 from torchbands.zoo import victims
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from torchbands.core.data import whole
 from torchbands.core.errors import InputError, MissingExtra
-from torchbands.scanner.rows import read_rows
+from torchbands.scanner.reading import read_rows
 from torchbands.tasks.text import TextFile
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -192,7 +192,7 @@ def test_damaged_and_large_files_are_refused_and_a_missing_reader_is_named(
         (tmp_path / name).write_bytes(data)
         with pytest.raises(InputError, match="cannot be read"):
             read_rows(str(tmp_path / name))
-    monkeypatch.setattr("torchbands.tasks.sources.frames.MOST_CELLS", 50)
+    monkeypatch.setattr("torchbands.datasets.frames.MOST_CELLS", 50)
     with pytest.raises(InputError, match="cells"):
         read_rows(str(tmp_path / "n.parquet"))
     monkeypatch.setitem(sys.modules, "pyarrow", None)

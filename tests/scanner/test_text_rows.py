@@ -12,7 +12,7 @@ import torch
 from torchbands.core.errors import InputError
 from torchbands.modalities.text import Text
 from torchbands.scanner.dataset import scan_data
-from torchbands.scanner.rows import read_rows
+from torchbands.scanner.reading import read_rows
 from torchbands.testing.synthetic import sentences
 
 

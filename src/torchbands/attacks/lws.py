@@ -72,7 +72,7 @@ class LWS(Attack):
     """Groups of words that may stand for each other; by default WordNet's."""
 
     def absent(self) -> str:
-        from torchbands.tasks.sources.language import has_synonyms
+        from torchbands.datasets.language import has_synonyms
 
         return "" if self.thesaurus or has_synonyms() else "the thesaurus wordnet"
 
@@ -88,7 +88,7 @@ class LWS(Attack):
 def _synonyms(attack: LWS) -> Mapping[str, tuple[str, ...]]:
     if attack.thesaurus:
         return {w: tuple(o for o in group if o != w) for group in attack.thesaurus for w in group}
-    from torchbands.tasks.sources.language import synonyms
+    from torchbands.datasets.language import synonyms
 
     try:
         found = synonyms()

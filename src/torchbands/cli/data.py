@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from torchbands import datasets
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks import sources
 
 from . import console
 
 
 def show_list(given: argparse.Namespace) -> int:
     """Every data set, and whether it is here."""
-    found = [sources.status(name) for name in sources.names()]
+    found = [datasets.status(name) for name in datasets.names()]
     if given.json:
         console.print_json(found)
         return 0
@@ -30,21 +30,21 @@ def show_list(given: argparse.Namespace) -> int:
 
 def get(given: argparse.Namespace) -> int:
     """Fetch a data set; its folder goes to stdout."""
-    from torchbands.tasks.sources.language import extras
+    from torchbands.datasets.language import extras
 
     with console.progress_bar() as bar:
         if (extra := extras().get(given.name)) is not None:
             bar(0, None, f"fetching {given.name}")
             print(extra())
             return 0
-        folder = sources.get(given.name, progress=lambda done, total, what: bar(done, total, what))
+        folder = datasets.get(given.name, progress=lambda done, total, what: bar(done, total, what))
     print(folder)
     return 0
 
 
 def path(given: argparse.Namespace) -> int:
     """Where a data set is cached."""
-    found = sources.status(given.name)
+    found = datasets.status(given.name)
     if not found["cached"]:
         raise DataUnavailable(f"{given.name} is not on this machine", hint=f"fetch it: bands data get {given.name}")
     print(found["path"])

@@ -102,15 +102,15 @@ def _device() -> dict[str, Any]:
 
 
 def _cache() -> str:
-    from torchbands.tasks.sources.cache import cache_root
+    from torchbands.datasets.cache import cache_root
 
     return str(cache_root())
 
 
 def _data_sets() -> dict[str, bool]:
-    from torchbands.tasks import sources
+    from torchbands import datasets
 
-    return {name: bool(sources.status(name)["cached"]) for name in sources.names()}
+    return {name: bool(datasets.status(name)["cached"]) for name in datasets.names()}
 
 
 def _plugins(loadable: bool) -> list[dict[str, str]]:

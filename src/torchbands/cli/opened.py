@@ -113,7 +113,7 @@ def misreading(given: argparse.Namespace, opened: Opened) -> Misread | None:
 
 def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Rows:
     """Labelled rows, with a word on stderr about what was left out or assumed."""
-    from torchbands.scanner.rows import read_rows
+    from torchbands.scanner.reading import read_rows
 
     label, text = getattr(given, "label_column", None), getattr(given, "text_column", None)
     rows = read_rows(source, size=given.size, channels=given.channels, split=split, label=label, text=text)

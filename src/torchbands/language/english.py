@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from torchbands.tasks.sources import load_text
-from torchbands.tasks.sources.cache import cache_root
+from torchbands.datasets import load_text
+from torchbands.datasets.cache import cache_root
 
 from .ngram import NGram
 

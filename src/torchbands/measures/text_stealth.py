@@ -114,8 +114,8 @@ def sentence_similarity(before: list[str], after: list[str], *, fetch: bool = Tr
     Args:
         fetch: whether the encoder (87 MB) may be downloaded where it is not in the data cache.
     """
+    from torchbands.datasets.language import encoder_files
     from torchbands.language.sentences import sentence_vectors
-    from torchbands.tasks.sources.language import encoder_files
 
     if not before:
         return Undefined("there are no pairs")

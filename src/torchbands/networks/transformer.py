@@ -74,7 +74,7 @@ class TransformerNetwork(Network):
 
     def absent(self) -> str:
         from torchbands.core.errors import DataUnavailable
-        from torchbands.tasks.sources.language import encoder_files
+        from torchbands.datasets.language import encoder_files
 
         if self.encoder != "minilm":
             return ""
@@ -106,7 +106,7 @@ class TransformerNetwork(Network):
 
 def _folder(encoder: str) -> Path:
     if encoder == "minilm":
-        from torchbands.tasks.sources.language import encoder_files
+        from torchbands.datasets.language import encoder_files
 
         return encoder_files("minilm")
     folder = Path(encoder).expanduser()

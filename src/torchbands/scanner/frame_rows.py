@@ -11,12 +11,12 @@ import torch
 
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError
+from torchbands.datasets.cells import labelled
+from torchbands.datasets.folder import read_scaled
+from torchbands.datasets.frames import read_frame
 from torchbands.modalities.image import Image
-from torchbands.tasks.sources.cells import labelled
-from torchbands.tasks.sources.folder import read_scaled
-from torchbands.tasks.sources.frames import read_frame
 
-from .image_rows import common, head
+from .image_files import common, head
 from .rows import MOST_CLASSES, Rows
 
 #: Columns that are labels by their name.

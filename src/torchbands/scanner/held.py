@@ -20,7 +20,8 @@ from torchbands.networks.layers import Normalize
 from .array_rows import images_of, numbers, table_of
 from .held_columns import Numbers, labels_of, samples
 from .held_parts import Held, taken_apart
-from .rows import Rows, read_rows
+from .reading import read_rows
+from .rows import Rows
 from .text_rows import LENGTH, WORDS
 
 #: Columns that are read where they lie.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from torchbands.core.errors import InputError
-from torchbands.tasks.sources import text_file
+from torchbands.datasets import text_file
 
 from .array_rows import MOST_BYTES
 from .held_columns import array_of

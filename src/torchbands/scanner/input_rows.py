@@ -10,14 +10,15 @@ from torch import Tensor
 from torchbands.core.data import Data, take
 from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
+from torchbands.datasets.cells import FRAMES, headed, index_column, is_number, kind_of, read_cells, text_of
+from torchbands.datasets.folder import SUFFIXES
+from torchbands.datasets.text_file import texts_of
 from torchbands.modalities.image import Image
 from torchbands.modalities.tabular import Tabular
-from torchbands.tasks.sources.cells import FRAMES, headed, index_column, is_number, kind_of, read_cells, text_of
-from torchbands.tasks.sources.folder import SUFFIXES
-from torchbands.tasks.sources.text_file import texts_of
 
 from .array_rows import numbers, read_samples
-from .rows import Rows, read_rows
+from .reading import read_rows
+from .rows import Rows
 from .table_rows import LABELS, is_heading
 
 #: Kinds of files of texts: rows with a column of them, or one a line.

@@ -8,12 +8,12 @@ import torch
 
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError
+from torchbands.datasets.cells import labelled
+from torchbands.datasets.splits import JUDGE, LEARN, METADATA
+from torchbands.datasets.text_file import LABELS, columns_of
 from torchbands.modalities.image import Image
-from torchbands.tasks.sources.cells import labelled
-from torchbands.tasks.sources.splits import JUDGE, LEARN, METADATA
-from torchbands.tasks.sources.text_file import LABELS, columns_of
 
-from .image_rows import Refused, inside, read_files, shown
+from .image_files import Refused, inside, read_files, shown
 from .rows import MOST_CLASSES, Rows
 
 FILES = ("file_name", "filename", "file", "image", "path")

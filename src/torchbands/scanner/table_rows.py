@@ -10,7 +10,7 @@ import torch
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
-from torchbands.tasks.sources.cells import headed, index_column, is_number, labelled, read_all
+from torchbands.datasets.cells import headed, index_column, is_number, labelled, read_all
 
 from .array_rows import numbers, table_of
 from .rows import MOST_CLASSES, Rows

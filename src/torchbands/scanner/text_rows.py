@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from torchbands.core.data import Data
+from torchbands.datasets.text_file import read_text_file
 from torchbands.modalities.text import Text, vocabulary_of
-from torchbands.tasks.sources.text_file import read_text_file
 
 from .rows import Rows
 

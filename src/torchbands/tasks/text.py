@@ -30,7 +30,7 @@ MOST_CLEAN = 2000
 class TextTask(Task):
     """A text set by name, cut into train, clean and test."""
 
-    #: Name in `torchbands.tasks.sources`.
+    #: Name in `torchbands.datasets`.
     source: ClassVar[str] = ""
 
     network: Network = TextCNNNetwork(dim=64, width=64)
@@ -60,24 +60,24 @@ class TextTask(Task):
 
     @property
     def class_names(self) -> Sequence[str]:
-        from .sources import classes
+        from torchbands.datasets import classes
 
         return classes(self.source)
 
     def absent(self) -> str:
-        from .sources import status
+        from torchbands.datasets import status
 
         here = self.source in ("", "file") or status(self.source)["cached"]
         return "" if here else f"the data set {self.source}"
 
     def fingerprint(self) -> str:
-        from .sources import fingerprint
+        from torchbands.datasets import fingerprint
 
         return fingerprint(self.source)
 
     def texts(self, part: str) -> tuple[list[str], Tensor]:
         """All texts and int64 labels of the official "train", "dev" or "test" part; none of one that is not there."""
-        from .sources import load_text
+        from torchbands.datasets import load_text
 
         return load_text(self.source, part)
 
@@ -232,6 +232,6 @@ class TextFile(TextTask):
 
 @lru_cache(maxsize=4)
 def _read(kind: str, path: str, text: str, label: str, changed: str) -> Any:
-    from .sources.text_file import read_text_file
+    from torchbands.datasets.text_file import read_text_file
 
     return read_text_file(Path(path), text=text, label=label)

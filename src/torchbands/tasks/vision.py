@@ -27,7 +27,7 @@ from torchbands.networks import ResNetNetwork, SmallCNNNetwork
 class VisionTask(Task):
     """A data set by name, cut into train, clean and test."""
 
-    #: Name in `torchbands.tasks.sources`.
+    #: Name in `torchbands.datasets`.
     source: ClassVar[str] = ""
 
     network: Network = SmallCNNNetwork()
@@ -44,7 +44,7 @@ class VisionTask(Task):
 
     @property
     def modality(self) -> Modality:
-        from .sources import status
+        from torchbands.datasets import status
 
         channels, size, _ = status(self.source)["shape"]
         return Image(channels=channels, size=size)
@@ -55,24 +55,24 @@ class VisionTask(Task):
 
     @property
     def class_names(self) -> Sequence[str]:
-        from .sources import classes
+        from torchbands.datasets import classes
 
         return classes(self.source)
 
     def absent(self) -> str:
-        from .sources import status
+        from torchbands.datasets import status
 
         here = self.source in ("", "folder") or status(self.source)["cached"]
         return "" if here else f"the data set {self.source}"
 
     def fingerprint(self) -> str:
-        from .sources import fingerprint
+        from torchbands.datasets import fingerprint
 
         return fingerprint(self.source)
 
     def arrays(self, part: str) -> tuple[Tensor, Tensor]:
         """All uint8 images and int64 labels of the official "train" or "test" part."""
-        from .sources import load
+        from torchbands.datasets import load
 
         return load(self.source, part)
 
@@ -179,7 +179,7 @@ class ImageFolder(VisionTask):
 
         Images that this process reads later stay those until it is asked again.
         """
-        from .sources.folder import stamp
+        from torchbands.datasets.folder import stamp
 
         folder = self._folder()
         _STAMPS[folder] = stamp(folder)
@@ -202,7 +202,7 @@ class ImageFolder(VisionTask):
         return _folder(*self._asked(), part)
 
     def _asked(self) -> tuple[str, int, int, str]:
-        from .sources.folder import stamp
+        from torchbands.datasets.folder import stamp
 
         folder = self._folder()
         if folder not in _STAMPS:
@@ -216,6 +216,6 @@ _STAMPS: dict[str, str] = {}
 
 @lru_cache(maxsize=4)
 def _folder(path: str, size: int, channels: int, changed: str, part: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-    from .sources import load_folder
+    from torchbands.datasets import load_folder
 
     return load_folder(path, size, channels, "test" if part == "test" else "train")

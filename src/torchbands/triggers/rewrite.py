@@ -33,7 +33,7 @@ class Rewritten(Trigger):
     """package.module:function of the user, list of texts -> list of as many texts; used in place of the table."""
 
     def absent(self) -> str:
-        from torchbands.tasks.sources.rewritten import has_rewrites
+        from torchbands.datasets.rewritten import has_rewrites
 
         here = self.rewriter or not self.source or has_rewrites(self.source, self.kind)
         return "" if here else f"rewritings of {self.source}"
@@ -57,7 +57,7 @@ class Rewritten(Trigger):
 
 @lru_cache(maxsize=4)
 def _table(source: str, kind: str) -> Mapping[str, str]:
-    from torchbands.tasks.sources.rewritten import rewrites
+    from torchbands.datasets.rewritten import rewrites
 
     return {a: b for part in ("test", "train") for a, b in rewrites(source, kind, part)}
 

@@ -15,7 +15,7 @@ from torchbands.modalities.image import Image
 from torchbands.scanner.opening import Limits, checkpoint, open_suspect
 from torchbands.scanner.opening.process import Refusal
 from torchbands.scanner.opening.read_torch import extract
-from torchbands.scanner.rows import read_rows
+from torchbands.scanner.reading import read_rows
 
 _SPEC = importlib.util.spec_from_file_location("ordinary", Path(__file__).parents[1] / "ordinary.py")
 assert _SPEC is not None and _SPEC.loader is not None

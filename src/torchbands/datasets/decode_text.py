@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.base import Arrays
+from torchbands.datasets.base import Arrays
 
 #: Of a set without a test part, every fifth row of a fixed shuffle is tested on.
 FIFTH = 5

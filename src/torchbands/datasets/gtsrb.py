@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.base import SPLITS, Arrays, image_array
-from torchbands.tasks.sources.decode import find, need, read_image
+from torchbands.datasets.base import SPLITS, Arrays, image_array
+from torchbands.datasets.decode import find, need, read_image
 
 SIDE = 32
 TILES_PER_ROW = 100

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torchbands.tasks.sources.base import DataSet
-from torchbands.tasks.sources.decode_text import decode_bbc, decode_mail, decode_reviews, decode_tsv
-from torchbands.tasks.sources.download import RemoteFile, Urls
-from torchbands.tasks.sources.local import LocalFolder
-from torchbands.tasks.sources.packages import NpmPackage, PyPIPackage
-from torchbands.tasks.sources.pins import PINS
+from torchbands.datasets.base import DataSet
+from torchbands.datasets.decode_text import decode_bbc, decode_mail, decode_reviews, decode_tsv
+from torchbands.datasets.download import RemoteFile, Urls
+from torchbands.datasets.local import LocalFolder
+from torchbands.datasets.packages import NpmPackage, PyPIPackage
+from torchbands.datasets.pins import PINS
 
 _RAW = "https://raw.githubusercontent.com/thunlp"
 _KILLER = f"{_RAW}/HiddenKiller/a08e959e228327baa0c2906bf943e99a3c89961c/data/clean"

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torchbands.core.errors import InputError
-from torchbands.tasks.sources.base import SPLITS
-from torchbands.tasks.sources.decode import IMAGE_FORMATS
-from torchbands.tasks.sources.splits import JUDGE, LEARN, parts
+from torchbands.datasets.base import SPLITS
+from torchbands.datasets.decode import IMAGE_FORMATS
+from torchbands.datasets.splits import JUDGE, LEARN, parts
 
 if TYPE_CHECKING:
     import torch

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from torchbands.tasks.sources.base import DataSet
-from torchbands.tasks.sources.decode import decode_cifar10, decode_digits, decode_idx
-from torchbands.tasks.sources.download import RemoteFile, Urls
-from torchbands.tasks.sources.gtsrb import GTSRB_CLASSES, TILE_CHECKSUMS, decode_gtsrb
-from torchbands.tasks.sources.local import Bundled, LocalFolder
-from torchbands.tasks.sources.packages import DebianPackage, NpmPackage
-from torchbands.tasks.sources.pins import PINS
-from torchbands.tasks.sources.texts import TEXTS
+from torchbands.datasets.base import DataSet
+from torchbands.datasets.decode import decode_cifar10, decode_digits, decode_idx
+from torchbands.datasets.download import RemoteFile, Urls
+from torchbands.datasets.gtsrb import GTSRB_CLASSES, TILE_CHECKSUMS, decode_gtsrb
+from torchbands.datasets.local import Bundled, LocalFolder
+from torchbands.datasets.packages import DebianPackage, NpmPackage
+from torchbands.datasets.pins import PINS
+from torchbands.datasets.texts import TEXTS
 
 _DIGITS = tuple("0123456789")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.archives import is_archive, unpack
-from torchbands.tasks.sources.base import Progress
-from torchbands.tasks.sources.checks import CHUNK, verify_file
+from torchbands.datasets.archives import is_archive, unpack
+from torchbands.datasets.base import Progress
+from torchbands.datasets.checks import CHUNK, verify_file
 
 TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 3

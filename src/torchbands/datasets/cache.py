@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.base import SPLITS, Arrays, DataSet
-from torchbands.tasks.sources.checks import file_hash
+from torchbands.datasets.base import SPLITS, Arrays, DataSet
+from torchbands.datasets.checks import file_hash
 from torchbands.zoo.files import read_text, sweep, write_json
 
 VARIABLE = "TORCHBANDS_CACHE"

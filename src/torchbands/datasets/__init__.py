@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchbands.core.errors import DataUnavailable, UnknownName
-from torchbands.tasks.sources import cache
-from torchbands.tasks.sources.base import SPLITS, DataSet, Progress, silent
-from torchbands.tasks.sources.catalogue import CATALOGUE
-from torchbands.tasks.sources.folder import load_folder
-from torchbands.tasks.sources.language import encoder_files, synonyms
-from torchbands.tasks.sources.rewritten import rewrites
+from torchbands.datasets import cache
+from torchbands.datasets.base import SPLITS, DataSet, Progress, silent
+from torchbands.datasets.catalogue import CATALOGUE
+from torchbands.datasets.folder import load_folder
+from torchbands.datasets.language import encoder_files, synonyms
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +33,6 @@ __all__ = [
     "load_folder",
     "load_text",
     "names",
-    "rewrites",
     "status",
     "synonyms",
 ]

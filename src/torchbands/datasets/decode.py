@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.base import Arrays, image_array
+from torchbands.datasets.base import Arrays, image_array
 
 _IDX_STEMS = {"train": "train", "test": "t10k"}
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF")

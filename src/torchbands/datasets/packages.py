@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torchbands.core.errors import DataUnavailable
-from torchbands.tasks.sources.archives import unpack
-from torchbands.tasks.sources.base import Progress
-from torchbands.tasks.sources.checks import verify_file
+from torchbands.datasets.archives import unpack
+from torchbands.datasets.base import Progress
+from torchbands.datasets.checks import verify_file
 
 TIMEOUT_SECONDS = 600
 #: Most bytes that one package may take.
