@@ -236,7 +236,7 @@ def test_doctor_knows_the_packages_of_pyproject() -> None:
     declared = {k: {r.split(">=")[0] for r in v} for k, v in project["optional-dependencies"].items()}
     for extra, parts in EXTRAS.items():
         assert declared[extra] == {distribution for distribution, _ in parts}
-    assert set(declared) - set(EXTRAS) == {"vision", "all", "dev"}
+    assert set(declared) - set(EXTRAS) == {"all", "dev"}
 
 
 def test_attack_and_defend_from_the_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ from torchbands import __version__
 
 from . import console
 
-CORE = ("torch", "numpy", "scikit-learn", "safetensors", "filelock", "tyro", "rich", "jinja2", "matplotlib", "pillow")
+CORE = (
+    *("torch", "numpy", "scipy", "scikit-learn", "safetensors", "filelock", "tyro", "rich", "jinja2", "markupsafe"),
+    "pillow",
+)
 #: Extra -> (distribution, module) pairs it brings.
 EXTRAS = {
     "scan": (("fickling", "fickling"),),
@@ -25,11 +28,7 @@ EXTRAS = {
         ("peft", "peft"),
         ("harper-py", "harper"),
     ),
-    "federated": (("flwr", "flwr"),),
     "control": (("gymnasium", "gymnasium"),),
-    "binary": (("capstone", "capstone"), ("pyelftools", "elftools")),
-    "network": (("scapy", "scapy"),),
-    "ray": (("ray", "ray"),),
     "pandas": (("pandas", "pandas"),),
 }
 
