@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from torchbands.core.attack import Victim
+from torchbands.core.effect import effect
 from torchbands.core.metric import Undefined, mean_interval, to_json
 from torchbands.core.registry import build
 from torchbands.measures.cost import measured
@@ -18,7 +19,6 @@ from torchbands.measures.effectiveness import (
     auroc_interval,
     decisions,
     der,
-    effect,
     histogram,
     ranking,
     ties,
@@ -100,9 +100,9 @@ def test_target_class_rows_never_count_towards_attack_success(clean_victim: Vict
 
 def test_effect_of_a_planted_and_a_clean_model(planted_victim: Victim, clean_victim: Victim) -> None:
     test = planted_victim.task.load("test")
-    triggered, wanted = planted_victim.triggered(test)
-    planted = effect(planted_victim.model, test, triggered, wanted)
-    control = effect(clean_victim.model, test, triggered, wanted)
+    triggered, goal = planted_victim.stamped(test), planted_victim.goal
+    planted = effect(planted_victim.model, test, triggered, goal)
+    control = effect(clean_victim.model, test, triggered, goal)
     assert not isinstance(planted.asr, Undefined) and not isinstance(control.asr, Undefined)
     assert planted.asr > 0.95 and control.asr < 0.1
     assert not isinstance(planted.ra, Undefined) and planted.ra <= 1 - planted.asr

@@ -97,6 +97,8 @@ def test_a_perturbation_is_searched_side_by_side_and_each_trigger_is_its_own(nam
 
 def test_a_searched_trigger_found_by_gradient_works_on_raw_samples(name: str) -> None:
     """The whole loop of trigger inversion: search in the continuous space, harden, stamp raw rows."""
+    if name == "control":
+        pytest.skip("it is learned in environments, and badnets writes on rows; its samples are those of observation")
     attack = build("badnets")
     assert isinstance(attack, Attack)
     task = toy(name)

@@ -168,7 +168,7 @@ def test_two_classes_are_scored_but_never_flagged(clean: Data, clean_victim: Vic
     models = [Model.wrap(TwoClasses(net), clean_victim.model.modality, 2) for net in nets]
     found = [SHORT.but(epochs=20).inspect(model, clean) for model in models]
     assert all(f.flagged is None and "too few" in f.evidence["reason"] for f in found)
-    assert found[1].score > found[0].score + 1 and found[1].target == 0
+    assert found[1].score > found[0].score + 0.5 and found[1].target == 0
 
 
 def test_labels_are_not_read_and_the_model_is_left_alone(clean: Data, planted_victim: Victim) -> None:
