@@ -40,7 +40,11 @@ def test_rows_hold_every_number_of_the_report_once(store: Path) -> None:
             assert {r["state"] for r in mine} == {cell.state} and {r["role"] for r in mine} == {defense.role}
             assert build(defense.label, defense.role).label() == defense.label
     alone = {r["metric"]: r for r in rows if r["attack"] == "badnets" and r["role"] == "attack"}
-    assert alone["asr"]["unit"] == "%" and alone["asr"]["better"] == "lower" and alone["stealth_input.ssim"]["n"] == 3
+    assert (
+        alone["asr"]["unit"] == "fraction"
+        and alone["asr"]["better"] == "lower"
+        and alone["stealth_input.ssim"]["n"] == 3
+    )
     assert alone["cost.seconds"]["unit"] == "s"
 
 

@@ -61,6 +61,16 @@ def test_a_fresh_model_of_the_recipe_raises_no_alert(refs: Population, fresh: Vi
     assert all(line.z is not None for line in outcome.ledger)
 
 
+def test_a_network_keeps_the_mode_it_came_in(fresh: Victim) -> None:
+    """A scan inside a training loop switched dropout and BatchNorm off, without a word."""
+    network = fresh.model.clone().module.train()
+    network.get_submodule("normalize").eval() if hasattr(network, "normalize") else None
+    modes = [layer.training for layer in network.modules()]
+    clean = TASK.load("clean")[:200]
+    scan(network, (clean.x, clean.y), profile="fast")
+    assert [layer.training for layer in network.modules()] == modes and any(modes)
+
+
 def test_without_references_nothing_is_concluded(fresh: Victim) -> None:
     outcome = scan(fresh.model, TASK.load("clean"), profile="fast")
     assert outcome.verdict == "inconclusive" and outcome.exit_code() == 3 and outcome.trigger.p is None

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,15 @@ def test_damaged_and_large_files_are_refused_and_a_missing_reader_is_named(
     with pytest.raises(MissingExtra, match="pyarrow") as missing:
         read_rows(str(tmp_path / "n.parquet"))
     assert "torchbands[parquet]" in missing.value.hint
+
+
+def test_a_heading_in_the_middle_is_left_out_and_told(tmp_path: Path) -> None:
+    """Two files joined with `cat`: the second heading became a class of its own."""
+    texts = "text,label\n" + "".join(f"a good one {i},{'pos' if i % 2 else 'neg'}\n" for i in range(20))
+    (tmp_path / "cat.csv").write_text(texts + texts)
+    rows = read_rows(str(tmp_path / "cat.csv"))
+    assert rows.class_names == ("neg", "pos") and len(rows) == 40
+    assert any("1 row that repeats the heading was left out" in note for note in rows.notes)
+    (tmp_path / "numbers.csv").write_text("1,2,0\n" * 3 + "3,4,1\n" * 3)
+    with suppress(InputError):
+        assert len(read_rows(str(tmp_path / "numbers.csv"))) >= 5, "a first row of numbers is no heading"

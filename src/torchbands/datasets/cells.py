@@ -70,6 +70,11 @@ def read_cells(path: Path) -> Cells:
     if isinstance(found, str):
         raise InputError(f"{path}: {found}", hint='enclose a text with commas or quotes: "like, this" (and " as "")')
     rows, lines = found
+    if again := _repeated_heading(rows):
+        many = "row that repeats the heading was" if len(again) == 1 else "rows that repeat the heading were"
+        notes.append(f"{len(again):,} {many} left out")
+        rows = [row for i, row in enumerate(rows) if i not in again]
+        lines = [line for i, line in enumerate(lines) if i not in again]
     if hidden := _hidden(rows, by):
         notes.append(f"{hidden:,} cells span lines that look like rows of their own: is a quote missing?")
     return Cells(rows, lines, tuple(notes))
@@ -179,6 +184,13 @@ def labelled(
         if twice := [n for n in names if alike[n.casefold()] > 1]:
             notes.append(f"labels that differ only in case are classes of their own: {' and '.join(twice[:3])}"[:200])
     return names, kept, [number_of[plain[row]] for row in kept], notes
+
+
+def _repeated_heading(rows: Sequence[Sequence[str]]) -> set[int]:
+    """Rows that are the first one again, where it holds no number: files with a heading each, joined as they were."""
+    if not rows or any(map(is_number, rows[0])):
+        return set()
+    return {i for i, row in enumerate(rows) if i and row == rows[0]}
 
 
 def is_number(text: str) -> bool:

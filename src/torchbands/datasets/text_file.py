@@ -132,6 +132,6 @@ def _column(row: Mapping[str, str], given: str, usual: tuple[str, ...], what: st
     if found is None:
         raise InputError(
             f"{path} has no {what} column {given or ' or '.join(usual)}",
-            hint=f"columns: {', '.join(row) or 'none'}; name it with {what}_column=",
+            hint=f"columns: {', '.join(row) or 'none'}; name it with --{what}-column NAME, in Python {what}_column=",
         )
     return found

@@ -33,12 +33,16 @@ COLUMNS = (
 )
 
 
+#: The unit of a share: a page shows it in per cent, a table of numbers as it is.
+_FRACTION = "fraction"
+
+
 def rows(results: Results | str | Path) -> list[dict[str, Any]]:
     """Every number of a benchmark, as one dict each with the keys of `COLUMNS`.
 
     task, attack, defense: as the report prints them; `torchbands.build` reads the last two. The rows of an attack by
     itself have the defense "" and the role "attack". mean, low, high: over `n` seeds, with the ends of the 95 %
-    interval; None where there is none. Fractions stay fractions, with the unit "%". state: done, invalid (the attack
+    interval; None where there is none. Shares are fractions, from 0 to 1, and their unit says so. state: done, invalid (the attack
     did not take), not-applicable, failed or missing; what has no number has a row with its reason.
 
     Args:
@@ -98,7 +102,11 @@ def _head(task: TaskResults, attack: str, defense: str, role: str, state: str) -
 def _numbers(head: Mapping[str, Any], found: Mapping[str, Interval], prefix: str = "") -> Iterator[dict[str, Any]]:
     for name, value in found.items():
         about = term(name)
-        told = {"metric": f"{prefix}{name}", "unit": about.unit, "better": about.better}
+        told = {
+            "metric": f"{prefix}{name}",
+            "unit": _FRACTION if about.unit == "%" else about.unit,
+            "better": about.better,
+        }
         yield {**head, **told, "mean": value.mean, "low": value.low, "high": value.high, "n": value.n}
 
 

@@ -34,7 +34,7 @@ from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, S
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
 from .population import VIEW_SEED, Population
-from .predictor import predictor
+from .predictor import modes_kept, predictor
 from .rows import Rows
 from .same_network import as_references_read, same_network
 from .seen import How
@@ -86,6 +86,24 @@ def scan(
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
+    with modes_kept(model):
+        return _scan(model, data, refs, mean, std, profile, alpha, seed, class_names, subject, progress, announce)
+
+
+def _scan(
+    model: nn.Module | Model | Any,
+    data: Any,
+    refs: str | Path | Population | None,
+    mean: Numbers | None,
+    std: Numbers | None,
+    profile: str,
+    alpha: float,
+    seed: int,
+    class_names: Sequence[str] | None,
+    subject: Subject | None,
+    progress: Progress | None,
+    announce: Callable[[str], None] | None,
+) -> Outcome:
     population = Population.load(refs) if isinstance(refs, (str, Path)) else refs
     suspect, clean, rows = _suspect(model, data, population, mean, std)
     named = None if rows is None or rows.classes != suspect.classes else rows.class_names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +17,18 @@ from torchbands.modalities.image import Image
 from torchbands.modalities.observation import Observation
 
 from .heads import answering
+
+
+@contextmanager
+def modes_kept(given: Any) -> Iterator[None]:
+    """Put the layers of a network back into the modes that they came in: a scan inside a training changes nothing."""
+    layers = list(given.modules()) if isinstance(given, nn.Module) else []
+    modes = [layer.training for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
 
 
 def predictor(given: Any, rows: Data | None, modality: Modality | None = None, classes: int | None = None) -> Model:
