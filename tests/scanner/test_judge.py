@@ -64,7 +64,6 @@ def test_a_fresh_model_of_the_recipe_raises_no_alert(refs: Population, fresh: Vi
 def test_a_network_keeps_the_mode_it_came_in(fresh: Victim) -> None:
     """A scan inside a training loop switched dropout and BatchNorm off, without a word."""
     network = fresh.model.clone().module.train()
-    network.get_submodule("normalize").eval() if hasattr(network, "normalize") else None
     modes = [layer.training for layer in network.modules()]
     clean = TASK.load("clean")[:200]
     scan(network, (clean.x, clean.y), profile="fast")

@@ -42,8 +42,8 @@ def rows(results: Results | str | Path) -> list[dict[str, Any]]:
 
     task, attack, defense: as the report prints them; `torchbands.build` reads the last two. The rows of an attack by
     itself have the defense "" and the role "attack". mean, low, high: over `n` seeds, with the ends of the 95 %
-    interval; None where there is none. Shares are fractions, from 0 to 1, and their unit says so. state: done, invalid (the attack
-    did not take), not-applicable, failed or missing; what has no number has a row with its reason.
+    interval; None where there is none. Shares are fractions, from 0 to 1, and their unit says so. state: done, invalid
+    (the attack did not take), not-applicable, failed or missing; what has no number has a row with its reason.
 
     Args:
         results: a store's folder, or what `collect` made of it.
