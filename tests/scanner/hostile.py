@@ -456,9 +456,9 @@ def _(path: Path, marker: Path) -> None:
 # --- files that are none ----------------------------------------------------------------------------------------
 
 
-@case("empty.safetensors", "BD-FILE-02")
+@case("zeros.safetensors", "BD-FILE-02")
 def _(path: Path, marker: Path) -> None:
-    path.write_bytes(b"")
+    path.write_bytes(bytes(8))
 
 
 @case("link_to_passwd.safetensors", "BD-FILE-02")

@@ -823,6 +823,11 @@ def _(path: Path) -> None:
     (path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
 
 
+@case("download_that_never_began.safetensors", opens=False)
+def _(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 @case("arrays.npz", kind="data")
 def _(path: Path) -> None:
     np.savez_compressed(path, x=np.zeros((ROWS, 16, 16, 3), np.uint8), y=np.arange(ROWS) % 2)

@@ -149,7 +149,7 @@ def _open_file(path: Path, ask: _Ask, home: Home, state: State, *, follow: bool 
     if path.is_symlink():
         state.facts["link_to"] = plain(path.resolve())
     if not data:
-        raise malformed("the file is empty", subject=path.name)
+        raise Unsupported(f"{plain(path.name)} is empty", hint="download it, or save it, again")
     if onnx_graph.looks_like(data):
         from .onnx import from_onnx
 
