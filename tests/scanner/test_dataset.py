@@ -217,7 +217,7 @@ def test_labels_that_do_not_follow_from_the_rows_are_never_indicated_and_not_rul
         fields = tuple(Field(title=str(i), low=-6.0, high=6.0) for i in range(20))
         rows = Rows(Data(x.clamp(-6, 6), y), Tabular(fields=fields), ("a", "b"), "noise")
         verdicts.append(scan_data(rows, profile="fast", seed=seed).verdict)
-    assert "indicated" not in verdicts and "inconclusive" in verdicts
+    assert "indicated" not in verdicts and verdicts.count("inconclusive") >= 4, verdicts
 
 
 def test_unpoisoned_data_is_left_alone_and_nothing_is_dropped(digits: Task, tmp_path: Path) -> None:

@@ -87,6 +87,11 @@ def alerts(rows: Rows, ranking: Ranking, words: Sequence[Word], false_alarms: fl
     return tuple(made)
 
 
+#: How far, from chance to all, networks must know fresh rows of the classes on average before "none" is said. Noise
+#: comes near it, for the half of a class whose rows are most alike counts as its natural one.
+KNOWN = 0.3
+
+
 def _worst(ranking: Ranking, chosen: Tensor) -> list[int]:
     at = chosen.nonzero().flatten()
     found: list[int] = at[ranking.combined[at].argsort(descending=True, stable=True)].tolist()
@@ -106,11 +111,21 @@ def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion, groups: Sequence[Gr
     # of texts, templates do the same: they are told and shown, and conclude nothing
     reasons += [_alike(rows, group) for group in groups if not group.what]
     chance, told = 1 / rows.classes, crossed.evidence["classes"].values()
-    unknown = [v for v in told if v["natural_known_by_natural"] < chance + NATURAL * (1 - chance)]
+    least = chance + NATURAL * (1 - chance)
+    known = [v["natural_known_by_natural"] for v in told]
+    unknown = [v for v in known if v < least]
+    mean = sum(known) / max(1, len(known))
     if told and 2 * len(unknown) > len(told):
         reasons.append(
             f"in {len(unknown)} of {len(told)} classes networks do not know fresh rows of the class they were trained "
             "on: labels that do not follow from the rows hide a trigger"
+        )
+    elif told and mean < chance + KNOWN * (
+        1 - chance
+    ):  # one class may be given to everything: its rows are "known", and nothing is
+        reasons.append(
+            f"networks know {mean:.0%} of the fresh rows of a class, and chance is {chance:.0%}: labels that do not "
+            "follow from the rows hide a trigger"
         )
     elif not told:
         reasons.append(
