@@ -120,9 +120,7 @@ def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion, groups: Sequence[Gr
             f"in {len(unknown)} of {len(told)} classes networks do not know fresh rows of the class they were trained "
             "on: labels that do not follow from the rows hide a trigger"
         )
-    elif told and mean < chance + KNOWN * (
-        1 - chance
-    ):  # one class may be given to everything: its rows are "known", and nothing is
+    elif told and mean < chance + KNOWN * (1 - chance):  # the class that all rows are given is "known", and no other
         reasons.append(
             f"networks know {mean:.0%} of the fresh rows of a class, and chance is {chance:.0%}: labels that do not "
             "follow from the rows hide a trigger"
