@@ -344,7 +344,7 @@ class _Judged:
             p=compared.p_views[s.view.name] if compared is not None and known else None,
             target=None if at.target is None else names[at.target],
             source=None if at.source is None else names[at.source],
-            reason=s.reason or ("" if known else "no references to compare it with"),
+            reason=s.reason or ("" if known else "no references to compare it with, or too few"),
             seconds=round(s.seconds, 3),
             forward_passes=s.passes,
             facts=_facts(s, compared),

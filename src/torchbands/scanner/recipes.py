@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from torchbands.core.data import Data, whole
-from torchbands.core.errors import BandsError, Diverged, InputError
+from torchbands.core.errors import Diverged, InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.seeding import seeded
@@ -149,7 +149,7 @@ def settled(learner: Trains, fit: Callable[[Trains], Model], learns: Callable[[M
         if learns(model):
             return model
     name = learner.label() if isinstance(learner, Learner) else str(learner.spec())
-    raise BandsError(
+    raise InputError(
         f"a reference trained by {name} learned next to nothing on clean rows",
         hint="name a recipe that suits the network (--lr, --epochs, --optimizer), or your own training with --train",
     )
