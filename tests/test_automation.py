@@ -196,6 +196,8 @@ def test_a_scan_needs_no_network_and_nothing_to_write_to(work: Path) -> None:
     probe = ["unshare", "--user", "--map-root-user", "--mount", "--net", "sh", "-c", "mount -o remount,bind,ro /"]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody make namespaces")
+    if any(Path(p).is_relative_to("/tmp") for p in (sys.prefix, ROOT)):
+        pytest.skip("torchbands lies in /tmp here, where the walls put an empty one")
     home = Path(os.environ.get("XDG_RUNTIME_DIR", "/var/tmp")) / f"bands-test-{os.getpid()}"
     shutil.copytree(work, home)
     try:

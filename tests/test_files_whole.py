@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def refs(planted_victim: Victim, tmp_path: Path) -> Population:
 def others(planted_victim: Victim, refs: Population, tmp_path: Path) -> list[Path]:
     """Folders with a card.json that are no planted victims, or are not that alone."""
     guard = Guard(planted_victim.model, detector="strip").fit(planted_victim.task.load("clean"))
-    mended = Victim(**{**vars(planted_victim), "info": {"repaired_by": build("fine-tune").spec()}})
+    mended = replace(planted_victim, info={"repaired_by": build("fine-tune").spec()})
     beside = zoo.save(planted_victim, tmp_path / "beside")
     (beside / "thesis.txt").write_text("years of work")
     within = zoo.save(planted_victim, tmp_path / "within")

@@ -142,7 +142,7 @@ def test_adapters_and_folders_without_a_model_say_what_to_do(at: Path, capsys: p
     (at / "lora").mkdir()
     save_file({"a": torch.ones(1)}, at / "lora" / "adapter_model.safetensors")
     (at / "lora" / "README.md").write_text("x")
-    assert main(["scan", "model", "lora"]) == 4
+    assert main(["scan", "model", "lora"]) == 3
     said = capsys.readouterr().err
     assert "'adapter_model.safetensors'" in said and "README" not in said
     (at / "lora" / "adapter_config.json").write_text("{}")
