@@ -119,6 +119,9 @@ def test_a_missing_file_and_an_empty_folder_never_end_with_0(
     assert "there is no nowhere.pt" in capsys.readouterr().err
     assert main(["scan", "model", "empty"]) in (2, 3, 4)
     (tmp_path / "void.safetensors").write_bytes(b"")
+    assert main(["scan", "model", "void.safetensors"]) == 3
+    assert "is empty" in capsys.readouterr().err
+    (tmp_path / "void.safetensors").write_bytes(bytes(8))
     assert main(["scan", "model", "void.safetensors"]) == 1
     assert "BD-FILE-02" in capsys.readouterr().out
     assert main(["scan", "model", "void.safetensors", "--fail-on", "high"]) == 3
@@ -440,7 +443,7 @@ def test_data_is_ranked_and_its_index_kept(
     assert main(["scan", "data", "nowhere"]) == 4
     assert main([*data, "--model", "nowhere.pt"]) == 4
     Path("void.pt").write_bytes(b"")
-    assert main([*data, "--model", "void.pt"]) == 2
+    assert main([*data, "--model", "void.pt"]) == 3
     assert len(calls) == 3
 
 
