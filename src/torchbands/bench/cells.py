@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -243,8 +243,7 @@ def _aggregation(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     rows = victim.task.load("train", victim.seed)
     bad = set(rows.meta["client"][victim.task.owned(rows)].tolist()) if victim.attack.name != "clean" else set()
     metrics = _compared(bench, after) | clients(facts, bad)
-    trusted = victim.task.load("clean", victim.seed)[torch.arange(guarded.learner.trusted_rows())]
-    return _record(metrics, cost, trusted, evidence={"clients": facts} if facts else {})
+    return _record(metrics, cost, range(guarded.learner.trusted_rows()), evidence={"clients": facts} if facts else {})
 
 
 def _mended(bench: Bench, model: Model, cost: Cost, clean: Data) -> dict[str, Any]:
@@ -278,7 +277,7 @@ _ROLES: dict[type[Method], Callable[[Bench, Any, int], dict[str, Any]]] = {
 def _record(
     metrics: Mapping[str, Value],
     cost: Cost,
-    clean: Data,
+    clean: Sized,
     *,
     scores: dict[str, list[float]] | None = None,
     evidence: Mapping[str, Any] | None = None,

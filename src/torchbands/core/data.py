@@ -54,6 +54,16 @@ def whole(x: Batch | Column, size: int = 4096) -> Batch:
     return concat([take(x, rows) for rows in torch.arange(len(x)).split(size)]) if len(x) else take(x, torch.arange(0))
 
 
+def _put(batch: Batch, hit: Tensor, rows: Batch) -> Batch:
+    """A copy of a batch with other rows at (P,) int64 places."""
+    if isinstance(batch, Tensor):
+        return batch.index_copy(0, hit.to(batch.device), rows.to(batch))
+    out = list(batch)
+    for at, row in zip(hit.tolist(), rows, strict=True):
+        out[at] = row
+    return out
+
+
 class Pixels:
     """uint8 images kept as bytes and read as float32 in [0, 1]: a quarter of the memory.
 
@@ -99,13 +109,7 @@ class Overlay:
             return batch
         if len(hit) == len(rows):
             return self.trigger(batch, RowRng(self.seed, rows))
-        stamped = self.trigger(take(batch, hit), RowRng(self.seed, rows[hit]))
-        if isinstance(batch, Tensor):
-            return batch.index_copy(0, hit.to(batch.device), stamped.to(batch))
-        out = list(batch)
-        for at, row in zip(hit.tolist(), stamped, strict=True):
-            out[at] = row
-        return out
+        return _put(batch, hit, self.trigger(take(batch, hit), RowRng(self.seed, rows[hit])))
 
 
 class Replaced:
@@ -129,13 +133,7 @@ class Replaced:
         hit = (place >= 0).nonzero().flatten()
         if len(hit) == 0:
             return batch
-        written = take(self.written, place[hit])
-        if isinstance(batch, Tensor):
-            return batch.index_copy(0, hit.to(batch.device), written.to(batch))
-        out = list(batch)
-        for at, row in zip(hit.tolist(), written, strict=True):
-            out[at] = row
-        return out
+        return _put(batch, hit, take(self.written, place[hit]))
 
 
 class Some:

@@ -76,7 +76,7 @@ class Model:
         self._predict = predict
         self.passes = passes or Passes()
         self._shared: Shared | None = None
-        #: What its training had to tell, JSON-ready: what a server thought of its clients, for example.
+        #: What its training or its opening had to tell, JSON-ready: what a server thought of its clients, notes.
         self.facts: dict[str, Any] = {}
 
     @classmethod

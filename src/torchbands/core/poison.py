@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data import Batch, Data, Replaced, take
+from .data import Batch, Data, Replaced, Some, whole
 from .errors import InputError
 
 
@@ -34,7 +34,7 @@ class Poison:
         truth = torch.zeros(len(data), dtype=torch.bool) if data.poisoned is None else data.poisoned
         touched = truth | (data.y != clean.y) | data.meta.get("cover", torch.zeros_like(truth))
         rows = touched.nonzero().flatten()
-        return cls(rows, take(data.x, rows), data.y[rows], truth[rows])
+        return cls(rows, whole(Some(data.x, rows)), data.y[rows], truth[rows])
 
     def into(self, clean: Data) -> Data:
         """The data set that was trained on. Raises InputError where it was written into other rows."""

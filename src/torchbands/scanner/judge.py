@@ -34,7 +34,7 @@ from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, S
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
 from .population import VIEW_SEED, Population
-from .predictor import modes_kept, predictor
+from .predictor import keeps_modes, predictor
 from .rows import Rows
 from .same_network import as_references_read, same_network
 from .seen import How
@@ -53,6 +53,7 @@ _TOKENS = "triggers that are a way of writing (syntax, style) or several words t
 _BLACK_BOX = "everything that needs gradients: only predictions were given"
 
 
+@keeps_modes
 def scan(
     model: nn.Module | Model | Any,
     data: Any = None,
@@ -86,24 +87,6 @@ def scan(
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
-    with modes_kept(model):
-        return _scan(model, data, refs, mean, std, profile, alpha, seed, class_names, subject, progress, announce)
-
-
-def _scan(
-    model: nn.Module | Model | Any,
-    data: Any,
-    refs: str | Path | Population | None,
-    mean: Numbers | None,
-    std: Numbers | None,
-    profile: str,
-    alpha: float,
-    seed: int,
-    class_names: Sequence[str] | None,
-    subject: Subject | None,
-    progress: Progress | None,
-    announce: Callable[[str], None] | None,
-) -> Outcome:
     population = Population.load(refs) if isinstance(refs, (str, Path)) else refs
     suspect, clean, rows = _suspect(model, data, population, mean, std)
     named = None if rows is None or rows.classes != suspect.classes else rows.class_names

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,25 @@ from torchbands.modalities.observation import Observation
 
 from .heads import answering
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
-@contextmanager
-def modes_kept(given: Any) -> Iterator[None]:
-    """Put the layers of a network back into the modes that they came in: a scan inside a training changes nothing."""
-    layers = list(given.modules()) if isinstance(given, nn.Module) else []
-    modes = [layer.training for layer in layers]
-    try:
-        yield
-    finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
+
+def keeps_modes(scan: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Put the layers of the network that a function is given first (`model`) back into the modes that they came in: a
+    scan inside a training changes nothing."""
+
+    @wraps(scan)
+    def kept(*args: _P.args, **more: _P.kwargs) -> _T:
+        given = args[0] if args else more.get("model")
+        modes = [(layer, layer.training) for layer in given.modules()] if isinstance(given, nn.Module) else []
+        try:
+            return scan(*args, **more)
+        finally:
+            for layer, mode in modes:
+                layer.training = mode
+
+    return kept
 
 
 def predictor(given: Any, rows: Data | None, modality: Modality | None = None, classes: int | None = None) -> Model:

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
 
+from in_process import InProcess
 from torchbands.core.errors import InputError, Unsupported
 from torchbands.modalities.image import Image
-from torchbands.scanner.opening import Limits, Suspect, checkpoint, open_suspect
-from torchbands.scanner.opening.read_torch import extract
+from torchbands.scanner.opening import Suspect, checkpoint, open_suspect
 
 IMAGE = Image(channels=3, size=16)
 CODE = """import torch
@@ -51,22 +51,6 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     yield importlib.import_module("own_layouts")
     del sys.modules["own_layouts"]
-
-
-class InProcess:
-    """The child's work without the seconds that a process takes to begin; other tests start real ones."""
-
-    def __init__(self, job: str, folder: Path, limits: Limits) -> None:
-        assert job == "torch"
-        self.limits = limits
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        return extract({**job, "megabytes": self.limits.megabytes})
 
 
 @pytest.fixture(autouse=True)

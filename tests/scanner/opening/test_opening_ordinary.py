@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
+from in_process import InProcess
 from torchbands.core.errors import Unsupported
 from torchbands.modalities.image import Image
-from torchbands.scanner.opening import Limits, checkpoint, open_suspect
-from torchbands.scanner.opening.process import Refusal
-from torchbands.scanner.opening.read_torch import extract
+from torchbands.scanner.opening import checkpoint, open_suspect
 from torchbands.scanner.reading import read_rows
 
 _SPEC = importlib.util.spec_from_file_location("ordinary", Path(__file__).parents[1] / "ordinary.py")
@@ -25,25 +24,6 @@ _SPEC.loader.exec_module(ordinary)
 
 pytestmark = pytest.mark.timeout(400)
 _EVERY = [pytest.param(c, marks=[pytest.mark.slow] if c.slow else []) for c in ordinary.CASES]
-
-
-class InProcess:
-    """The child's work without the seconds that a process takes to begin; other tests start real ones."""
-
-    def __init__(self, job: str, folder: Path, limits: Limits) -> None:
-        assert job == "torch"
-        self.limits = limits
-
-    def __enter__(self) -> InProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def ask(self, job: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return extract({**job, "megabytes": self.limits.megabytes})
-        except Exception as error:
-            raise Refusal(str(error)) from None
 
 
 @pytest.fixture(scope="module")
