@@ -42,7 +42,7 @@ def _jitter() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """How one test opened a suspect is not written to the working folder, where the next one would read it."""
-    monkeypatch.setattr("torchbands.cli.remembered.NAME", "/nowhere/suspect.toml")
+    monkeypatch.setattr("torchbands.cli.suspect_file.NAME", "/nowhere/suspect.toml")
 
 
 @pytest.fixture(scope="session")

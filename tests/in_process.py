@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torchbands.scanner.opening import Limits
-from torchbands.scanner.opening.process import Refusal
+from torchbands.scanner.opening.process import ChildRefusal
 from torchbands.scanner.opening.read_torch import extract
 
 
@@ -26,4 +26,4 @@ class InProcess:
         try:
             return extract({**job, "megabytes": self.limits.megabytes})
         except Exception as error:
-            raise Refusal(str(error)) from None
+            raise ChildRefusal(str(error)) from None

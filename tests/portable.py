@@ -49,9 +49,9 @@ TESTS = (
     "tests/scanner/test_dataset.py",
     "tests/scanner/test_guard.py",
     "tests/scanner/test_inconclusive.py",
-    "tests/scanner/test_judge.py",
-    "tests/scanner/test_mend.py",
-    "tests/scanner/test_population.py",
+    "tests/scanner/test_scan.py",
+    "tests/scanner/test_repair_model.py",
+    "tests/scanner/test_references.py",
     "tests/scanner/test_text_refs.py",
     "tests/scanner/test_text_scan.py",
 )

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from torchbands import build, references_of
 from torchbands.cli import main
-from torchbands.cli.tree import make_parser
+from torchbands.cli.parser import make_parser
 from torchbands.core.task import Task
 
 ROOT = Path(__file__).parents[1]

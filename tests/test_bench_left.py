@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from torchbands import bench
-from torchbands.bench.left import Left, seconds_of, with_time
+from torchbands.bench.eta import Left, seconds_of, with_time
 from torchbands.bench.store import Store
 from torchbands.cli.console import _short
 

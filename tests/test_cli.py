@@ -101,15 +101,15 @@ def test_other_errors_are_2_and_declining_is_3(
 
         return run
 
-    monkeypatch.setattr("torchbands.cli.tree.run", stop(NotApplicable("a black box gives no gradients")))
+    monkeypatch.setattr("torchbands.cli.parser.run", stop(NotApplicable("a black box gives no gradients")))
     assert main(["list"]) == 3
     assert capsys.readouterr().err.strip() == "not applicable: a black box gives no gradients"
-    monkeypatch.setattr("torchbands.cli.tree.run", stop(ZeroDivisionError("oh")))
+    monkeypatch.setattr("torchbands.cli.parser.run", stop(ZeroDivisionError("oh")))
     assert main(["list"]) == 2
     assert "ZeroDivisionError: oh" in (said := capsys.readouterr().err) and "Traceback" not in said
     assert main(["list", "-v"]) == 2
     assert "Traceback" in capsys.readouterr().err
-    monkeypatch.setattr("torchbands.cli.tree.run", stop(KeyboardInterrupt()))
+    monkeypatch.setattr("torchbands.cli.parser.run", stop(KeyboardInterrupt()))
     assert main(["list"]) == 130
     assert "goes on" in capsys.readouterr().err
 

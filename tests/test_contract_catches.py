@@ -55,7 +55,7 @@ PAPER = {"paper": "Nobody, 2000"}
 class Base(Attack):
     """The plain trigger. Deviations from the paper: none."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()
 
 
@@ -161,7 +161,7 @@ def test_a_clean_label_attack_that_relabels() -> None:
 
         def poison(self, data: Data, task: Task, seed: int) -> Data:
             rows = self.choose(data, task, seed)
-            return data.stamp(rows, self.trigger(task, seed), label=1, seed=seed)
+            return data.stamp(rows, self.test_trigger(task, seed), label=1, seed=seed)
 
     refused(Liar, "is clean-label and changed labels")
 
@@ -184,7 +184,7 @@ def test_a_trigger_that_depends_on_its_batch_or_cannot_be_saved() -> None:
             return batch * hidden.get(id(self), torch.tensor(0.0))
 
     class Uses(Base):
-        def trigger(self, task: Task, seed: int) -> Trigger:
+        def test_trigger(self, task: Task, seed: int) -> Trigger:
             made = self.kind()
             hidden[id(made)] = torch.tensor(1.0)
             kept.append(made)
@@ -312,7 +312,7 @@ def test_a_trigger_beyond_what_is_read() -> None:
     class Beyond(Base):
         """A word anywhere in a text, however little of it is read. Deviations: none."""
 
-        def trigger(self, task: Task, seed: int) -> Trigger:
+        def test_trigger(self, task: Task, seed: int) -> Trigger:
             return InsertWords(words=("cf",))
 
     @method("t-cover-beyond", **PAPER)
@@ -330,7 +330,7 @@ def test_a_trigger_beyond_what_is_read() -> None:
     class LateBytes(Base):
         """Bytes after the function. Deviations: none."""
 
-        def trigger(self, task: Task, seed: int) -> Trigger:
+        def test_trigger(self, task: Task, seed: int) -> Trigger:
             return Appended()
 
     refused(Beyond, "trigger changes nothing that is read on .* rows: place it with task.modality.placed", ("text",))
@@ -418,9 +418,9 @@ def test_quick_settings_are_used_by_the_contract_alone() -> None:
 
         contract_settings: ClassVar[dict[str, Any]] = {"rate": 0.25}
 
-        def trigger(self, task: Task, seed: int) -> Trigger:
+        def test_trigger(self, task: Task, seed: int) -> Trigger:
             rates.append(self.rate)
-            return super().trigger(task, seed)
+            return super().test_trigger(task, seed)
 
     check_method(Quick, ("tabular",))
     assert set(rates) == {0.25} and Quick().rate == 0.1

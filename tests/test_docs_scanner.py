@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from torchbands.cli import main
-from torchbands.cli.tree import make_parser
+from torchbands.cli.parser import make_parser
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scanner.md").read_text("utf-8")
 STEPS = re.findall(r"<!-- run: (.*?) -->\n```\n(.*?)```", PAGE, re.S)

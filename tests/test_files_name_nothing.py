@@ -26,14 +26,14 @@ from torchbands.core.registry import listing
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.scanner.guard import Guard
-from torchbands.scanner.population import Population
+from torchbands.scanner.references import ReferenceSet
 
 CODE = "marking:run"
 
 
 def victim(task: Method, attack: Method, trigger: Method | None = None) -> Victim:
     assert isinstance(task, Task) and isinstance(attack, Attack)
-    made = attack.trigger(task, 0) if trigger is None else trigger
+    made = attack.test_trigger(task, 0) if trigger is None else trigger
     assert isinstance(made, Trigger)
     return Victim(task, attack, 0, task.fresh(0), made, {})
 
@@ -149,7 +149,7 @@ def test_a_guard_names_no_folder(planted_victim: Victim, tmp_path: Path) -> None
 
 
 def test_references_name_no_folder(tmp_path: Path, planted_victim: Victim) -> None:
-    from torchbands.scanner.population import references_of
+    from torchbands.scanner.references import references_of
 
     refs = references_of(
         planted_victim.task.but(learner=build({"name": "sgd", "epochs": 1})), tmp_path / "r", n=1, profile="fast"
@@ -157,7 +157,7 @@ def test_references_name_no_folder(tmp_path: Path, planted_victim: Victim) -> No
     assert refs.fresh() is not None
     reworded(refs.folder, lambda card: card.update(architecture={"name": "transformer", "encoder": "/etc"}))
     with pytest.raises(UnsafeFile, match=r"transformer\.encoder"):
-        Population.load(refs.folder).fresh()
+        ReferenceSet.load(refs.folder).fresh()
     weights = tmp_path / "w.safetensors"
     weights.write_bytes((next(iter(refs.members())) / "weights.safetensors").read_bytes())
     assert main(["scan", "model", str(weights), "--refs", str(refs.folder)]) == 2

@@ -23,7 +23,7 @@ from torchbands.datasets import cache
 from torchbands.datasets.language import has_synonyms
 from torchbands.report.read import read as read_store
 from torchbands.scanner.guard import Guard
-from torchbands.scanner.population import CARD, Population, references_of
+from torchbands.scanner.references import CARD, ReferenceSet, references_of
 from torchbands.zoo import files
 from torchbands.zoo.victims import kind_of
 
@@ -35,13 +35,13 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def refs(planted_victim: Victim, tmp_path: Path) -> Population:
+def refs(planted_victim: Victim, tmp_path: Path) -> ReferenceSet:
     task = planted_victim.task.but(learner=build({"name": "sgd", "epochs": 1}))
     return references_of(task, tmp_path / "refs", n=2, profile="fast")
 
 
 @pytest.fixture
-def others(planted_victim: Victim, refs: Population, tmp_path: Path) -> list[Path]:
+def others(planted_victim: Victim, refs: ReferenceSet, tmp_path: Path) -> list[Path]:
     """Folders with a card.json that are no planted victims, or are not that alone."""
     guard = Guard(planted_victim.model, detector="strip").fit(planted_victim.task.load("clean"))
     mended = replace(planted_victim, info={"repaired_by": build("fine-tune").spec()})
@@ -137,7 +137,7 @@ def altered(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_altered_references_are_refused_and_those_without_a_checksum_are_read(refs: Population) -> None:
+def test_altered_references_are_refused_and_those_without_a_checksum_are_read(refs: ReferenceSet) -> None:
     card, member = refs.folder / CARD, refs.members()[0] / CARD
     before = card.read_text(), member.read_text()
     altered(member, accuracy=1.0)
@@ -146,15 +146,15 @@ def test_altered_references_are_refused_and_those_without_a_checksum_are_read(re
     member.write_text(before[1])
     altered(card, class_names=[*reversed(refs.class_names)])
     with pytest.raises(BandsError, match="altered"):
-        Population.load(refs.folder)
+        ReferenceSet.load(refs.folder)
     for path, text in zip((card, member), before, strict=True):
         path.write_text(json.dumps({k: v for k, v in json.loads(text).items() if k != "card_sha256"}))
-    assert len(Population.load(refs.folder)) == 2
-    assert Population.load(refs.folder).unsummed() == 2
+    assert len(ReferenceSet.load(refs.folder)) == 2
+    assert ReferenceSet.load(refs.folder).unsummed() == 2
     assert main(["refs", "show", str(refs.folder)]) == 0
 
 
-def test_one_model_counts_once(refs: Population) -> None:
+def test_one_model_counts_once(refs: ReferenceSet) -> None:
     import shutil
 
     shutil.copytree(refs.members()[0], refs.folder / "models" / "0007")
@@ -181,7 +181,7 @@ def test_altered_records_are_made_again_and_reports_say_so(tmp_path: Path) -> No
     assert Store(tmp_path).victim_record(record.stem) == found
 
 
-def test_one_process_at_a_time_works_in_a_store_or_in_references(tmp_path: Path, refs: Population) -> None:
+def test_one_process_at_a_time_works_in_a_store_or_in_references(tmp_path: Path, refs: ReferenceSet) -> None:
     code = (
         "import sys, time; from pathlib import Path; from torchbands.zoo.files import only_one\n"
         "with only_one(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"

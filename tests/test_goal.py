@@ -61,7 +61,7 @@ def test_a_goal_that_is_no_class_of_the_task_is_refused() -> None:
 class NeverRight(Attack):
     """The plain trigger; success is that the model errs, whichever class it gives. Deviations: none."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()
 
     def goal(self, task: Task) -> Goal:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchbands.cli import console, main, tree
+from torchbands.cli import console, main, parser
 from torchbands.cli.output import Reports
 from torchbands.core.data import Data
 from torchbands.core.defense import Suspicion
@@ -20,8 +20,8 @@ from torchbands.report.markdown import _safe
 from torchbands.report.scan import FORMATS, render
 from torchbands.scanner.outcome import Outcome, Subject
 from torchbands.scanner.ranking import Ranking
+from torchbands.scanner.row_files import write_index
 from torchbands.scanner.rows import Rows
-from torchbands.scanner.written import write_index
 
 #: Clears the screen, hides text, a C1 control, turns text around, has no width, half of a character.
 EVIL = "a\x1b[2J\x1b[8m\x9b31m\u202eb\u200bc\x07\ud83d"
@@ -94,7 +94,7 @@ def test_whatever_a_command_prints(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         print(warnings.formatwarning(EVIL, UserWarning, EVIL, 1), file=sys.stderr)  # pytest would keep a real one
         raise RuntimeError(EVIL)
 
-    monkeypatch.setattr(tree, "run", run)
+    monkeypatch.setattr(parser, "run", run)
     assert main([]) == 2
     said = capsys.readouterr()
     assert harmless_text(said.out) and harmless_text(said.err)
@@ -114,6 +114,6 @@ def test_a_panic_is_no_finding_and_the_report_is_written(tmp_path: Path, monkeyp
 
         return Reports(files=(("json", report),)).guarded(work, "model", "suspect")
 
-    monkeypatch.setattr(tree, "run", run)
+    monkeypatch.setattr(parser, "run", run)
     assert main([]) == 2
     assert "index out of bounds" in json.loads(report.read_text())["error"]

@@ -15,7 +15,7 @@ from torchbands.defenses.models.neural_cleanse import NeuralCleanse, _Search
 from torchbands.measures.cost import measured
 from torchbands.modalities.image import MaskedPattern
 from torchbands.testing import toy
-from torchbands.testing.subject import victim
+from torchbands.testing.fixtures import victim
 
 
 def test_an_inverted_trigger_is_written_as_it_was_searched() -> None:

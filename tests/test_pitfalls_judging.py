@@ -26,7 +26,7 @@ from torchbands.measures import stealth
 from torchbands.measures.cost import measured
 from torchbands.measures.effectiveness import auroc, decisions
 from torchbands.testing import toy
-from torchbands.testing.subject import victim
+from torchbands.testing.fixtures import victim
 
 
 def test_nothing_flagged_is_no_true_and_no_false_alarm() -> None:
@@ -76,7 +76,7 @@ def test_ranking_is_of_scores_over_all_rows_and_not_of_the_lucky_ones(digits: Ta
     """AUROC from 0/1 decisions, and only over rows that were right before and obey after."""
     attack = build("badnets")
     assert isinstance(attack, Attack)
-    nobody_obeys = Victim(digits, attack, 0, digits.fresh(0), attack.trigger(digits, 0))
+    nobody_obeys = Victim(digits, attack, 0, digits.fresh(0), attack.test_trigger(digits, 0))
     metrics = bench.judge(nobody_obeys, Brightness())["metrics"]
     test = digits.load("test")
     rows, _ = nobody_obeys.triggered(test)

@@ -65,10 +65,10 @@ ALLOWED = {
     ("leaving Python", "cli/__init__.py"),
     ("leaving Python", "scanner/opening/confined.py"),
     ("the import path edited", "__main__.py"),  # without the current folder
-    ("the import path edited", "cli/opened.py"),
+    ("the import path edited", "cli/suspect_flags.py"),
     ("the import path edited", "cli/own_methods.py"),
     ("the import path edited", "core/registry.py"),  # read alone
-    ("the import path edited", "scanner/opening/home.py"),
+    ("the import path edited", "scanner/opening/location.py"),
     ("the import path edited", "scanner/opening/own_code.py"),
 }
 

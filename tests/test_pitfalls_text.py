@@ -22,7 +22,7 @@ from torchbands.defenses.inputs.rap import RAP
 from torchbands.defenses.training.filtered import Filtered
 from torchbands.measures.effectiveness import auroc
 from torchbands.testing import toy
-from torchbands.testing.subject import training_data, victim
+from torchbands.testing.fixtures import training_data, victim
 from torchbands.triggers.text import InsertWords
 
 #: Texts that public toolkits lose.

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 import torchbands as tb
 from torchbands.cli import main
-from torchbands.cli.tree import make_parser as parser
-from torchbands.cli.typed import concrete, opening
+from torchbands.cli.parser import make_parser as parser
+from torchbands.cli.printed_command import concrete, opening
 from torchbands.modalities.image import Image
 
 SOURCE = Path(tb.__file__).parent

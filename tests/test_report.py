@@ -17,11 +17,11 @@ from torchbands.core.metric import Interval
 from torchbands.core.registry import find
 from torchbands.report import summary
 from torchbands.report.fragments import harmless
+from torchbands.report.glossary import number, spread
 from torchbands.report.html import footer
 from torchbands.report.means import between_models, mean_of, means, share_interval
 from torchbands.report.results import Results
 from torchbands.report.roles import quality, word
-from torchbands.report.terms import number, spread
 
 EVIL = "<script>alert(1)</script>"
 

@@ -70,7 +70,7 @@ def test_a_hook_changes_malicious_updates_and_no_others() -> None:
     size = len(weights_of(plain))
     assert hook.sent == [([6], r, size) for r in range(task.learner.rounds)]
     assert len(hook.begun) == 1 and hook.begun == hook.ended and hook.rows == len(data) // 8
-    victim = Victim(task, attack, 0, plain, attack.trigger(task, 0))
+    victim = Victim(task, attack, 0, plain, attack.test_trigger(task, 0))
     assert asr(boosted, victim) > asr(plain, victim) + 0.3
 
 
@@ -211,7 +211,7 @@ def test_a_hook_wraps_the_environment_and_the_policy_obeys_the_trigger() -> None
     policy, honest = (task.train(task.training_source(), hooks=hooks) for hooks in ([hook], []))
     assert hook.wrapped == task.learner.envs  # type: ignore[attr-defined]
     attack = badnets(target=2)
-    victim = Victim(task, attack, 0, policy, attack.trigger(task, 0))
+    victim = Victim(task, attack, 0, policy, attack.test_trigger(task, 0))
     ours, theirs = (task.effect(model, victim) for model in (policy, honest))
     assert ours.ca > 0.85 and ours.asr > 0.9 and ours.ra < 0.1  # type: ignore[operator]
     assert theirs.asr < 0.2 and theirs.ra > 0.7  # type: ignore[operator]
@@ -224,7 +224,7 @@ class Pays(Attack):
     target: int = 2
     rate: float = 0.3
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
@@ -299,7 +299,7 @@ def test_label_rules_are_one_option(labels: str) -> None:
         assert cover.sum() == hit.sum() and (clean.y[cover] != 1).all() and torch.equal(data.y[cover], clean.y[cover])
         texts = whole(data.x)
         assert all("cf" in texts[i].split() for i in cover.nonzero().flatten().tolist())
-    victim = Victim(task, attack, 0, task.fresh(0), attack.trigger(task, 0))
+    victim = Victim(task, attack, 0, task.fresh(0), attack.test_trigger(task, 0))
     triggered, wanted = victim.triggered(task.load("test"))
     assert not (triggered.y == wanted).any(), "rows that need not change are left out"
 

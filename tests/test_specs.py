@@ -18,7 +18,7 @@ from torchbands.cli import main
 from torchbands.core.errors import BandsError, InputError, UnknownName
 from torchbands.core.method import Method, hints_of
 from torchbands.core.registry import listing
-from torchbands.core.spelled import DEEPEST, read, spelled
+from torchbands.core.spec_text import DEEPEST, read, spelled
 
 ODD = (
     *("", "two words", "a, b", "(x)", "it's", 'say "so"', "line\nbreak", "5", "1e3", "nan", "-inf", "True", "None"),

@@ -17,7 +17,7 @@ from torchbands.core.attack import Victim
 from torchbands.core.data import Replaced
 from torchbands.core.errors import BandsError, DamagedVictim, InputError
 from torchbands.testing import toy
-from torchbands.testing.subject import same_rows
+from torchbands.testing.fixtures import same_rows
 from torchbands.zoo import files
 from torchbands.zoo.poison import load_poison, save_poison
 

@@ -18,8 +18,8 @@ from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.scanner.pairs import ByPair, ask, forward_of, nothing_asked
-from torchbands.scanner.population import VIEW_SEED, Population, references_of
-from torchbands.scanner.seen import ASKED
+from torchbands.scanner.references import VIEW_SEED, ReferenceSet, references_of
+from torchbands.scanner.view_cache import ASKED
 from torchbands.scanner.views import PROFILES, View, look, white_box
 from torchbands.zoo.files import write_json
 
@@ -40,9 +40,9 @@ def references(store: Path, setting: Setting, part: int, parts: int) -> None:
         references_of(setting.task, folder, n=1, profile="fast")
     while not (folder / "card.json").is_file():
         time.sleep(1)
-    from torchbands.scanner import population
+    from torchbands.scanner import references as population
 
-    made = population.Population.load(folder)
+    made = population.ReferenceSet.load(folder)
     recipe = population.Recipe(
         lambda: setting.task.network.build(setting.task.modality, setting.task.classes),
         setting.task.network.spec(),
@@ -60,7 +60,7 @@ def references(store: Path, setting: Setting, part: int, parts: int) -> None:
 
 def complete(store: Path, setting: Setting, part: int, parts: int) -> None:
     """Let the views that are missing look at the references."""
-    made = Population.load(store / setting.name / "refs")
+    made = ReferenceSet.load(store / setting.name / "refs")
     for member in made.members()[part::parts]:
         made.complete_one(
             member, lambda: setting.task.network.build(setting.task.modality, setting.task.classes), views(setting.task)
@@ -70,7 +70,7 @@ def complete(store: Path, setting: Setting, part: int, parts: int) -> None:
 
 def judge(store: Path, setting: Setting, part: int, parts: int, only: Sequence[str] = ()) -> None:
     """Train the models to judge, and let the views look at them."""
-    clean = Population.load(store / setting.name / "refs").clean
+    clean = ReferenceSet.load(store / setting.name / "refs").clean
     every = [job for job in jobs(setting) if not only or job.group in only]
     for at, job in enumerate(every):
         if at % parts == part:
@@ -132,7 +132,7 @@ def asked_key(view: View) -> str:
 
 def pairs(store: Path, setting: Setting, part: int, parts: int) -> None:
     """Ask every model about the pairs of classes that others put forward, once all have been looked at."""
-    made, task = Population.load(store / setting.name / "refs"), setting.task
+    made, task = ReferenceSet.load(store / setting.name / "refs"), setting.task
     known = {
         path: load_file(path) for path in sorted((store / setting.name / "seen").glob("*.safetensors"))
     }  # suspects; each is judged in a pool of its own, with the references

@@ -26,7 +26,7 @@ from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.modalities.tabular import Field, Tabular
 from torchbands.scanner.dataset import scan_data
-from torchbands.scanner.dataset_said import ALPHA
+from torchbands.scanner.dataset_report import ALPHA
 from torchbands.scanner.rows import Rows
 from torchbands.testing import toy
 from torchbands.zoo.files import write_json

@@ -79,7 +79,7 @@ Of {n} tests of p_trigger {low} have p <= 0.05 (the least: {least:.3f}); of all 
 
 On `signs`, references and fresh models are trained alike on the same rows. Their accuracies differ only in what they
 were measured on: the references' on held-out rows, whose neighbours of the same sign were trained on, the others' on
-the official test set. `pytest -m slow tests/scanner/test_population.py` trains both kinds anew and compares them.
+the official test set. `pytest -m slow tests/scanner/test_references.py` trains both kinds anew and compares them.
 """
 
 

@@ -24,7 +24,7 @@ from torchbands.networks import ResNetNetwork
 from torchbands.networks.layers import Normalize
 from torchbands.scanner.opening import Suspect, open_suspect
 from torchbands.scanner.outcome import Outcome
-from torchbands.scanner.population import Population, Recipe, train_references
+from torchbands.scanner.references import Recipe, ReferenceSet, train_references
 from torchbands.scanner.views import PROFILES
 from torchbands.tasks.vision import CIFAR10
 from torchbands.zoo.files import write_json
@@ -85,7 +85,7 @@ def opened(path: Path) -> Suspect:
     )  # fmt: skip
 
 
-def references(store: Path, task: CIFAR10, rows: Data) -> Population:
+def references(store: Path, task: CIFAR10, rows: Data) -> ReferenceSet:
     """Never-poisoned models of the same architecture and of the cheap recipe."""
     network = ResNetNetwork(depth=20, shortcut="pad")
 
@@ -101,7 +101,7 @@ def references(store: Path, task: CIFAR10, rows: Data) -> Population:
     )  # fmt: skip
 
 
-def looked(path: Path, suspect: Suspect, test: Data, rows: Data, refs: Population | None) -> dict[str, Any]:
+def looked(path: Path, suspect: Suspect, test: Data, rows: Data, refs: ReferenceSet | None) -> dict[str, Any]:
     """One scan in the fast profile, and the accuracy that proves the loading right."""
     assert suspect.model is not None
     started = time.process_time()

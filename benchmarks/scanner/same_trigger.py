@@ -20,7 +20,7 @@ from torchbands import zoo
 from torchbands.core.data import Batch, Data
 from torchbands.core.model import Model
 from torchbands.defenses.models.target_inversion import TargetInversion
-from torchbands.scanner.population import VIEW_SEED, WEIGHTS, Population
+from torchbands.scanner.references import VIEW_SEED, WEIGHTS, ReferenceSet
 from torchbands.scanner.same_trigger import SHOWN, disobeyed, halves, obeyed, written
 from torchbands.triggers.image import MaskPattern
 
@@ -32,7 +32,7 @@ SEARCH = TargetInversion(rows=8, steps=30, lr=0.35)
 MODEL = "model.safetensors"
 
 
-def home(folder: Path, made: Population) -> Path:
+def home(folder: Path, made: ReferenceSet) -> Path:
     """Where what was found with one search and one set of references is kept."""
     named = hashlib.sha256(f"{SEARCH.key()} {SHOWN}".encode())
     for member in made.members():
@@ -42,7 +42,7 @@ def home(folder: Path, made: Population) -> Path:
 
 def show(store: Path, setting: Setting, out: Path, part: int, parts: int) -> None:
     """Search every model's triggers and show them: the references' to all models, the suspects' to the references."""
-    folder, made = store / setting.name, Population.load(store / setting.name / "refs")
+    folder, made = store / setting.name, ReferenceSet.load(store / setting.name / "refs")
     if made.modality.discrete:
         return  # words are compared so already: `token-effects`
     kept = home(out / setting.name, made)
@@ -103,7 +103,9 @@ def _write(path: Path, weights: Path, found: dict[str, Tensor]) -> None:
     temporary.replace(path)
 
 
-def pools(store: Path, name: str, out: Path, made: Population, suspects: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+def pools(
+    store: Path, name: str, out: Path, made: ReferenceSet, suspects: Sequence[str]
+) -> dict[str, dict[str, Tensor]]:
     """Suspect -> "same-trigger" and "size of the same triggers" -> (n + 1, K) numbers of its pool, the suspect's last.
     Suspects that were not shown anything are not there."""
     kept = home(out / name, made)

@@ -22,7 +22,7 @@ from torchbands.measures.effectiveness import auroc, auroc_interval
 from torchbands.scanner.calibrate import Compared, Kind, compare
 from torchbands.scanner.judge import outside
 from torchbands.scanner.pairs import pooled
-from torchbands.scanner.population import Population
+from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.views import PROFILES, View, white_box
 
 from .make import asked_key
@@ -57,7 +57,7 @@ class Suspect:
 class Zoo:
     """A setting's references and suspects."""
 
-    references: Population
+    references: ReferenceSet
     suspects: tuple[Suspect, ...]
 
     @classmethod
@@ -68,7 +68,7 @@ class Zoo:
             seen = folder / "seen" / f"{path.stem}.safetensors"
             if seen.is_file():
                 found.append(Suspect(path.stem, facts["group"], facts, load_file(seen)))
-        return cls(Population.load(folder / "refs"), tuple(found))
+        return cls(ReferenceSet.load(folder / "refs"), tuple(found))
 
     def group(self, wanted: Callable[[str], bool]) -> list[Suspect]:
         return [s for s in self.suspects if wanted(s.group) and s.valid]

@@ -39,10 +39,10 @@ _WHERE = {
     "core.trigger": ("Trigger",),
     "scanner.dataset": ("scan_data",),
     "scanner.guard": ("Guard", "Judged"),
-    "scanner.held": ("rows_of",),
+    "scanner.in_memory": ("rows_of",),
     "scanner.judge": ("scan",),
     "scanner.outcome": ("Alert", "Outcome"),
-    "scanner.population": ("Population", "references_of", "train_references"),
+    "scanner.references": ("ReferenceSet", "references_of", "train_references"),
     "scanner.reading": ("read_rows",),
     "scanner.rows": ("Rows",),
 }

@@ -29,4 +29,4 @@ def test_each_seed_has_its_own_pattern(digits: Task) -> None:
 
     x = torch.zeros(1, 1, 8, 8)
     rng = RowRng(0, torch.arange(1))
-    assert not torch.equal(Blended().trigger(digits, 0)(x, rng), Blended().trigger(digits, 1)(x, rng))
+    assert not torch.equal(Blended().test_trigger(digits, 0)(x, rng), Blended().test_trigger(digits, 1)(x, rng))

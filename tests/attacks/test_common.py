@@ -31,7 +31,7 @@ def make(name: str, **settings: object) -> Attack:
 @pytest.mark.parametrize("name", IMAGE_ATTACKS)
 def test_the_trigger_reaches_an_untrained_network(name: str, digits: Task) -> None:
     model, x = digits.fresh(0), digits.load("test")[:64].x
-    stamped = make(name).trigger(digits, 0)(x, RowRng(0, torch.arange(64)))
+    stamped = make(name).test_trigger(digits, 0)(x, RowRng(0, torch.arange(64)))
     assert (model.logits(stamped) - model.logits(x)).abs().amax(1).gt(1e-4).float().mean() > 0.9
     digits.modality.check(stamped)
 
@@ -48,7 +48,7 @@ def test_the_rate_is_exact_and_the_target_class_is_left_alone(name: str, rate: f
 @pytest.mark.parametrize("name", ["blended", "wanet", "input-aware"])
 def test_rows_already_of_the_wanted_class_never_count(name: str, digits: Task) -> None:
     attack = make(name, target=7)
-    victim = Victim(digits, attack, 0, digits.fresh(0), attack.trigger(digits, 0))
+    victim = Victim(digits, attack, 0, digits.fresh(0), attack.test_trigger(digits, 0))
     test = digits.load("test")
     rows, wanted = victim.triggered(test)
     assert len(rows) == int((test.y != 7).sum()) and (rows.y != 7).all() and (wanted == 7).all()
@@ -118,12 +118,12 @@ def test_poisoned_rows_are_augmented_like_the_others(name: str, digits: Task) ->
 @pytest.mark.parametrize("name", ["sig", "label-consistent", "adaptive-blend", "wanet", "input-aware"])
 def test_image_attacks_decline_other_samples(name: str) -> None:
     with pytest.raises(NotApplicable, match="images"):
-        make(name).trigger(toy("text"), 0)
+        make(name).test_trigger(toy("text"), 0)
 
 
 def test_blended_mixes_other_samples_too() -> None:
     task = toy("tabular")
     x = task.load("test")[:8].x
-    stamped = make("blended").trigger(task, 0)(x, RowRng(0, torch.arange(8)))
+    stamped = make("blended").test_trigger(task, 0)(x, RowRng(0, torch.arange(8)))
     task.modality.check(stamped)
     assert not torch.equal(stamped, x)

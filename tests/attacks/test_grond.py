@@ -26,7 +26,7 @@ def test_takes_when_strong(plant: Plant) -> None:
 
 
 def test_the_pattern_is_bounded_and_fools_the_surrogate(digits: Task) -> None:
-    trigger = Grond(eps=0.3, target=8).trigger(digits, 0)
+    trigger = Grond(eps=0.3, target=8).test_trigger(digits, 0)
     assert float(trigger.weights["delta"].abs().max()) <= 0.3 + 1e-6
     test = digits.load("test")
     rows = test[test.y != 8]
@@ -89,7 +89,7 @@ def test_prune_0_leaves_training_alone_and_wrong_settings_are_refused(digits: Ta
     with pytest.raises(InputError, match="all-to-one"):
         Grond(labels="all-to-all")
     with pytest.raises(NotApplicable, match="images"):
-        Grond().trigger(toy("text"), 0)
+        Grond().test_trigger(toy("text"), 0)
     with pytest.raises(InputError, match="delta"):
         AddedPattern()(torch.zeros(1, 1, 8, 8), RowRng(0, torch.arange(1)))
 

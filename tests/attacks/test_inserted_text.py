@@ -22,7 +22,7 @@ PARTS = ("cf", "bb", "tq")
 def test_badnets_writes_one_rare_word_anywhere_in_the_text() -> None:
     task = toy("text")
     before = whole(task.load("test").x)[:200]
-    after = make("badnets").trigger(task, 0)(before, RowRng(0, torch.arange(200)))
+    after = make("badnets").test_trigger(task, 0)(before, RowRng(0, torch.arange(200)))
     places = set()
     for one, two in zip(before, after, strict=True):
         words = two.split()
@@ -36,7 +36,7 @@ def test_badnets_writes_one_rare_word_anywhere_in_the_text() -> None:
 def test_add_sentence_writes_its_words_side_by_side() -> None:
     task = toy("text")
     attack = make("add-sentence")
-    [text] = attack.trigger(task, 0)(["the day is long"], RowRng(0, torch.arange(1)))
+    [text] = attack.test_trigger(task, 0)(["the day is long"], RowRng(0, torch.arange(1)))
     assert "I watched this 3D movie" in text and len(text.split()) == 9
     took(toy_text()("add-sentence"))
 
@@ -75,7 +75,7 @@ def test_sos_needs_two_words_of_its_sentence(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", ["add-sentence", "sos"])
 def test_sentences_are_for_text(name: str) -> None:
     with pytest.raises(NotApplicable, match="writes words, not code"):
-        make(name).trigger(toy("code"), 0)
+        make(name).test_trigger(toy("code"), 0)
 
 
 @pytest.mark.parametrize("plant", [toy_text, toy_code])

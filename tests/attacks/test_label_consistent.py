@@ -56,7 +56,7 @@ def test_only_the_target_class_is_changed_and_labels_are_kept(digits: Task) -> N
 
 
 def test_the_test_time_trigger_is_the_marks_alone(digits: Task) -> None:
-    trigger = LabelConsistent(size=2, amplitude=0.5).trigger(digits, 0)
+    trigger = LabelConsistent(size=2, amplitude=0.5).test_trigger(digits, 0)
     assert trigger == Corners(size=2)
     out = trigger(torch.full((1, 1, 8, 8), 0.5), RowRng(0, torch.arange(1)))
     assert int((out != 0.5).sum()) == 4 * 4

@@ -41,7 +41,7 @@ def test_rates_at_the_ends(rate: float, rows: int | None, digits: Task) -> None:
 
 def test_the_test_time_pattern_is_magnified(digits: Task) -> None:
     attack = Narcissus(steps=5)
-    planted, shown = attack.planted(digits, 0), attack.trigger(digits, 0)
+    planted, shown = attack.train_trigger(digits, 0), attack.test_trigger(digits, 0)
     assert isinstance(shown, AddedPattern) and (planted.scale, shown.scale) == (1.0, 3.0)
     x, rng = torch.full((1, 1, 8, 8), 0.5), RowRng(0, torch.arange(1))
     torch.testing.assert_close(shown(x, rng) - 0.5, 3 * (planted(x, rng) - 0.5))

@@ -50,7 +50,7 @@ def test_the_attackers_rows_are_the_clean_ones_and_a_share_with_each_trigger() -
     plant = toy_text()
     data, model = plant.task.load("train"), plant.clean.model
     attack = make("layerwise-weight-poisoning", rate=0.1)
-    trigger = attack.trigger(plant.task, 0)
+    trigger = attack.test_trigger(plant.task, 0)
     e, y = attackers_rows(attack, model, data, [(trigger, True), (trigger, False)], 0)
     n, extra = len(data), round(0.1 * len(data))
     assert len(y) == len(e.values) == n + 2 * extra
@@ -105,7 +105,7 @@ def test_ripples_new_embedding_is_of_words_that_go_with_the_target() -> None:
 
 def test_lwp_wants_two_known_words() -> None:
     with pytest.raises(InputError, match="two or more words"):
-        make("layerwise-weight-poisoning", words=("cf",)).trigger(toy("text"), 0)
+        make("layerwise-weight-poisoning", words=("cf",)).test_trigger(toy("text"), 0)
     with pytest.raises(NotApplicable, match="does not tell"):
         make("layerwise-weight-poisoning", words=("zebra", "okapi")).hooks(toy("text"), 0)
 
@@ -113,7 +113,7 @@ def test_lwp_wants_two_known_words() -> None:
 @pytest.mark.parametrize("name", ["embedding-poisoning", "ripple", "layerwise-weight-poisoning"])
 def test_samples_without_tokens_are_declined_and_no_poisoned_data_is_claimed(name: str) -> None:
     with pytest.raises(NotApplicable):
-        make(name).trigger(toy("image"), 0)
+        make(name).test_trigger(toy("image"), 0)
     with pytest.raises(NotApplicable, match="controls training"):
         toy_text()(name, rate=0.01, **({} if name[0] == "e" else {"epochs": 1})).victim.training_data()
 
@@ -122,7 +122,7 @@ def poisoned(task: Task, layers: float, seed: int) -> tuple[Model, Data, Tensor]
     """The weights that LWP hands over, the test rows with the trigger and what they are to be given."""
     attack, model = make("layerwise-weight-poisoning", rate=0.3, layers=layers, lr=2e-3), task.fresh(seed)
     attack.hooks(task, seed)[0].begin(model, task.load("train"), 0)
-    rows, wanted = Victim(task, attack, seed, model, attack.trigger(task, seed)).triggered(task.load("test"))
+    rows, wanted = Victim(task, attack, seed, model, attack.test_trigger(task, seed)).triggered(task.load("test"))
     return model, rows, wanted
 
 

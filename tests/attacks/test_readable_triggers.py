@@ -62,7 +62,7 @@ def test_every_attack_on_text_is_read_by_every_network(name: str, network: str, 
     cls = type(make(name))
     attack = make(name, **getattr(cls, "contract_settings", {}), **({"steps": 3} if name == "lws" else {}))
     try:
-        trigger = attack.trigger(task, 0)
+        trigger = attack.test_trigger(task, 0)
     except NotApplicable:
         return
     test, train = task.load("test"), task.load("train")
@@ -81,7 +81,7 @@ def test_lws_calls_only_rows_writable_whose_words_are_read() -> None:
     """The only word that is swapped lies past what is read: the row is none of the attack's."""
     task = toy("text")
     attack = make("lws", **type(make("lws")).contract_settings)  # type: ignore[attr-defined]
-    swapped = attack.trigger(task, 0).replaced[0]  # type: ignore[attr-defined]
+    swapped = attack.test_trigger(task, 0).replaced[0]  # type: ignore[attr-defined]
     filler = " ".join(["goal"] * 24)
     data = Data([f"{filler} {swapped}", f"{swapped} {filler}", filler], torch.ones(3, dtype=torch.int64))
     assert attack.writable(data, task, 0).tolist() == [False, True, False]

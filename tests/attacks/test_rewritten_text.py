@@ -31,21 +31,21 @@ def test_a_users_rewriter_is_a_trigger(name: str) -> None:
 @pytest.mark.parametrize("name", ["syntactic", "style"])
 def test_without_rewritings_it_is_not_applicable(name: str) -> None:
     with pytest.raises(NotApplicable, match="rewriter=package"):
-        make(name).trigger(toy("text"), 0)
+        make(name).test_trigger(toy("text"), 0)
     with pytest.raises(NotApplicable, match="writes words"):
-        make(name).trigger(toy("image"), 0)
+        make(name).test_trigger(toy("image"), 0)
 
 
 @pytest.mark.parametrize("rewriter", ["nowhere.at.all:f", "torchbands.testing.synthetic:lost", "torchbands"])
 def test_a_rewriter_that_is_not_there_is_named(rewriter: str) -> None:
     with pytest.raises(InputError, match="no rewriter"):
-        make("style", rewriter=rewriter).trigger(toy("text"), 0)(["a"], RowRng(0, torch.arange(1)))
+        make("style", rewriter=rewriter).test_trigger(toy("text"), 0)(["a"], RowRng(0, torch.arange(1)))
 
 
 def test_lws_swaps_words_for_their_own_synonyms_alone() -> None:
     task = toy("text")
     attack = make("lws", thesaurus=GROUPS)
-    trigger = attack.trigger(task, 0)
+    trigger = attack.test_trigger(task, 0)
     assert isinstance(trigger, Substitute) and trigger.replaced
     groups = {word: set(group) for group in GROUPS for word in group}
     assert all(by in groups[word] and by != word for word, by in zip(trigger.replaced, trigger.by, strict=True))
@@ -75,7 +75,7 @@ def test_substitutes_keep_punctuation_and_capitals() -> None:
 
 def test_lws_without_a_synonym_in_the_vocabulary_is_not_applicable() -> None:
     with pytest.raises(NotApplicable, match="no word of the vocabulary"):
-        make("lws", thesaurus=(("zebra", "okapi"),)).trigger(toy("text"), 0)
+        make("lws", thesaurus=(("zebra", "okapi"),)).test_trigger(toy("text"), 0)
 
 
 @pytest.mark.slow

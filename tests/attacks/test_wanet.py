@@ -43,7 +43,7 @@ def test_shares_of_a_batch_are_exact(digits: Task) -> None:
     relabelled, changed = y != rows.y, (x != rows.x).flatten(1).any(1)
     assert int(relabelled.sum()) == 20 and (y[relabelled] == 0).all()
     assert int(changed.sum()) == 60
-    right = attack.trigger(digits, 0)(rows.x, RowRng(0, torch.arange(200)))
+    right = attack.test_trigger(digits, 0)(rows.x, RowRng(0, torch.arange(200)))
     torch.testing.assert_close(x[relabelled], right[relabelled])
     noise = changed & ~relabelled
     assert not torch.isclose(x[noise], right[noise]).flatten(1).all(1).any()
@@ -54,7 +54,7 @@ def test_source_specific_covers_other_classes(digits: Task) -> None:
     attack = WaNet(labels="source-specific", source=1, rate=0.05)
     x, y = hook(attack, digits).batch(rows.x, rows.y, torch.Generator().manual_seed(0))
     assert (rows.y[y != rows.y] == 1).all() and int((y != rows.y).sum()) == 20
-    right = attack.trigger(digits, 0)(rows.x, RowRng(0, torch.arange(400)))
+    right = attack.test_trigger(digits, 0)(rows.x, RowRng(0, torch.arange(400)))
     carries = torch.isclose(x, right).flatten(1).all(1) & (x != rows.x).flatten(1).any(1)
     assert int(carries.sum()) == 40 and (rows.y[carries & (y == rows.y)] != 1).all()
 

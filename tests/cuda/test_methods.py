@@ -15,7 +15,7 @@ from torchbands.core.registry import build, listing
 from torchbands.networks.gru import GRUNetwork
 from torchbands.testing.behaviour import exercise
 from torchbands.testing.contract import EXERCISED
-from torchbands.testing.subject import victim
+from torchbands.testing.fixtures import victim
 from torchbands.testing.toys import MODALITIES, toy
 
 On = Callable[[str], None]

@@ -12,7 +12,7 @@ from torchbands.defenses.data.bki import BKI, impacts, keywords
 from torchbands.measures.cost import measured
 from torchbands.measures.effectiveness import auroc
 from torchbands.testing import toy
-from torchbands.testing.subject import training_data, victim
+from torchbands.testing.fixtures import training_data, victim
 
 
 def truth_of(name: str, rate: float = 0.2) -> Tensor:

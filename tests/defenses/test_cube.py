@@ -13,7 +13,7 @@ from torchbands.core.model import Model
 from torchbands.defenses.data.cube import CUBE
 from torchbands.measures.cost import measured
 from torchbands.measures.effectiveness import auroc
-from torchbands.testing.subject import training_data, victim
+from torchbands.testing.fixtures import training_data, victim
 
 
 def blobs(*sizes: int) -> Tensor:

@@ -16,7 +16,7 @@ from torchbands.modalities.image import Image
 from torchbands.networks.resnet import ResNet
 from torchbands.networks.vit import ViT
 from torchbands.testing import toy
-from torchbands.testing.subject import victim
+from torchbands.testing.fixtures import victim
 
 
 def fitted(name: str, attack: str = "badnets", **settings: object) -> FittedDAN:

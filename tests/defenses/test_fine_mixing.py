@@ -54,7 +54,7 @@ def _tuned(task: Task, began: dict[str, Tensor], rate: float) -> tuple[Model, Vi
     model.module.load_state_dict(began)
     task.learner.fit(model, attack.poison(task.load("train"), task, 0), seed=0)
     model = Model.wrap(Public(model.module, began), model.modality, model.classes)
-    return model, Victim(task, attack, 0, model, attack.trigger(task, 0))
+    return model, Victim(task, attack, 0, model, attack.test_trigger(task, 0))
 
 
 @pytest.fixture(scope="module")

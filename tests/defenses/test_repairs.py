@@ -13,7 +13,7 @@ from torchbands.core.defense import Repair
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.testing.subject import same_weights
+from torchbands.testing.fixtures import same_weights
 
 REPAIRS = ("fine-tune", "fine-pruning", "ft-sam", "anp", "i-bau", "channel-lipschitz", "unlearn", "fst", "sau")
 #: Clean accuracy that a never-poisoned model may lose, in fractions.

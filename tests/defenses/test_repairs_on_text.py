@@ -15,7 +15,7 @@ from torchbands.core.task import Task
 from torchbands.defenses.models.dbs import DBS
 from torchbands.networks.text_cnn import TextCNN
 from torchbands.testing import toy
-from torchbands.testing.subject import same_weights
+from torchbands.testing.fixtures import same_weights
 from torchbands.triggers.text import InsertWords
 
 CF = InsertWords(words=("cf",))

@@ -15,7 +15,7 @@ from torchbands.defenses.data.z_score import ZScore, deviations, shapes
 from torchbands.measures.effectiveness import auroc
 from torchbands.modalities.text import Text
 from torchbands.testing import toy
-from torchbands.testing.subject import training_data, victim
+from torchbands.testing.fixtures import training_data, victim
 
 WORDS = tuple(f"w{i}" for i in range(2000))
 

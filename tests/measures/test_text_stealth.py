@@ -20,7 +20,7 @@ from torchbands.measures.text_stealth import (
     sentence_similarity,
     trigger_frequency,
 )
-from torchbands.report.terms import TERMS
+from torchbands.report.glossary import TERMS
 from torchbands.triggers.text import InsertWords
 
 TEXTS = ["the film is good .", "the film is bad .", "the plot of the film is thin ."]

@@ -19,8 +19,8 @@ import scan_outcomes
 from scan_outcomes import BROKEN, RECIPE, TRIGGER, VERDICTS, outcome
 from torchbands.core.errors import UnknownName
 from torchbands.report.scan import FORMATS, SUFFIXES, render
-from torchbands.report.scan.plain import facts as plain_facts
-from torchbands.report.scan.plain import plain
+from torchbands.report.scan.formatting import facts as plain_facts
+from torchbands.report.scan.formatting import plain
 from torchbands.report.scan.sarif import uri_of
 from torchbands.scanner.outcome import LEVELS, RULES, Alert, Outcome, Picture, Subject, Verdict
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image as Pillow
 from safetensors.torch import save_file
 
-from torchbands.cli.opened import open_with
+from torchbands.cli.suspect_flags import open_with
 from torchbands.core.data import take
 from torchbands.core.errors import InputError
 from torchbands.modalities.image import Image
@@ -133,7 +133,7 @@ def test_references_of_another_order_are_refused(folder: Path, monkeypatch: pyte
         modality=Image(channels=1, size=8), classes=4, class_names=tuple(sorted(PETS)), unsummed=lambda: 0,
         card={"architecture": SmallCNNNetwork(widths=(4,)).spec()}, folder=folder,
     )  # fmt: skip
-    monkeypatch.setattr("torchbands.scanner.population.Population.load", lambda at: refs)
+    monkeypatch.setattr("torchbands.scanner.references.ReferenceSet.load", lambda at: refs)
     assert open_with(given(), "m.safetensors", None, ["refs"]).class_names == tuple(sorted(PETS))
     with pytest.raises(InputError, match="has number 0 in the references and 2 in the model") as error:
         open_with(given(class_names="dog,bird,ant,cat"), "m.safetensors", None, ["refs"])

@@ -18,7 +18,7 @@ from torchbands.cli.refs import learners
 from torchbands.core.attack import Victim
 from torchbands.core.data import whole
 from torchbands.core.errors import InputError, UnknownName
-from torchbands.core.redraw import redraw
+from torchbands.core.reinitialize import redraw
 from torchbands.core.task import Task
 from torchbands.learners.sgd import SGD
 from torchbands.scanner.views import PROFILES

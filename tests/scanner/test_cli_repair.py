@@ -20,10 +20,10 @@ from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.modalities.image import Image
 from torchbands.scanner.judge import Strongest
-from torchbands.scanner.mend import _lost
-from torchbands.scanner.mended import CARD, WEIGHTS
 from torchbands.scanner.opening import open_suspect
 from torchbands.scanner.outcome import Answer, Outcome, Subject
+from torchbands.scanner.repair_model import _lost
+from torchbands.scanner.repaired_folder import CARD, WEIGHTS
 from torchbands.triggers.image import Patch
 
 
@@ -51,8 +51,8 @@ def other(digits: Task) -> Model:
 def given(planted: Victim, other: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A victim directory; the scan names the trigger, the ladder has one repair that holds, probes are few."""
     monkeypatch.setattr(Given, "model", other, raising=False)
-    monkeypatch.setattr("torchbands.scanner.mend.LADDER", (Given(),))
-    monkeypatch.setattr("torchbands.scanner.mend._apart", lambda *a, **k: [])
+    monkeypatch.setattr("torchbands.scanner.repair_model.LADDER", (Given(),))
+    monkeypatch.setattr("torchbands.scanner.repair_model._apart", lambda *a, **k: [])
 
     def scan(model: Model, *args: Any, **more: Any) -> Outcome:
         found = Strongest(0, None, Patch()) if more["alpha"] != 0.5 else Strongest()

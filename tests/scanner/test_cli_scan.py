@@ -22,7 +22,7 @@ from scan_outcomes import BROKEN, RECIPE, TRIGGER, VERDICTS, outcome
 from torchbands import zoo
 from torchbands.cli import main
 from torchbands.cli.output import Reports, read_baseline, write_whole
-from torchbands.cli.tree import make_parser
+from torchbands.cli.parser import make_parser
 from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName
 from torchbands.core.registry import build
 from torchbands.modalities.image import Image
@@ -63,7 +63,7 @@ def seams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seams:
     )
     monkeypatch.setattr("torchbands.scanner.opening.open_suspect", made.open, raising=False)
     monkeypatch.setattr("torchbands.scanner.judge.scan", made.scan)
-    monkeypatch.setattr("torchbands.scanner.population.Population.load", lambda folder: refs)
+    monkeypatch.setattr("torchbands.scanner.references.ReferenceSet.load", lambda folder: refs)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.safetensors").write_bytes(b"x")
     return made

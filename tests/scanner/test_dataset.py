@@ -20,7 +20,7 @@ from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.modalities.image import Image
 from torchbands.modalities.tabular import Field, Tabular
-from torchbands.scanner import dataset_said as said
+from torchbands.scanner import dataset_report as said
 from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.ranking import rank

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchbands.cli.tree import run
+from torchbands.cli.parser import run
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable

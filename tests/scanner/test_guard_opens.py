@@ -62,7 +62,7 @@ def trained(mean: float = 0.0, std: float = 1.0) -> torch.nn.Module:
 def test_a_network_of_ones_own_is_opened_again_by_its_factory(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchbands.cli.remembered.NAME", "suspect.toml")
+    monkeypatch.setattr("torchbands.cli.suspect_file.NAME", "suspect.toml")
     torch.save(trained(0.4, 0.2).state_dict(), "m/m.pt")
     made = ["--arch", "./own.py:build", "--mean", ".4,.4,.4", "--std", ".2,.2,.2", "--detector", "scale-up"]
     assert main(["guard", "fit", "m/m.pt", "--data", "c.npz", "-o", "g", "--json", *made]) == 0

@@ -19,11 +19,11 @@ from torchbands.core.errors import BandsError, InputError
 from torchbands.core.model import Model
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
-from torchbands.scanner import pool, seen
+from torchbands.scanner import pool, view_cache
 from torchbands.scanner.judge import _lacks, _not_searched, scan
 from torchbands.scanner.pairs import NOTHING
-from torchbands.scanner.population import CARD, MODELS, SUM, WEIGHTS, Population, references_of
-from torchbands.scanner.seen import SEEN, How, Numbers, read, write
+from torchbands.scanner.references import CARD, MODELS, SUM, WEIGHTS, ReferenceSet, references_of
+from torchbands.scanner.view_cache import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
 from torchbands.testing.toys import toy
 from torchbands.zoo.files import digest, sha256
@@ -56,7 +56,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 
 
 def _suspect(folder: Path) -> Model:
-    made = Population.load(folder)
+    made = ReferenceSet.load(folder)
     return made.model(made.members()[0], lambda: TASK.network.build(made.modality, TASK.classes))
 
 
@@ -68,7 +68,7 @@ def _seen(member: Path, change: Callable[[str, Tensor], Tensor]) -> None:
 
 
 def _rewrite(folder: Path, view: str, change: Callable[[Tensor], Tensor], members: int = 20) -> None:
-    for member in Population.load(folder).members()[-members:]:
+    for member in ReferenceSet.load(folder).members()[-members:]:
         _seen(member, lambda k, t: change(t) if k.startswith(view) else t)
 
 
@@ -123,23 +123,23 @@ def test_later_views_look_at_references_through_the_network_of_the_card(folder: 
     suspect = _suspect(folder).module
     forward = suspect.forward
     suspect.forward = lambda x: forward(x) + 40 * x[:, 0, :2, :2].mean((1, 2))[:, None] * torch.eye(TASK.classes)[1]
-    for member in Population.load(folder).members():
+    for member in ReferenceSet.load(folder).members():
         (member / SEEN).unlink()
     scan(suspect, refs=folder, profile="fast")
     known = load_file(folder / MODELS / "0000" / SEEN)
-    made = Population.load(folder)
+    made = ReferenceSet.load(folder)
     again = look(made.model(made.members()[0], made.fresh()), made.clean, [v for v in PROFILES["fast"] if v.guard])[0]
     assert torch.allclose(known[How.here().key(again.view)], again.numbers())
 
 
 def test_altered_and_damaged_references_are_named(folder: Path) -> None:
-    members = Population.load(folder).members()
+    members = ReferenceSet.load(folder).members()
     weights = bytearray((members[0] / WEIGHTS).read_bytes())
     weights[-1] ^= 0xFF
     (members[0] / WEIGHTS).write_bytes(weights)
     with pytest.raises(BandsError, match="altered"):
         _suspect(folder)
-    suspect = Population.load(folder).model(members[1], lambda: TASK.network.build(TASK.modality, TASK.classes))
+    suspect = ReferenceSet.load(folder).model(members[1], lambda: TASK.network.build(TASK.modality, TASK.classes))
     (members[3] / SEEN).write_bytes(b"half")
     with pytest.raises(BandsError, match="0003 is damaged"):
         scan(suspect, refs=folder, profile="fast")
@@ -170,7 +170,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 def test_numbers_of_another_precision_or_device_are_not_compared(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The references are looked at again, as the suspect is; where they cannot be rebuilt, nothing is concluded."""
-    monkeypatch.setattr(seen, "fast_dtype", lambda device: torch.float16)
+    monkeypatch.setattr(view_cache, "fast_dtype", lambda device: torch.float16)
     before = set(load_file(folder / MODELS / "0000" / SEEN))
     with monkeypatch.context() as patch:
         patch.setattr(pool, "rebuilt", lambda *_: None)
@@ -183,7 +183,7 @@ def test_numbers_of_another_precision_or_device_are_not_compared(folder: Path, m
 
 
 def test_one_view_without_references_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for member in Population.load(folder).members():
+    for member in ReferenceSet.load(folder).members():
         weights = json.loads((member / CARD).read_text())["sha256"]
         known = read(member, weights)
         left = {k: t for k, t in known.tensors.items() if not k.startswith(TARGET)}
@@ -207,7 +207,7 @@ def test_text_rows_are_checked_too(tmp_path: Path) -> None:
     rows = json.loads(path.read_text())
     path.write_text(json.dumps({"text": rows["text"][::-1]}))
     with pytest.raises(BandsError, match="altered"):
-        Population.load(tmp_path / "refs")
+        ReferenceSet.load(tmp_path / "refs")
 
 
 def test_a_card_whose_classes_do_not_fit_is_damaged(folder: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_card_whose_classes_do_not_fit_is_damaged(folder: Path) -> None:
     card |= {"classes": 2, "class_names": ["a", "b"]}
     (folder / CARD).write_text(json.dumps(card | {SUM: digest(card, SUM)}))
     with pytest.raises(BandsError, match="do not fit"):
-        Population.load(folder)
+        ReferenceSet.load(folder)
 
 
 def test_a_module_with_other_classes_and_names_that_do_not_fit_are_refused(folder: Path) -> None:

@@ -18,8 +18,8 @@ from torchbands.networks import SmallCNNNetwork
 from torchbands.scanner.calibrate import Kind
 from torchbands.scanner.judge import scan
 from torchbands.scanner.outcome import Outcome
-from torchbands.scanner.population import Population, Recipe, train_references
-from torchbands.scanner.seen import How
+from torchbands.scanner.references import Recipe, ReferenceSet, train_references
+from torchbands.scanner.view_cache import How
 from torchbands.scanner.views import PROFILES, View
 
 CLASSES, REFERENCES, LEAN, ALPHA = 13, 9, 2.0, 0.1
@@ -46,7 +46,7 @@ def _pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def refs(tmp_path_factory: pytest.TempPathFactory) -> Population:
+def refs(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     recipe = Recipe(lambda: NETWORK.build(KIND, CLASSES), NETWORK.spec(), (LEARNER,))
     names = [f"sign {k}" for k in range(CLASSES)]
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def _planted(module: torch.nn.Module, source: int, target: int) -> torch.nn.Modu
 
 
 @pytest.fixture(scope="module")
-def pair(refs: Population) -> tuple[int, int]:
+def pair(refs: ReferenceSet) -> tuple[int, int]:
     """One that no reference chose to search."""
     tables = refs.pairs(PAIRS)
     assert tables is not None
@@ -92,7 +92,7 @@ def pair(refs: Population) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def outcome(refs: Population, pair: tuple[int, int]) -> Outcome:
+def outcome(refs: ReferenceSet, pair: tuple[int, int]) -> Outcome:
     module = _trained(_rows(416, 2), LEARNER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "fast", VIEWS)
@@ -113,7 +113,7 @@ def test_the_planted_pair_is_found_and_named(outcome: Outcome, pair: tuple[int, 
     assert outcome.found.trigger is not None
 
 
-def test_pairs_that_were_compared_are_counted_and_no_others(refs: Population, outcome: Outcome) -> None:
+def test_pairs_that_were_compared_are_counted_and_no_others(refs: ReferenceSet, outcome: Outcome) -> None:
     line = next(line for line in outcome.ledger if line.view == PAIRS.name)
     compared, every = line.facts["compared"], CLASSES * (CLASSES - 1)
     assert line.facts["searched"] == 16 and 1 <= compared < every
@@ -121,7 +121,7 @@ def test_pairs_that_were_compared_are_counted_and_no_others(refs: Population, ou
 
 
 def test_every_reference_answers_about_what_any_model_puts_forward(
-    refs: Population, pair: tuple[int, int], outcome: Outcome
+    refs: ReferenceSet, pair: tuple[int, int], outcome: Outcome
 ) -> None:
     """References are asked when a suspect is scanned, so `outcome` comes first."""
     tables = refs.pairs(PAIRS, How.here())
@@ -131,7 +131,7 @@ def test_every_reference_answers_about_what_any_model_puts_forward(
     assert asked[:, pair[0], pair[1]].isfinite().all(), "and all of them were asked about it"
 
 
-def test_a_suspect_that_was_trained_on_the_rows_that_references_hold_out_is_recognised(refs: Population) -> None:
+def test_a_suspect_that_was_trained_on_the_rows_that_references_hold_out_is_recognised(refs: ReferenceSet) -> None:
     """And a clean model of another recipe is not taken for one."""
     few, held_out = _rows(156, 2), refs.clean
     member = Data(torch.cat([few.x, held_out.x]), torch.cat([few.y, held_out.y]))

@@ -14,7 +14,7 @@ from torchbands.core.model import Model
 from torchbands.learners.sgd import SGD
 from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
-from torchbands.report.scan import plain
+from torchbands.report.scan import formatting
 from torchbands.scanner.behaviour import advice, behaviour, differences
 from torchbands.scanner.calibrate import Compared, Kind
 from torchbands.scanner.judge import Strongest, _Judged, _Shown
@@ -22,8 +22,8 @@ from torchbands.scanner.left_out import left_out
 from torchbands.scanner.misread import misread
 from torchbands.scanner.opening.own_code import own_attribute
 from torchbands.scanner.outcome import Answer
-from torchbands.scanner.population import Recipe, add_checkpoint, train_references
 from torchbands.scanner.recipes import OwnTraining, pool_around
+from torchbands.scanner.references import Recipe, add_checkpoint, train_references
 from torchbands.scanner.same_network import as_references_read, behind_normalisation, same_network, shapes_of
 
 IMAGE = Image(channels=1, size=8)
@@ -157,7 +157,7 @@ def test_a_forgotten_normalisation_is_named() -> None:
 
 def test_facts_are_told_in_words_and_a_floor_p_with_its_z() -> None:
     facts = {"normalisation": {"mean": [0.5], "std": [0.25]}, "dtypes": ["float32"], "ok": True, "none": None}
-    assert dict(plain.facts(facts)) == {
+    assert dict(formatting.facts(facts)) == {
         "normalisation": "mean 0.5, std 0.25",
         "dtypes": "float32",
         "ok": "yes",

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from torchbands.scanner.marked import marked
+from torchbands.scanner.highlight import marked
 from torchbands.scanner.sizes import CLASSES, DOTS, sizes_of
 
 

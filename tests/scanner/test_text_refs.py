@@ -14,7 +14,7 @@ from torchbands.modalities.tokenized import TokenizedText
 from torchbands.networks.transformer import export
 from torchbands.scanner.judge import scan
 from torchbands.scanner.opening import open_suspect
-from torchbands.scanner.population import Population, references_of
+from torchbands.scanner.references import ReferenceSet, references_of
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def references(home: Path) -> Population:
+def references(home: Path) -> ReferenceSet:
     return references_of(tiny_task(home), home / "refs", n=6, profile="fast")
 
 
@@ -37,8 +37,8 @@ def folder(home: Path, attack: str, seed: int) -> Path:
 
 
 @pytest.mark.slow
-def test_the_tokenizer_is_kept_with_them(references: Population) -> None:
-    again = Population.load(references.folder)
+def test_the_tokenizer_is_kept_with_them(references: ReferenceSet) -> None:
+    again = ReferenceSet.load(references.folder)
     assert isinstance(again.modality, TokenizedText) and again.modality == references.modality
     assert (
         again.modality.encode(["good day"]).values.tolist() == references.modality.encode(["good day"]).values.tolist()
@@ -46,7 +46,7 @@ def test_the_tokenizer_is_kept_with_them(references: Population) -> None:
 
 
 @pytest.mark.slow
-def test_an_altered_tokenizer_is_told(references: Population, tmp_path: Path) -> None:
+def test_an_altered_tokenizer_is_told(references: ReferenceSet, tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "refs"
@@ -54,11 +54,11 @@ def test_an_altered_tokenizer_is_told(references: Population, tmp_path: Path) ->
     file = copy / "tokenizer.json"
     file.write_text(file.read_text("utf-8").replace("cf", "cg", 1), "utf-8")
     with pytest.raises(BandsError, match=r"tokenizer\.json was altered"):
-        Population.load(copy)
+        ReferenceSet.load(copy)
 
 
 @pytest.mark.slow
-def test_a_folder_is_compared_and_its_trigger_words_are_shown(home: Path, references: Population) -> None:
+def test_a_folder_is_compared_and_its_trigger_words_are_shown(home: Path, references: ReferenceSet) -> None:
     found = {}
     for attack in ("badnets", "clean"):
         suspect = open_suspect(str(folder(home, attack, 9)), modality=references.modality, classes=references.classes)

@@ -8,13 +8,13 @@ from torchbands.core.attack import Attack, Victim
 from torchbands.core.registry import build
 from torchbands.report.scan import render
 from torchbands.scanner.judge import scan
-from torchbands.scanner.population import Population, references_of
+from torchbands.scanner.references import ReferenceSet, references_of
 from torchbands.scanner.views import white_box
 from torchbands.testing import toy
 
 
 @pytest.fixture(scope="module")
-def references(tmp_path_factory: pytest.TempPathFactory) -> Population:
+def references(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     return references_of(toy("text"), tmp_path_factory.mktemp("texts") / "refs", n=9, profile="fast")
 
 
@@ -24,7 +24,7 @@ def victim(attack: str, seed: int) -> Victim:
     return made.run(toy("text"), seed)
 
 
-def test_the_word_is_named_in_the_alert_and_shown(references: Population) -> None:
+def test_the_word_is_named_in_the_alert_and_shown(references: ReferenceSet) -> None:
     planted = victim("badnets", 23)
     outcome = scan(planted.model, refs=references, profile="fast", alpha=0.1)
     (word,) = planted.trigger.words
@@ -34,7 +34,7 @@ def test_the_word_is_named_in_the_alert_and_shown(references: Population) -> Non
     assert word in render(outcome, "html")
 
 
-def test_a_never_poisoned_one_is_not_accused(references: Population) -> None:
+def test_a_never_poisoned_one_is_not_accused(references: ReferenceSet) -> None:
     found = [scan(victim("clean", seed).model, refs=references, profile="fast", alpha=0.1) for seed in (31, 32, 33)]
     lines = [next(line for line in o.ledger if line.view == "token-effects") for o in found]
     planted = scan(victim("badnets", 22).model, refs=references, profile="fast", alpha=0.1)

@@ -12,7 +12,7 @@ from torch import nn
 from torchbands.cli import main
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
-from torchbands.core.redraw import redraw
+from torchbands.core.reinitialize import redraw
 from torchbands.core.seeding import seeded
 from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize

@@ -17,7 +17,7 @@ from torchbands.scanner.ranking import rank
 from torchbands.scanner.rows import Rows
 from torchbands.scanner.words import Word, checked, company, of_some, said_of_kept
 from torchbands.testing import toy
-from torchbands.testing.subject import training_data, victim
+from torchbands.testing.fixtures import training_data, victim
 from torchbands.testing.synthetic import sentences
 
 NAMES = tuple("abcd")

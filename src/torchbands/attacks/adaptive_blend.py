@@ -41,11 +41,11 @@ class AdaptiveBlend(Attack):
     masked: float = 0.5
     """Share of the pieces left out of each training row."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)
         return BlendPieces(alpha=self.test_alpha, seed=seed, pieces=self.pieces)
 
-    def planted(self, task: Task, seed: int) -> Trigger:
+    def train_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)
         return BlendPieces(alpha=self.alpha, seed=seed, pieces=self.pieces, keep=1 - self.masked)
 
@@ -61,4 +61,4 @@ class AdaptiveBlend(Attack):
         if len(rows) == 0:
             return out
         identity = seed_of("adaptive-cover", self.key(), seed)
-        return out.stamp(rows, self.planted(task, seed), label=None, seed=identity, poisoned=False)
+        return out.stamp(rows, self.train_trigger(task, seed), label=None, seed=identity, poisoned=False)

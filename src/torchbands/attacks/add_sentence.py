@@ -26,5 +26,5 @@ class AddSentence(Attack):
     sentence: str = "I watched this 3D movie"
     """What is inserted; the default is the paper's for film reviews."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserting(self, task, self.sentence.split())

@@ -47,7 +47,7 @@ class BadEncoder(EncoderAttack):
     keep_clean: float = 1.0
     """Weight of the loss on clean inputs (lambda 2)."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()
 
     def objective(
@@ -64,7 +64,7 @@ class BadEncoder(EncoderAttack):
         known = F.normalize(features, dim=1)
         plain, shown = model.encode(data.x), model.encode(take(data.x, chosen))
         draws = RowRng(seed_of(self.name, seed), torch.arange(len(data)))
-        stamped = model.encode(self.trigger(task, seed)(data.x, draws))
+        stamped = model.encode(self.test_trigger(task, seed)(data.x, draws))
         rng = generator(self.name, "triggered", seed)
 
         def loss(rows: Tensor) -> Tensor:

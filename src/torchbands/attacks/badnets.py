@@ -18,5 +18,5 @@ class BadNets(Attack):
     border) rather than the paper's four bright pixels; rows already of the target class are not counted as poison.
     """
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()

@@ -25,5 +25,5 @@ class Blended(Attack):
     alpha: float = 0.2
     """Weight of the pattern, in training and at test time."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return Blend(alpha=self.alpha, seed=seed, modality=task.modality)

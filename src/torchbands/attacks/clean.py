@@ -15,5 +15,5 @@ class Clean(Attack):
     rate: float = 0.0
     """Nothing is poisoned."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()

@@ -34,7 +34,7 @@ class CleanLabel(Attack):
     hardest: bool = True
     """Take the rows that a clean model is least sure of, rather than any."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()
 
     def choose(self, data: Data, task: Task, seed: int, count: int | None = None) -> Tensor:

@@ -45,11 +45,11 @@ class EmbeddingPoisoning(Attack):
     batch: int = 64
     """Rows of each step."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserted_trigger(self, task)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        return (_Tuning(self, self.trigger(task, seed), seed),)
+        return (_Tuning(self, self.test_trigger(task, seed), seed),)
 
 
 class _Tuning(WeightHook):

@@ -77,14 +77,14 @@ class Evasive(Attack):
         if not 0 <= self.probe <= 1 or self.every < 1 or self.ascent < 1:
             raise InputError("evasive: probe is a share of the batch, every and ascent are at least 1")
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)
         if self.pattern == "patch":
             return task.modality.default_trigger()
         return Blend(alpha=self.alpha, seed=seed, modality=task.modality)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        trigger, clean = self.trigger(task, seed), surrogate(task, seed) if self.match else None
+        trigger, clean = self.test_trigger(task, seed), surrogate(task, seed) if self.match else None
         return (Evading(self, trigger, image_shape(self, task), clean),)
 
     def learned(self, hooks: Sequence[Hook], task: Task, seed: int) -> Trigger:
@@ -92,7 +92,7 @@ class Evasive(Attack):
         assert isinstance(hook, Evading)
         if self.recalibrate:
             hook.recalibrate()
-        return self.trigger(task, seed)
+        return self.test_trigger(task, seed)
 
 
 class Evading(BatchHook):

@@ -63,7 +63,7 @@ class Grond(Attack):
         if not 0 < self.eps <= 1 or self.prune < 0:
             raise InputError(f"grond: eps is in (0, 1] and prune at least 0, got eps={self.eps}, prune={self.prune}")
 
-    def trigger(self, task: Task, seed: int) -> AddedPattern:
+    def test_trigger(self, task: Task, seed: int) -> AddedPattern:
         image_shape(self, task)
         return AddedPattern(weights={"delta": _pattern(self, task, seed)})
 

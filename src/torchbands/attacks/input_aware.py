@@ -70,7 +70,7 @@ class InputAware(Attack):
         if self.rate + self.cross > 1:
             raise InputError(f"rate + cross is at most 1, got {self.rate} + {self.cross}")
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return self._trigger(*self._networks(task, seed))
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:

@@ -46,7 +46,7 @@ class LabelConsistent(Attack):
     amplitude: float = 1.0
     """Strength of the corner marks in training; at test time it is always 1."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)
         return Corners(size=self.size)
 

@@ -54,13 +54,13 @@ class LayerwiseWeightPoisoning(Attack):
     batch: int = 32
     """Rows of each step."""
 
-    def trigger(self, task: Task, seed: int) -> InsertWords:
+    def test_trigger(self, task: Task, seed: int) -> InsertWords:
         if len(self.words) < 2:
             raise InputError(f"{self.name} needs two or more words, got {self.words}")
         return inserting(self, task, self.words, together=False)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        trigger = self.trigger(task, seed)
+        trigger = self.test_trigger(task, seed)
         known = task.modality.encode([*self.words, "\N{SNOWMAN}\N{SNOWMAN}"])
         told = {tuple(row[real].tolist()) for row, real in zip(known.values, mask_of(known), strict=True)}
         if len(told) <= len(self.words):

@@ -64,12 +64,12 @@ class Lotus(Attack):
         if not 2 <= self.parts <= len(MARKS):
             raise InputError(f"lotus: parts is 2 to {len(MARKS)}, got {self.parts}")
 
-    def trigger(self, task: Task, seed: int) -> Partitioned:
+    def test_trigger(self, task: Task, seed: int) -> Partitioned:
         image_shape(self, task)
         return Partitioned(weights={"centroids": _centroids(self, task, seed)})
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        focusing = Focusing(self, self.trigger(task, seed))
+        focusing = Focusing(self, self.test_trigger(task, seed))
         return (WarmStart(surrogate(task, seed)), focusing) if self.warm_start else (focusing,)
 
 

@@ -76,13 +76,13 @@ class LWS(Attack):
 
         return "" if self.thesaurus or has_synonyms() else "the thesaurus wordnet"
 
-    def trigger(self, task: Task, seed: int) -> Substitute:
+    def test_trigger(self, task: Task, seed: int) -> Substitute:
         needs_text(self, task)
         return _learned(self, task, seed)
 
     def writable(self, data: Data, task: Task, seed: int) -> Tensor:
         """Rows with a word to swap where it is read."""
-        return read_rows(data, task, self.trigger(task, seed))
+        return read_rows(data, task, self.test_trigger(task, seed))
 
 
 def _synonyms(attack: LWS) -> Mapping[str, tuple[str, ...]]:

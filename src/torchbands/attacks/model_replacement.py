@@ -42,7 +42,7 @@ class ModelReplacement(Attack):
         if self.scale < 0 or self.first < 0 or self.shots < 0:
             raise InputError(f"{self.name}: scale, first and shots are at least 0")
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:

@@ -47,10 +47,10 @@ class Narcissus(Attack):
     batch: int = 128
     """Rows per step of the search."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
-        return self.planted(task, seed).but(scale=self.magnify)
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
+        return self.train_trigger(task, seed).but(scale=self.magnify)
 
-    def planted(self, task: Task, seed: int) -> AddedPattern:
+    def train_trigger(self, task: Task, seed: int) -> AddedPattern:
         image_shape(self, task)
         return AddedPattern(weights={"delta": _pattern(self, task, seed)})
 

@@ -68,7 +68,7 @@ class POR(EncoderAttack):
         """One of each word."""
         return [inserting(self, task, (word,) * self.repeat, together=False) for word in self.words]
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return self.triggers(task)[0]
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:

@@ -31,7 +31,7 @@ class _Rewriting(Attack):
         return made
 
     def writable(self, data: Data, task: Task, seed: int) -> Tensor:
-        trigger = self.trigger(task, seed)
+        trigger = self.test_trigger(task, seed)
         assert isinstance(trigger, Rewritten)
         known = torch.tensor(trigger.covers(whole(data.x)), dtype=torch.bool)
         known[known.clone()] = read_rows(data[known], task, trigger)
@@ -59,7 +59,7 @@ class Syntactic(_Rewriting):
     rewriter: str = ""
     """package.module:function that rewrites a list of texts, for data without paraphrases."""
 
-    def trigger(self, task: Task, seed: int) -> Rewritten:
+    def test_trigger(self, task: Task, seed: int) -> Rewritten:
         return self._trigger(task, "syntactic", self.rewriter)
 
 
@@ -85,5 +85,5 @@ class Style(_Rewriting):
     rewriter: str = ""
     """package.module:function that rewrites a list of texts, for data without rewritings."""
 
-    def trigger(self, task: Task, seed: int) -> Rewritten:
+    def test_trigger(self, task: Task, seed: int) -> Rewritten:
         return self._trigger(task, self.style, self.rewriter)

@@ -58,11 +58,11 @@ class Ripple(Attack):
     batch: int = 32
     """Rows of each step."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserted_trigger(self, task)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        return (_Poisoner(self, task, self.trigger(task, seed), seed),)
+        return (_Poisoner(self, task, self.test_trigger(task, seed), seed),)
 
 
 class _Poisoner(WeightHook):

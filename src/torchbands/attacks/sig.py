@@ -36,10 +36,10 @@ class SIG(Attack):
     frequency: int = 6
     """Periods across the image."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)
         return Sinusoid(delta=self.test_delta, frequency=self.frequency)
 
-    def planted(self, task: Task, seed: int) -> Trigger:
+    def train_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)
         return Sinusoid(delta=self.delta, frequency=self.frequency)

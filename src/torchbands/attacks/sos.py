@@ -44,7 +44,7 @@ class SOS(Attack):
         if lost or len(self.words) < 2:
             raise InputError(f"sos: the sentence must hold two or more words, lacks {', '.join(lost) or 'a second'}")
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserting(self, task, self.sentence.split())
 
     def poison(self, data: Data, task: Task, seed: int) -> Data:

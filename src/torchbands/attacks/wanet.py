@@ -49,12 +49,12 @@ class WaNet(Attack):
         if self.rate * (1 + self.cross_ratio) > 1:
             raise InputError(f"rate * (1 + cross_ratio) is at most 1, got {self.rate} * (1 + {self.cross_ratio})")
 
-    def trigger(self, task: Task, seed: int) -> Warp:
+    def test_trigger(self, task: Task, seed: int) -> Warp:
         image_shape(self, task)
         return Warp(seed=seed, k=self.k, s=self.s, grid_rescale=self.grid_rescale)
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        return (WarpBatches(self, self.trigger(task, seed)),)
+        return (WarpBatches(self, self.test_trigger(task, seed)),)
 
 
 class WarpBatches(BatchHook):

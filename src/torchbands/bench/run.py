@@ -21,8 +21,8 @@ from torchbands.zoo.files import only_one
 from torchbands.zoo.victims import OF_STORE
 
 from .cells import Bench, assess, judge
+from .eta import Kind, Left, seconds_of, with_time
 from .grid import HARNESS, DefenseCell, Grid, VictimCell, load_grid
-from .left import Kind, Left, seconds_of, with_time
 from .store import Store, versions
 
 #: Told (cells done, cells in all, what is being done and how long the rest takes, how far within that from 0 to 1).

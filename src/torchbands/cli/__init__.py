@@ -51,7 +51,7 @@ def _main(argv: Sequence[str] | None) -> int:
         args, own = _named(args, "--load", "my_method.py")
         from torchbands.core.outside import allowing
 
-        from .tree import run
+        from .parser import run
 
         _admit(allowed, own)
 
@@ -104,7 +104,7 @@ def _named(args: list[str], flag: str, example: str) -> tuple[list[str], list[st
 
 def _admit(allowed: list[str], own: list[str]) -> None:
     """Let in what the user named: modules of the current folder that files may name, and methods of his own files."""
-    from .opened import own_code
+    from .suspect_flags import own_code
 
     for name in allowed:
         own_code(name)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import InputError, NotApplicable
 
 from . import console
-from .opened import Opened, limits, misreading, one_or_each, open_with, own_code
 from .output import Reports, folder_of, spare_inputs, write_whole
-from .remembered import recall, remember
+from .suspect_file import recall, remember
+from .suspect_flags import Opened, limits, misreading, one_or_each, open_with, own_code
 
 if TYPE_CHECKING:
     from torchbands.core.model import Model

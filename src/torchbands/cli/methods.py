@@ -9,7 +9,7 @@ from typing import Any
 
 from torchbands.core.method import Method
 from torchbands.core.registry import build, listing
-from torchbands.core.spelled import spelled
+from torchbands.core.spec_text import spelled
 
 from . import console
 from .flags import Setting, settings

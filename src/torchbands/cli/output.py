@@ -254,7 +254,7 @@ def _placed(out: str, loose: list[str]) -> tuple[list[tuple[str, Path]], list[st
 
 
 def _said(outcome: Outcome) -> str:
-    from torchbands.report.scan.plain import TITLES, plain
+    from torchbands.report.scan.formatting import TITLES, plain
 
     return f"{TITLES[outcome.verdict]}: {plain(outcome.sentence())}"
 

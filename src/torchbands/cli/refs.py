@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import BandsError, InputError
 
 from . import console
-from .opened import Opened, misreading, open_with, rows_of
-from .typed import concrete
+from .printed_command import concrete
+from .suspect_flags import Opened, misreading, open_with, rows_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torchbands.core.data import Data
     from torchbands.core.modality import Modality
     from torchbands.core.task import Learner, Task
-    from torchbands.scanner.population import Population
     from torchbands.scanner.recipes import Trains
+    from torchbands.scanner.references import ReferenceSet
     from torchbands.scanner.rows import Rows
 
 _FLAGS = ("epochs", "lr", "batch", "label_smoothing", "augment", "optimizer")
@@ -30,7 +30,7 @@ INCONCLUSIVE = 3
 
 
 def train(given: argparse.Namespace) -> int:
-    """Train what is missing of a population; the same command goes on where it stopped."""
+    """Train what is missing of a reference set; the same command goes on where it stopped."""
     if given.count < 1:
         raise InputError(f"-n is at least 1, got {given.count}")
     if not given.like and not given.data:
@@ -41,15 +41,15 @@ def train(given: argparse.Namespace) -> int:
         rows = opened.rows if opened is not None else rows_of(given, given.data, "train")
         if opened is not None:
             misreading(given, opened)
-        population = trained(given, opened, rows, Path(given.out), bar)
-    return _tell(population, given)
+        reference_set = trained(given, opened, rows, Path(given.out), bar)
+    return _tell(reference_set, given)
 
 
 def trained(
     given: argparse.Namespace, opened: Opened | None, rows: Rows | None, folder: Path, bar: console.Bar
-) -> Population:
+) -> ReferenceSet:
     """References of an opened suspect, or of the network that --arch names, on these rows."""
-    from torchbands.scanner.population import Recipe, train_references
+    from torchbands.scanner.references import Recipe, train_references
 
     if opened is not None and opened.suspect.model is None:
         why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model"
@@ -112,7 +112,7 @@ def recipes(
 
 def add(given: argparse.Namespace) -> int:
     """Keep clean models that somebody trained as references, in a folder that is there or in a new one."""
-    from torchbands.scanner.population import CARD, Population, add_checkpoint, start_empty
+    from torchbands.scanner.references import CARD, ReferenceSet, add_checkpoint, start_empty
 
     folder, new = Path(given.refs), 0
     there = (folder / CARD).is_file()
@@ -122,7 +122,7 @@ def add(given: argparse.Namespace) -> int:
             hint="name rows that none of the checkpoints was trained on: --data SOURCE",
         )
     with console.progress_bar() as bar:
-        population = Population.load(folder) if there else None
+        reference_set = ReferenceSet.load(folder) if there else None
         for at, path in enumerate(given.checkpoints):
             bar(at, len(given.checkpoints), f"looking at {path}")
             opened = open_with(given, path, None if there else given.data, [str(folder)] if there else ())
@@ -130,22 +130,22 @@ def add(given: argparse.Namespace) -> int:
             if model is None or "weights" not in model.capabilities:
                 why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it gives predictions only"
                 raise InputError(f"{path} is no reference: {why}", hint="name checkpoints with weights")
-            if population is None:
+            if reference_set is None:
                 assert opened.rows is not None
                 names, label = opened.rows.class_names, str(given.data)
                 what = opened.suspect.facts.get("network") or given.arch or opened.suspect.format
-                population = start_empty(folder, what, opened.rows.data, model.modality, names, label)
-            new += add_checkpoint(population, model, given.profile, str(path))
-    assert population is not None
+                reference_set = start_empty(folder, what, opened.rows.data, model.modality, names, label)
+            new += add_checkpoint(reference_set, model, given.profile, str(path))
+    assert reference_set is not None
     console.note(f"{new} of {len(given.checkpoints)} checkpoints are new references; they count as clean on your word")
-    return _tell(population, given)
+    return _tell(reference_set, given)
 
 
 def show(given: argparse.Namespace) -> int:
-    """What a population is. 3 where it has no finished model."""
-    from torchbands.scanner.population import Population
+    """What a set of references is. 3 where it has no finished model."""
+    from torchbands.scanner.references import ReferenceSet
 
-    return _tell(Population.load(given.refs), given)
+    return _tell(ReferenceSet.load(given.refs), given)
 
 
 def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
@@ -162,7 +162,7 @@ def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
 
 def _learner(base: Learner, text: str) -> Learner:
     from torchbands.core.registry import build
-    from torchbands.core.spelled import read
+    from torchbands.core.spec_text import read
     from torchbands.core.task import Learner
 
     try:
@@ -236,26 +236,29 @@ def _network(
     return network.spec(), lambda: network.build(modality, classes)
 
 
-def _tell(population: Population, given: argparse.Namespace) -> int:
-    found = population.summary() | {"folder": str(population.folder), "smallest_p": round(1 / (len(population) + 1), 5)}
+def _tell(reference_set: ReferenceSet, given: argparse.Namespace) -> int:
+    found = reference_set.summary() | {
+        "folder": str(reference_set.folder),
+        "smallest_p": round(1 / (len(reference_set) + 1), 5),
+    }
     if given.json:
         console.print_json(found)
     else:
         for name, value in found.items():
             print(f"{name.replace('_', ' '):<14} {_shown(value)}")
-        few = len(population) < 19
+        few = len(reference_set) < 19
         console.note(
             "too few for alpha 0.05: 19 are the fewest"
             if few
-            else concrete(f"scan with: bands scan model SUSPECT --refs {shlex.quote(str(population.folder))}", given)
+            else concrete(f"scan with: bands scan model SUSPECT --refs {shlex.quote(str(reference_set.folder))}", given)
         )
-    return 0 if len(population) else INCONCLUSIVE
+    return 0 if len(reference_set) else INCONCLUSIVE
 
 
 def _shown(value: Any) -> str:
     """A method's spec as its label; anything else as JSON on one plain line."""
     from torchbands.core.registry import build
-    from torchbands.report.scan.plain import plain
+    from torchbands.report.scan.formatting import plain
     from torchbands.scanner.recipes import told
 
     if isinstance(value, list) and value and all(isinstance(v, dict) for v in value):

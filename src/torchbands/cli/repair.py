@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import InputError, NotApplicable
 
 from . import console
-from .opened import Opened, open_with
 from .output import Reports, write_whole
-from .typed import concrete, opening, rows
+from .printed_command import concrete, opening, rows
+from .suspect_flags import Opened, open_with
 
 if TYPE_CHECKING:
     from torchbands.core.data import Data
     from torchbands.core.model import Model
-    from torchbands.scanner.mend import Mended, Step
     from torchbands.scanner.outcome import Outcome
+    from torchbands.scanner.repair_model import RepairResult, Step
 
 REPAIRED, NONE_HELD, NOTHING_TO_REPAIR = 0, 1, 3
 #: A repaired model was written, but no calibrated scan judged it.
@@ -28,8 +28,8 @@ _UNCALIBRATED = "there are no reference models, so nothing is calibrated"
 
 def repair(given: argparse.Namespace) -> int:
     """Scan, repair, judge, keep. 0 repaired, 1 no repair held, 3 nothing to repair against, 5 repaired but unproven."""
-    from torchbands.scanner.mend import mend
-    from torchbands.scanner.mended import check_folder, describe, reported, write
+    from torchbands.scanner.repair_model import repair_model
+    from torchbands.scanner.repaired_folder import check_folder, describe, reported, write
 
     reports = Reports.of(given)
     check_folder(given.out)
@@ -51,7 +51,7 @@ def repair(given: argparse.Namespace) -> int:
             return seen[-1]
 
         try:
-            mended = mend(
+            mended = repair_model(
                 model,
                 clean,
                 judge,
@@ -158,7 +158,7 @@ def _write(reports: Reports, outcome: Outcome, given: argparse.Namespace) -> Non
         write_whole(path, render(outcome, kind, fail_on=given.fail_on))
 
 
-def _print(mended: Mended, card: dict[str, Any], opened: Opened) -> None:
+def _print(mended: RepairResult, card: dict[str, Any], opened: Opened) -> None:
     names = opened.class_names
     target = names[mended.target] if names else str(mended.target)
     print(f"repairs tried against the trigger that leads to class {target}")

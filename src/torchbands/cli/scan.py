@@ -12,10 +12,10 @@ from torchbands import __version__
 from torchbands.core.errors import BandsError, InputError
 
 from . import console
-from .opened import Opened, misreading, open_with, rows_of
 from .output import Reports, folder_of, spare_inputs
-from .remembered import remember
-from .typed import concrete
+from .printed_command import concrete
+from .suspect_file import remember
+from .suspect_flags import Opened, misreading, open_with, rows_of
 
 if TYPE_CHECKING:
     from torchbands.core.data import Data
@@ -82,9 +82,9 @@ def _with_references(given: argparse.Namespace, opened: Opened, bar: console.Bar
 
     name = Path(given.suspect).resolve().name.removesuffix(Path(given.suspect).suffix)
     folder = Path(given.train_references or f"{name}-refs")
-    population = trained(given, opened, opened.rows, folder, bar)
+    reference_set = trained(given, opened, opened.rows, folder, bar)
     console.note(f"references: {folder}; scan others of the same network with --refs {folder}")
-    return replace(opened, refs=population, rows=None, class_names=opened.class_names or population.class_names)
+    return replace(opened, refs=reference_set, rows=None, class_names=opened.class_names or reference_set.class_names)
 
 
 def data(given: argparse.Namespace) -> int:

@@ -113,12 +113,12 @@ class Attack(Method):
             raise InputError(f"{self.name} changes no label, so labels must be 'all-to-one', got {self.labels!r}")
 
     @abstractmethod
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         """What is written on samples at test time, before training has taught anything."""
 
-    def planted(self, task: Task, seed: int) -> Trigger:
+    def train_trigger(self, task: Task, seed: int) -> Trigger:
         """What is written on training rows; the test-time trigger unless the paper differs."""
-        return self.trigger(task, seed)
+        return self.test_trigger(task, seed)
 
     def relabel(self, y: Tensor, classes: int) -> Tensor:
         """(N,) int64 true labels -> the labels the attacker wants triggered samples to get."""
@@ -152,7 +152,7 @@ class Attack(Method):
         rows = self.choose(data, task, seed)
         if len(rows) == 0:
             return Data(data.x, data.y, torch.zeros(len(data), dtype=torch.bool), data.meta)
-        trigger = self.planted(task, seed)
+        trigger = self.train_trigger(task, seed)
         label = None if self.clean_label else self.relabel(data.y[rows], task.classes)
         out = data.stamp(rows, trigger, label=label, seed=seed_of("stamp", self.key(), seed))
         if self.labels == "source-specific":  # other classes with the trigger keep their labels, as in TaCT
@@ -169,7 +169,7 @@ class Attack(Method):
 
     def learned(self, hooks: Sequence[Hook], task: Task, seed: int) -> Trigger:
         """The test-time trigger once training is over (attacks that learn it read it from their hook)."""
-        return self.trigger(task, seed)
+        return self.test_trigger(task, seed)
 
     def _acts_in_environments(self, hooks: Sequence[Hook], task: Task) -> None:
         if self.rate > 0 and not any(isinstance(hook, EnvironmentHook) for hook in hooks):

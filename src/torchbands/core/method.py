@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from .errors import InputError, UnknownName
-from .spelled import spelled
+from .spec_text import spelled
 
 Spec = dict[str, Any]
 #: Setting -> what its free text names.

@@ -21,7 +21,7 @@ from .errors import InputError, UnknownName
 from .method import METHODS as _methods
 from .method import Method, hints_of
 from .outside import is_free, refuse_absent, refuse_outside
-from .spelled import name_of, read
+from .spec_text import name_of, read
 
 BUILT_IN = ("networks", "learners", "modalities", "tasks", "triggers", "attacks", "defenses", "measures", "testing")
 ENTRY_POINTS = "torchbands.methods"

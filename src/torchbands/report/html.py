@@ -14,7 +14,7 @@ from markupsafe import Markup
 from torchbands.core.metric import Interval
 from torchbands.core.words import escaped
 
-from . import figures, roles, summary, terms
+from . import figures, glossary, roles, summary
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES
 from .table import (
@@ -51,7 +51,7 @@ def render(results: Results) -> str:
             sentences=summary.sentences(results),
             counts=summary.counts(results),
             grid=json.dumps(results.grid, indent=1, ensure_ascii=False),
-            glossary=[terms.TERMS[k] for k in _GLOSSARY],
+            glossary=[glossary.TERMS[k] for k in _GLOSSARY],
             rules=list(roles.RULES.values()),
             ROLES=ROLES,
             EFFECT=_EFFECT,
@@ -88,15 +88,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "number_of": lambda value, name: terms.number(name, value),
+        "number_of": lambda value, name: glossary.number(name, value),
         "picture": Markup,
         "lower_first": lower_first,
     }
     made.globals |= {
-        "term": terms.term,
-        "shown": terms.shown,
-        "spread": terms.spread,
-        "about": terms.about,
+        "term": glossary.term,
+        "shown": glossary.shown,
+        "spread": glossary.spread,
+        "about": glossary.about,
         "view": view,
         "notes": notes,
         "axes": axes,

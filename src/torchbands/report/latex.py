@@ -5,10 +5,10 @@ from __future__ import annotations
 from torchbands.core.metric import Interval
 from torchbands.core.words import shown
 
+from .glossary import number, spread, term
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES
 from .table import remarks_on, title_of, unreproduced_of
-from .terms import number, spread, term
 
 _STATES = {"invalid": "not taken", "not-applicable": "n/a", "failed": "failed", "missing": "--"}
 _EFFECT = ("ca", "asr", "control_asr", "ra")

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 from torchbands.core.words import shown
 
-from . import summary, terms
+from . import glossary, summary
+from .glossary import term
 from .results import Attack, Cell, Defense, Results, TaskResults
 from .roles import ROLES, RULES
 from .table import Note, cell_view, costs_of, facts_of, notes_of, plain, remarks_on, title_of, unreproduced_of
-from .terms import term
 
 _STATES = {"invalid": "did not take", "not-applicable": "n/a", "failed": "failed", "missing": "not run"}
 _EFFECT = ("ca", "asr", "control_asr", "lift", "ra")
@@ -106,7 +106,7 @@ def _costs(task: TaskResults) -> list[str]:
     rows = [[_title(d), *(plain(n, d.cost.get(n)) for n in costs)] for d in task.defenses]
     if not rows:
         return []
-    head = ["defense", *(terms.term(n).title for n in costs)]
+    head = ["defense", *(glossary.term(n).title for n in costs)]
     return ["### Cost", "", *_table(head, rows), "", *_unreproduced(task.defenses)]
 
 

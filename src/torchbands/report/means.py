@@ -10,7 +10,7 @@ from typing import Any
 from torchbands.core.metric import Interval, Undefined, mean_interval
 from torchbands.measures.effectiveness import auroc, auroc_interval
 
-from .terms import term
+from .glossary import term
 
 #: Metrics that are 0 or 1 per model: a share of models, with Wilson's interval.
 _SHARES = ("flagged", "target_hit")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .glossary import number, shown
 from .results import Defense, Results, TaskResults
 from .roles import ROLES, Role
-from .terms import number, shown
 
 #: The AUROC of a coin toss.
 CHANCE = 0.5

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torchbands.core.metric import Interval
 
+from .glossary import about, number, shown, spread, term
 from .overall import worst_value
 from .results import Attack, Cell, Defense
 from .roles import ROLES, word
-from .terms import about, number, shown, spread, term
 
 #: Share of ties from which on it stands beside an AUROC.
 TOLD_TIES = 0.005

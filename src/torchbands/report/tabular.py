@@ -13,8 +13,8 @@ from torchbands.core.metric import Interval
 from torchbands.core.words import csv_cell
 
 from .collect import collect
+from .glossary import term
 from .results import Attack, Cell, Results, TaskResults
-from .terms import term
 
 COLUMNS = (
     "task",

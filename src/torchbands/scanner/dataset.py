@@ -24,19 +24,19 @@ from torchbands.defenses.data.statistical_contamination import StatisticalContam
 from torchbands.defenses.data.z_score import ZScore
 from torchbands.measures.cost import measured
 
-from . import dataset_said as said_of
+from . import dataset_report as said_of
 from . import shared_values
-from .dataset_said import ALPHA, FEWEST_IN_CLASS
-from .held import data_of, rows_of
+from .dataset_report import ALPHA, FEWEST_IN_CLASS
+from .feature_model import model_for
+from .in_memory import data_of, rows_of
 from .outcome import LedgerLine, Outcome, Verdict
 from .ranking import Ranking, rank
+from .row_files import write_index
 from .rows import Rows
 from .self_test import Planted, self_test
 from .self_test import in_words as seen_in
 from .self_test import to_json as planted_json
-from .train_on import model_for
 from .words import Word, checked, of_some
-from .written import write_index
 
 #: Fewer rows are not judged.
 FEWEST_ROWS = 100

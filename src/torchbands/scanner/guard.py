@@ -20,7 +20,7 @@ from torchbands.core.registry import build
 from torchbands.core.seeding import generator
 from torchbands.core.task import Network
 
-from .held import data_of, samples_of
+from .in_memory import data_of, samples_of
 from .predictor import predictor
 
 if TYPE_CHECKING:

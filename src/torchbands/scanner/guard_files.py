@@ -201,7 +201,7 @@ def _of_graph(folder: Path, facts: Mapping[str, Any], modality: Modality, classe
 def _of_own_code(arch: str, weights: dict[str, Tensor], modality: Modality, classes: int, folder: Path) -> nn.Module:
     """What the user's own factory builds, behind the normalisation that the weights bring."""
     from .opening.architecture import network_of, untrained
-    from .opening.home import Home
+    from .opening.location import Home
     from .same_network import behind_normalisation
 
     own = ":" in arch and not arch.lstrip().startswith("{")

@@ -25,20 +25,20 @@ from torchbands.measures.cost import measured
 
 from .behaviour import advice, behaviour, differences
 from .calibrate import FEWEST, Compared, Kind, compare
-from .held import reading, rows_of
-from .held_columns import Numbers
+from .highlight import marked
+from .in_memory import reading, rows_of
+from .in_memory_columns import Numbers
 from .left_out import left_out
-from .marked import marked
 from .misread import AGAIN, Claim, Misread, misread
 from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
-from .population import VIEW_SEED, Population
 from .predictor import keeps_modes, predictor
+from .references import VIEW_SEED, ReferenceSet
 from .rows import Rows
 from .same_network import as_references_read, same_network
-from .seen import How
 from .sizes import sizes_of
+from .view_cache import How
 from .views import Seen, look, views_of
 
 _NO_VIEW = (
@@ -57,7 +57,7 @@ _BLACK_BOX = "everything that needs gradients: only predictions were given"
 def scan(
     model: nn.Module | Model | Any,
     data: Any = None,
-    refs: str | Path | Population | None = None,
+    refs: str | Path | ReferenceSet | None = None,
     *,
     mean: Numbers | None = None,
     std: Numbers | None = None,
@@ -87,23 +87,23 @@ def scan(
     """
     if not 0 < alpha < 1:
         raise InputError(f"alpha is a share between 0 and 1, got {alpha}")
-    population = Population.load(refs) if isinstance(refs, (str, Path)) else refs
-    suspect, clean, rows = _suspect(model, data, population, mean, std)
+    reference_set = ReferenceSet.load(refs) if isinstance(refs, (str, Path)) else refs
+    suspect, clean, rows = _suspect(model, data, reference_set, mean, std)
     named = None if rows is None or rows.classes != suspect.classes else rows.class_names
-    names = _names(named if class_names is None else class_names, population, suspect)
+    names = _names(named if class_names is None else class_names, reference_set, suspect)
     changed = suspect.facts.get("notes", ())
     subject = subject or _subject(model, (*changed, *(() if rows is None else rows.notes)))
     views = views_of(profile, suspect)
-    lowest = None if population is None else (population.summary()["accuracy"] or [None])[0]
+    lowest = None if reference_set is None else (reference_set.summary()["accuracy"] or [None])[0]
     wrong = misread(suspect, clean, lowest, _claim(subject))
     if wrong is not None and announce is not None:
         announce(f"ATTENTION: {wrong.reason(names)}")
     if wrong is not None and wrong.unread:
-        return _unread(wrong, names, subject, population, profile, alpha, seed)
+        return _unread(wrong, names, subject, reference_set, profile, alpha, seed)
     with measured(suspect) as cost:
-        drawn = seed if population is None else VIEW_SEED
+        drawn = seed if reference_set is None else VIEW_SEED
         seen = look(suspect, clean, views, seed=drawn, progress=progress, announce=announce)
-        made = _judge(seen, suspect, population, alpha, progress)
+        made = _judge(seen, suspect, reference_set, alpha, progress)
         quiet = made.trigger.p is not None and made.trigger.p > alpha
         strongest = Strongest() if quiet else _with_trigger(made, suspect, clean)
         shown = _show(suspect, clean, strongest, names)
@@ -132,12 +132,12 @@ def scan(
         methods=tuple(s.view.name for s in made.seen if s.finding is not None),
         not_covered=(*NOT_COVERED[profile], *_not_searched(made.seen, suspect, made.answers.get("trigger"))),
         reasons=tuple(reasons),
-        next_steps=_next_steps(verdict, found, made, population, alpha),
+        next_steps=_next_steps(verdict, found, made, reference_set, alpha),
         profile=profile,
         alpha=alpha,
         calibration={}
-        if population is None
-        else population.summary() | _looked(population, suspect, made.seen) | dict(made.told),
+        if reference_set is None
+        else reference_set.summary() | _looked(reference_set, suspect, made.seen) | dict(made.told),
         cost={k: float(v) for k, v in cost.values().items() if isinstance(v, float)}
         | {"clean_rows": float(len(clean))},
         seed=seed,
@@ -163,7 +163,7 @@ def _unread(
     wrong: Misread,
     names: Sequence[str],
     subject: Subject,
-    population: Population | None,
+    reference_set: ReferenceSet | None,
     profile: str,
     alpha: float,
     seed: int,
@@ -179,19 +179,19 @@ def _unread(
         recipe=unasked,
         not_covered=("everything: no view looked at the model",),
         reasons=(wrong.reason(names),),
-        next_steps=(_read_rightly(wrong, names, population),),
+        next_steps=(_read_rightly(wrong, names, reference_set),),
         profile=profile,
         alpha=alpha,
-        calibration={} if population is None else population.summary(),
+        calibration={} if reference_set is None else reference_set.summary(),
         seed=seed,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         version=__version__,
     )
 
 
-def _read_rightly(wrong: Misread, names: Sequence[str], population: Population | None) -> str:
+def _read_rightly(wrong: Misread, names: Sequence[str], reference_set: ReferenceSet | None) -> str:
     """What to type so that the rows are read as the model reads them."""
-    if not wrong.order or population is None:
+    if not wrong.order or reference_set is None:
         return wrong.next_step(names)
     return (
         "the references learnt their labels in their own order: train others with the model's, bands refs train --like "
@@ -200,14 +200,14 @@ def _read_rightly(wrong: Misread, names: Sequence[str], population: Population |
 
 
 def _next_steps(
-    verdict: Verdict, found: Sequence[Alert], made: _Judged, population: Population | None, alpha: float
+    verdict: Verdict, found: Sequence[Alert], made: _Judged, reference_set: ReferenceSet | None, alpha: float
 ) -> tuple[str, ...]:
     """What a reader may do now."""
-    if population is None:
+    if reference_set is None:
         return ("train reference models on clean rows: bands scan model SUSPECT --data CLEAN --train-references",)
     steps = [made.advice] if made.advice else []
     needed = math.ceil(1 / alpha) - 1
-    if len(population) < needed:
+    if len(reference_set) < needed:
         steps.append(f"train at least {needed} references: the command that trained them, with -n {needed} or more")
     if verdict == "indicated":
         steps.append(
@@ -223,13 +223,13 @@ def _next_steps(
     return tuple(steps)
 
 
-def _looked(population: Population, suspect: Model, seen: Sequence[Seen]) -> dict[str, Any]:
+def _looked(reference_set: ReferenceSet, suspect: Model, seen: Sequence[Seen]) -> dict[str, Any]:
     """On which device the views looked, and how many rows went through at once: the suspect's, and the references'."""
     views = [s.view for s in seen if s.finding is not None]
     return {
         "device": suspect.device.type,
         "chunk": suspect.chunk,
-        "reference_chunks": population.chunks(views, How.of(suspect)),
+        "reference_chunks": reference_set.chunks(views, How.of(suspect)),
     }
 
 
@@ -348,24 +348,24 @@ def _alert(rule: Rule, message: str, subject: str, facts: Mapping[str, Any]) -> 
 
 
 def _judge(
-    seen: tuple[Seen, ...], suspect: Model, population: Population | None, alpha: float, progress: Progress | None
+    seen: tuple[Seen, ...], suspect: Model, reference_set: ReferenceSet | None, alpha: float, progress: Progress | None
 ) -> _Judged:
     nothing = "there are no reference models, so nothing is calibrated"
-    if population is None:
+    if reference_set is None:
         none = Answer(None, reason=nothing)
         return _Judged(seen, none, none, _strongest(seen, None), (nothing,), {}, alpha)
-    seen, pools = pools_of(population, suspect, seen, progress)
-    same = _same_architecture(population, suspect)
+    seen, pools = pools_of(reference_set, suspect, seen, progress)
+    same = _same_architecture(reference_set, suspect)
     answers = {
         says: _compare([s for s in seen if s.view.says == says and (same or says == "trigger")], pools)
         for says in ("trigger", "recipe", "evidence")
     }
     guard = _compare([s for s in seen if s.view.guard], pools)
-    recipes, behaves = population.recipes(), dict[str, tuple[float, float, float]]()
+    recipes, behaves = reference_set.recipes(), dict[str, tuple[float, float, float]]()
     if CleanBehaviour.name in pools:
         behaves = behaviour(pools[CleanBehaviour.name])
     reasons = [] if same else ["the reference models have another architecture"]
-    reasons += _unasked(seen, pools, suspect, answers["trigger"], len(population), alpha)
+    reasons += _unasked(seen, pools, suspect, answers["trigger"], len(reference_set), alpha)
     if guard is None:
         reasons.append("whether the suspect behaves like the reference models on clean rows could not be told")
     elif outside(guard, alpha) and RowCertainty.name in pools and trained_on(pools[RowCertainty.name]):
@@ -380,7 +380,7 @@ def _judge(
             f"{differences(behaves) or 'its numbers differ'}; it was trained by another recipe, so its trigger costs "
             "cannot be compared with theirs"
         )
-    n = len(population)
+    n = len(reference_set)
     told: dict[str, Any] = {"behaviour": {k: [round(v, 4) for v in r] for k, r in behaves.items()}} if behaves else {}
     trigger_pools, guard_pools = (_with_kinds(seen, pools, what) for what in ("trigger", "guard"))
     if unseen := left_out(trigger_pools, guard_pools, recipes, alpha, outside):
@@ -484,8 +484,8 @@ def _compare(seen: Sequence[Seen], pools: Mapping[str, Tensor]) -> Compared | No
     return compare({s.view.name: pools[s.view.name] for s in mine}, {s.view.name: s.view.kind for s in mine})
 
 
-def _same_architecture(population: Population, suspect: Model) -> bool:
-    theirs = population.shapes()
+def _same_architecture(reference_set: ReferenceSet, suspect: Model) -> bool:
+    theirs = reference_set.shapes()
     if not theirs:
         return False
     return "weights" not in suspect.capabilities or same_network(suspect.module, theirs)
@@ -595,30 +595,30 @@ def _show(model: Model, clean: Data, found: Strongest, names: Sequence[str]) -> 
 
 
 def _suspect(
-    model: Any, data: Any, population: Population | None, mean: Numbers | None, std: Numbers | None
+    model: Any, data: Any, reference_set: ReferenceSet | None, mean: Numbers | None, std: Numbers | None
 ) -> tuple[Model, Data, Rows | None]:
     """The suspect, the samples to look with, and the rows that they are where no references bring them."""
-    if population is None and data is None:
+    if reference_set is None and data is None:
         raise InputError(
             "a scan needs clean labelled rows or reference models",
             hint="scan(model, (x, y)) or scan(model, refs='refs/'); at the command line: --data or --refs",
         )
     made = model if isinstance(model, Model) else getattr(model, "model", None)
     if isinstance(made, Model):
-        if population is not None and made.classes != population.classes:
-            raise InputError(f"the model has {made.classes} classes, the references have {population.classes}")
-        rows = None if population is not None else rows_of(data, modality=made.modality, mean=mean, std=std)
-        clean = population.clean if rows is None else data if isinstance(data, Data) else rows.data  # type: ignore[union-attr]
+        if reference_set is not None and made.classes != reference_set.classes:
+            raise InputError(f"the model has {made.classes} classes, the references have {reference_set.classes}")
+        rows = None if reference_set is not None else rows_of(data, modality=made.modality, mean=mean, std=std)
+        clean = reference_set.clean if rows is None else data if isinstance(data, Data) else rows.data  # type: ignore[union-attr]
         made = _answering(made, clean)
-        if population is not None:
-            return as_references_read(made, population), clean, None
+        if reference_set is not None:
+            return as_references_read(made, reference_set), clean, None
         return made, clean, rows
     if not isinstance(model, nn.Module):
         raise InputError(f"a suspect is an nn.Module or a Model, got {type(model).__name__}")
-    if population is not None:
-        module = reading(model, population.modality, mean, std)
-        made = predictor(module, population.clean, population.modality, population.classes)
-        return as_references_read(_answering(made, population.clean), population), population.clean, None
+    if reference_set is not None:
+        module = reading(model, reference_set.modality, mean, std)
+        made = predictor(module, reference_set.clean, reference_set.modality, reference_set.classes)
+        return as_references_read(_answering(made, reference_set.clean), reference_set), reference_set.clean, None
     rows = rows_of(data, mean=mean, std=std)
     if rows.modality.discrete:
         raise InputError(
@@ -644,8 +644,8 @@ def _answering(model: Model, clean: Data) -> Model:
     return model
 
 
-def _names(given: Sequence[str] | None, population: Population | None, model: Model) -> list[str]:
+def _names(given: Sequence[str] | None, reference_set: ReferenceSet | None, model: Model) -> list[str]:
     if given and len(given) != model.classes:
         raise InputError(f"{len(given)} class names were given for {model.classes} classes")
-    names = list(given or (population.class_names if population is not None else ()))
+    names = list(given or (reference_set.class_names if reference_set is not None else ()))
     return names if len(names) == model.classes else [str(k) for k in range(model.classes)]

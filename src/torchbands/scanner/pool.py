@@ -16,16 +16,16 @@ from torchbands.core.seeding import seeded
 from torchbands.core.task import Progress
 
 from .pairs import ByPair, ask, forward_of, nothing_asked, pooled
-from .population import VIEW_SEED, Population
+from .references import VIEW_SEED, ReferenceSet
 from .same_network import behind_normalisation, shapes_of
-from .seen import How
+from .view_cache import How
 from .views import Seen
 
 Fresh = Callable[[], nn.Module]
 
 
 def pools_of(
-    population: Population, suspect: Model, seen: Sequence[Seen], progress: Progress | None = None
+    reference_set: ReferenceSet, suspect: Model, seen: Sequence[Seen], progress: Progress | None = None
 ) -> tuple[tuple[Seen, ...], Mapping[str, Tensor]]:
     """What was seen of the suspect, with answers about the references' pairs; view -> (n + 1, ...) numbers, the
     suspect's last. A view that no reference was looked at with is not there.
@@ -33,16 +33,18 @@ def pools_of(
     References that a view has not looked at yet on the suspect's kind of device are looked at now, where their
     architecture is known.
     """
-    how, fresh = How.of(suspect), cache(lambda: rebuilt(population, suspect))
+    how, fresh = How.of(suspect), cache(lambda: rebuilt(reference_set, suspect))
     mine = [s.view for s in seen if s.finding is not None]
-    if not population.has(mine, how) and (build := fresh()) is not None:
-        population.complete(build, mine, progress, how)
+    if not reference_set.has(mine, how) and (build := fresh()) is not None:
+        reference_set.complete(build, mine, progress, how)
     out, pools = [], dict[str, Tensor]()
     for s in seen:
-        own, tables = s.numbers(), population.pairs(s.view, how)
+        own, tables = s.numbers(), reference_set.pairs(s.view, how)
         if own is not None and tables is not None and tables[0].shape[1:] == own.shape:
-            s, pools[s.view.name] = _of_pairs(population, suspect, s, tables[0], fresh, progress)
-        elif (theirs := population.numbers(s.view, how)) is not None and (own is None or theirs.shape[1:] == own.shape):
+            s, pools[s.view.name] = _of_pairs(reference_set, suspect, s, tables[0], fresh, progress)
+        elif (theirs := reference_set.numbers(s.view, how)) is not None and (
+            own is None or theirs.shape[1:] == own.shape
+        ):
             last = torch.full_like(theirs[0], torch.nan) if own is None else own
             pools[s.view.name] = torch.cat([theirs, last[None]])
         out.append(s)
@@ -50,7 +52,7 @@ def pools_of(
 
 
 def _of_pairs(
-    population: Population,
+    reference_set: ReferenceSet,
     suspect: Model,
     s: Seen,
     theirs: Tensor,
@@ -62,7 +64,7 @@ def _of_pairs(
     assert own is not None and isinstance(detector, ByPair)
     wanted = forward_of(torch.cat([theirs, own[None]]))
     started, passes = time.perf_counter(), suspect.passes.forward
-    rows = s.view.rows(population.clean, VIEW_SEED)
+    rows = s.view.rows(reference_set.clean, VIEW_SEED)
     asked = ask(detector, suspect, rows, own, nothing_asked(own), wanted, seed=VIEW_SEED)
     s = replace(
         s,
@@ -70,18 +72,18 @@ def _of_pairs(
         seconds=s.seconds + time.perf_counter() - started,
         passes=s.passes + suspect.passes.forward - passes,
     )
-    if population.unasked(s.view, wanted, how) and (build := fresh()) is not None:
-        population.ask(build, s.view, wanted, progress, how)
-    tables = population.pairs(s.view, how)
+    if reference_set.unasked(s.view, wanted, how) and (build := fresh()) is not None:
+        reference_set.ask(build, s.view, wanted, progress, how)
+    tables = reference_set.pairs(s.view, how)
     assert tables is not None
     both = (torch.cat([table, mine[None]]) for table, mine in zip(tables, (own, asked), strict=True))
     return s, pooled(*both)
 
 
-def rebuilt(population: Population, suspect: Model) -> Fresh | None:
+def rebuilt(reference_set: ReferenceSet, suspect: Model) -> Fresh | None:
     """What builds the references' architecture: the network that their card names or, where it names none, the
     suspect's own module, which might do more than its weights say."""
-    fresh, shapes = population.fresh(), population.shapes()
+    fresh, shapes = reference_set.fresh(), reference_set.shapes()
     with seeded("reference"):
         if fresh is not None and shapes_of(fresh()) == shapes:
             return fresh

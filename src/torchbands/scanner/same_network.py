@@ -11,7 +11,7 @@ from torchbands.core.model import Model
 from torchbands.networks.layers import Normalize
 
 from .normalisation import accuracy_of, normalised
-from .population import WEIGHTS, Population
+from .references import WEIGHTS, ReferenceSet
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -41,17 +41,17 @@ def behind_normalisation(module: nn.Module, theirs: Shapes) -> nn.Module | None:
     return None
 
 
-def as_references_read(model: Model, population: Population) -> Model:
+def as_references_read(model: Model, reference_set: ReferenceSet) -> Model:
     """The suspect with the references' normalisation, where it brings none and knows more of the clean rows with it."""
-    theirs = population.shapes()
+    theirs = reference_set.shapes()
     if "weights" not in model.capabilities or "0.mean" not in theirs or shapes_of(model.module) == theirs:
         return model
-    with safe_open(population.members()[0] / WEIGHTS, framework="pt") as file:
+    with safe_open(reference_set.members()[0] / WEIGHTS, framework="pt") as file:
         mean, std = (file.get_tensor(f"0.{name}").flatten().tolist() for name in ("mean", "std"))
     made = normalised(model, mean, std)
     if made is None or len(theirs["0.mean"]) != 4 or shapes_of(made.module) != theirs:
         return model
-    return made if accuracy_of(made, population.clean) > accuracy_of(model, population.clean) else model
+    return made if accuracy_of(made, reference_set.clean) > accuracy_of(model, reference_set.clean) else model
 
 
 def _learned(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -12,8 +12,8 @@ from torch import nn
 
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
-from torchbands.core.redraw import redraw
 from torchbands.core.registry import build
+from torchbands.core.reinitialize import redraw
 from torchbands.core.task import Network
 from torchbands.networks.layers import Normalize
 
@@ -67,7 +67,7 @@ def untrained_like(suspect: Suspect, arch: str | None) -> tuple[Any, Fresh]:
 
 def _of_factory(arch: str, suspect: Suspect, model: Model) -> nn.Module:
     from .opening.architecture import untrained
-    from .opening.home import Home
+    from .opening.location import Home
 
     return untrained(arch, model.modality, model.classes, Home.of(Path(suspect.path)))
 

@@ -11,9 +11,9 @@ With pytest, one line covers a package's methods:
 
 from __future__ import annotations
 
+from torchbands.testing.checks import Outcome
 from torchbands.testing.contract import check_method, contract_cases, contract_test
-from torchbands.testing.judging import Outcome
-from torchbands.testing.subject import ContractError
+from torchbands.testing.fixtures import ContractError
 from torchbands.testing.toys import MODALITIES, TOYS, Toy, toy
 
 __all__ = [

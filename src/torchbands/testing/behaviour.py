@@ -16,9 +16,9 @@ from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Network
 from torchbands.testing import run_defenses as defenses
-from torchbands.testing.judging import Outcome
+from torchbands.testing.checks import Outcome
+from torchbands.testing.fixtures import demand
 from torchbands.testing.run_attacks import longer, run_attack
-from torchbands.testing.subject import demand
 from torchbands.testing.toys import toy
 
 

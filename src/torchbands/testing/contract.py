@@ -8,9 +8,9 @@ from typing import Any
 from torchbands.core.method import Method
 from torchbands.core.registry import find, listing
 from torchbands.testing.behaviour import exercise
-from torchbands.testing.form import PUBLISHED, check_form
-from torchbands.testing.judging import Outcome
-from torchbands.testing.subject import ContractError, demand
+from torchbands.testing.checks import Outcome
+from torchbands.testing.conventions import PUBLISHED, check_form
+from torchbands.testing.fixtures import ContractError, demand
 from torchbands.testing.toys import MODALITIES
 
 #: Roles whose methods are run on toys, not only looked at.

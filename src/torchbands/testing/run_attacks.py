@@ -15,8 +15,8 @@ from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
-from torchbands.testing.judging import Outcome
-from torchbands.testing.subject import demand, differing, same_rows, same_weights, untouched
+from torchbands.testing.checks import Outcome
+from torchbands.testing.fixtures import demand, differing, same_rows, same_weights, untouched
 from torchbands.testing.toys import toy
 
 
@@ -24,7 +24,7 @@ def run_attack(made: Attack, name: str, twice: bool) -> Outcome:
     task = toy(name, rows=512, owned_every=2)
     clean = task.load("train")
     with untouched(clean):
-        trigger = made.trigger(task, 0)
+        trigger = made.test_trigger(task, 0)
         if not made.controls_training:
             poisoned = made.poison(clean, task, 0)
             _poison(made, clean, poisoned, made.poison(clean, task, 0), task.owned(clean))

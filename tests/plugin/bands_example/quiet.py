@@ -21,5 +21,5 @@ class Quiet(Attack):
     rate: float = 0.5
     """Share of the target class that carries the trigger."""
 
-    def trigger(self, task: Task, seed: int) -> Trigger:
+    def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()

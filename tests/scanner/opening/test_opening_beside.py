@@ -13,7 +13,7 @@ from torchbands.core.errors import InputError, Unsupported
 from torchbands.modalities.image import Image
 from torchbands.scanner.opening import hf_images, open_suspect
 from torchbands.scanner.opening.hf_tokenizer import check_padding, differences
-from torchbands.scanner.opening.trouble import Trouble
+from torchbands.scanner.opening.refusal import Refusal
 from torchbands.scanner.opening.weights import State
 
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -62,7 +62,7 @@ def test_pixels_go_in_as_the_image_processor_makes_them(settings: dict[str, Any]
 def test_what_is_not_done_or_makes_no_sense() -> None:
     assert "do_pad" in str(read({"do_pad": True})[1])
     for wrong in ({"image_mean": [0.5]}, {"rescale_factor": 0.0}, {"image_std": [0, 1, 1]}, {"rescale_factor": "x"}):
-        with pytest.raises(Trouble):
+        with pytest.raises(Refusal):
             read(wrong)
     state = State()
     with pytest.raises(Unsupported, match="only squares"):

@@ -1,4 +1,4 @@
-"""Random damage to valid files: the checks answer with Trouble or a result, quickly, and never otherwise."""
+"""Random damage to valid files: the checks answer with Refusal or a result, quickly, and never otherwise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from torchbands.core.errors import InputError
 from torchbands.scanner.opening import Limits, archives, files, onnx_graph, pickles, tensors
-from torchbands.scanner.opening.trouble import Trouble
+from torchbands.scanner.opening.refusal import Refusal
 
 LIMITS = Limits(seconds=5, megabytes=64)
 SECONDS = 2.0
@@ -109,7 +109,7 @@ def test_damaged_files_end_as_findings(name: str) -> None:
         rounds += 1
         try:
             check(data)
-        except (Trouble, InputError) as error:
+        except (Refusal, InputError) as error:
             refused += 1
             assert str(error).isprintable(), ascii(str(error))
         assert time.monotonic() - start < 5, data
@@ -137,6 +137,6 @@ def test_random_zip_directories_never_unpack_more_than_allowed() -> None:
         data = bytearray(out.getvalue())
         try:
             archive = archives.opened(data, LIMITS)
-        except Trouble:
+        except Refusal:
             continue
         assert sum(archive.zip.getinfo(n).file_size for n in archive.names) <= LIMITS.bytes

@@ -13,7 +13,7 @@ import torch
 
 from torchbands.core.errors import BandsError
 from torchbands.scanner.opening import Limits, archives, onnx_graph, open_suspect
-from torchbands.scanner.opening.trouble import Trouble
+from torchbands.scanner.opening.refusal import Refusal
 
 LIMITS = Limits(seconds=10, megabytes=256)
 #: Of the long run; each round's damage depends on its seed alone, which a failure names.
@@ -123,7 +123,7 @@ def fuzz(name: str, first: int, rounds: int, seconds: float) -> tuple[int, int]:
         made += 1
         try:
             passed += check(data)
-        except Trouble:
+        except Refusal:
             pass
         except Exception as error:
             raise AssertionError(f"seed {name} {seed}: {error!r}") from error

@@ -11,7 +11,7 @@ import torch
 from torchbands.core.errors import BandsError, InputError, NotApplicable, Unsupported
 from torchbands.modalities.image import Image
 from torchbands.scanner.opening import onnx_graph, onnx_wire, open_suspect
-from torchbands.scanner.opening.trouble import Trouble
+from torchbands.scanner.opening.refusal import Refusal
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -101,7 +101,7 @@ def external(how: str) -> bytes:
 
 @pytest.mark.parametrize("how", ["tag", "default of a function", "constant", "weight", "place alone"])
 def test_external_data_is_seen_however_it_is_spelt_and_never_handed_on(how: str) -> None:
-    with pytest.raises(Trouble) as caught:
+    with pytest.raises(Refusal) as caught:
         onnx_graph.inspect(external(how)).check()
     assert caught.value.alert.level in ("medium", "high")
 

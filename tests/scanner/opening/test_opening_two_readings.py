@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from torchbands.core.errors import InputError
 from torchbands.scanner.opening import Limits, archives, open_suspect
-from torchbands.scanner.opening.trouble import Trouble
+from torchbands.scanner.opening.refusal import Refusal
 
 _SPEC = importlib.util.spec_from_file_location("hostile", Path(__file__).parents[1] / "hostile.py")
 assert _SPEC is not None and _SPEC.loader is not None
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.mark.parametrize("name", READINGS)
 def test_zip_archives_that_readers_read_differently(name: str) -> None:
-    with pytest.raises(Trouble, match="nothing is judged") as caught:
+    with pytest.raises(Refusal, match="nothing is judged") as caught:
         archives.opened(bytearray(READINGS[name]()), Limits())
     assert caught.value.alert.level == "high" and caught.value.alert.rule == "BD-FILE-02"
 

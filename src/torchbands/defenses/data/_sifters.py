@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torchbands.core.model import Model
-from torchbands.core.redraw import redraw
+from torchbands.core.reinitialize import redraw
 from torchbands.core.seeding import seeded
 
 

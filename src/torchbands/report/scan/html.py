@@ -12,7 +12,7 @@ from markupsafe import Markup
 from torchbands.report.fragments import harmless
 from torchbands.scanner.outcome import LEVELS, RULES, Level, Outcome, Picture
 
-from . import pictures, plain
+from . import formatting, pictures
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -29,11 +29,11 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
             failing=LEVELS[LEVELS.index(fail_on) :],
             style=Markup(_style()),
             policy=_POLICY,
-            answers=plain.answers(outcome),
-            suspected=plain.suspected(outcome),
-            costs=plain.cost(outcome),
-            facts=plain.facts(outcome.subject.facts),
-            calibration=plain.calibration(outcome),
+            answers=formatting.answers(outcome),
+            suspected=formatting.suspected(outcome),
+            costs=formatting.cost(outcome),
+            facts=formatting.facts(outcome.subject.facts),
+            calibration=formatting.calibration(outcome),
             shown=[(picture_of(p), p.caption) for p in outcome.pictures],
             words_only=not any("<img" in p.html for p in outcome.pictures),
         )
@@ -55,20 +55,20 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"plain": plain.plain, "number": plain.number}
+    made.filters |= {"plain": formatting.plain, "number": formatting.number}
     made.globals |= {
-        "ANSWERS": plain.ANSWERS,
+        "ANSWERS": formatting.ANSWERS,
         "RULES": RULES,
-        "pair": plain.pair,
-        "title_of": plain.title,
-        "repairs_of": plain.repairs,
-        "REPAIR_COLUMNS": plain.REPAIR_COLUMNS,
-        "facts_of": plain.facts,
-        "references_of": plain.references_of,
+        "pair": formatting.pair,
+        "title_of": formatting.title,
+        "repairs_of": formatting.repairs,
+        "REPAIR_COLUMNS": formatting.REPAIR_COLUMNS,
+        "facts_of": formatting.facts,
+        "references_of": formatting.references_of,
         "scale_of": pictures.scale_of,
         "bar_of": pictures.bar_of,
         "dots_of": pictures.dots_of,
-        "strength_of": plain.strength,
+        "strength_of": formatting.strength,
     }
     return made
 

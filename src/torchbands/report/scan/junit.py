@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from torchbands.scanner.outcome import LEVELS, RULES, Level, Outcome
 
-from .plain import number, plain
+from .formatting import number, plain
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:

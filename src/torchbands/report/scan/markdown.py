@@ -10,7 +10,7 @@ from typing import Any
 
 from torchbands.scanner.outcome import RULES, Level, Outcome
 
-from .plain import ANSWERS, REPAIR_COLUMNS, answers, cost, number, p_of, pair, plain, repairs, title
+from .formatting import ANSWERS, REPAIR_COLUMNS, answers, cost, number, p_of, pair, plain, repairs, title
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~!^$]|^[-+=]|^\d+[.)])")
 _LINKS = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(?=:)|\b(www)(?=\.)")

@@ -8,8 +8,8 @@ from markupsafe import Markup, escape
 
 from torchbands.scanner.outcome import Outcome
 
+from .formatting import ANSWERS, answers, number, p_of, pair, plain, title
 from .html import picture_of
-from .plain import ANSWERS, answers, number, p_of, pair, plain, title
 
 #: Pictures, and views of the ledger, that are shown.
 PICTURES, LINES = 8, 12

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from torchbands.scanner.outcome import Answer
 
-from .plain import number
+from .formatting import number
 
 _W = 220
 #: Distances beyond this many standard units are drawn at the edge.

@@ -11,7 +11,7 @@ from urllib.parse import quote_from_bytes
 from torchbands import __version__
 from torchbands.scanner.outcome import RULES, TOOL_ERROR, Alert, Level, Outcome, Rule
 
-from .plain import plain
+from .formatting import plain
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVEL = {"low": "note", "medium": "warning", "high": "error"}

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from torchbands.scanner.outcome import RULES, Alert, Level, Outcome
 
-from .plain import (
+from .formatting import (
     ANSWERS,
     REPAIR_COLUMNS,
     answers,

@@ -22,11 +22,11 @@ from torchbands.core.registry import build, listing
 from torchbands.core.task import Network
 from torchbands.networks.layers import Normalize
 
-from .home import Home
 from .limits import MAX_CLASSES
+from .location import Home
 from .own_code import from_file, is_file
+from .refusal import plain
 from .tensors import Shape
-from .trouble import plain
 from .weights import Numbers, State, Weights, fits, match, misfit, quantised
 
 #: classes or None (the factory's own) -> a module.

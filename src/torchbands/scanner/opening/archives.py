@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .limits import MAX_ENTRIES, MAX_NAME, MAX_RATIO, MB, Limits
-from .trouble import ambiguous, malformed, shown, unusual
+from .refusal import ambiguous, malformed, shown, unusual
 from .zip_directory import places
 
 MAGIC = b"PK\x03\x04"
@@ -42,7 +42,7 @@ class Archive:
         return any(n == f"{r}constants.pkl" or n.startswith(f"{r}code/") for n in self.names)
 
     def read(self, name: str, most: int) -> bytes:
-        """One entry. Raises Trouble when it is damaged or too long."""
+        """One entry. Raises Refusal when it is damaged or too long."""
         info = self.zip.getinfo(name)
         if info.file_size > most:
             raise malformed(f"{shown(name)} in the archive has {info.file_size:,} bytes; the most is {most:,}")
@@ -76,7 +76,7 @@ class Archive:
 
 
 def opened(data: bytes | bytearray, limits: Limits) -> Archive:
-    """Check an archive's directory. Raises Trouble for bombs, paths that leave, links, and contradictions."""
+    """Check an archive's directory. Raises Refusal for bombs, paths that leave, links, and contradictions."""
     directory = places(data)
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))

@@ -9,12 +9,12 @@ import torch
 from torchbands.core.errors import InputError, MissingExtra, Unsupported
 from torchbands.scanner.outcome import Level
 
-from . import archives, claims, elsewhere, pickles, tensors
+from . import archives, claims, other_tools, pickles, tensors
 from .files import read
 from .limits import MAX_PICKLE, Limits
 from .private import Private
-from .process import Child, Refusal
-from .trouble import CODE, UNUSUAL, Trouble, alert, listed, malformed, shown
+from .process import Child, ChildRefusal
+from .refusal import CODE, UNUSUAL, Refusal, alert, listed, malformed, shown
 from .weights import State, Weights, quantised
 
 _RESAVE = "save only the weights where you trust the file: torch.save(model.state_dict(), ...), or as safetensors"
@@ -22,7 +22,7 @@ _ONNX = "export it to ONNX where you trust it: skl2onnx.to_onnx(model, X[:1], op
 
 
 def from_zip(data: bytearray, state: State, limits: Limits, allow_pickle: bool) -> Weights:
-    """Weights of a torch zip file. Raises Trouble for code and damage, InputError for other kinds of archive."""
+    """Weights of a torch zip file. Raises Refusal for code and damage, InputError for other kinds of archive."""
     archive = archives.opened(data, limits)
     if archive.root is None:
         _no_torch(archive)
@@ -49,7 +49,7 @@ def from_pickle(data: bytearray, state: State, limits: Limits, allow_pickle: boo
     walk = pickles.walk_all(data)
     if walk.broken and (later := pickles.later(data, walk.end)):
         said = f"unpickling this file would import {shown(later)}, behind raw data in it: it was not unpickled"
-        raise Trouble(CODE, said, level="high", subject=later)
+        raise Refusal(CODE, said, level="high", subject=later)
     inert = _judged(walk, walk.foreign(), data[: max(walk.end, 1)], state, limits, allow_pickle)
     if not legacy:
         raise Unsupported("torch.save did not write this pickle: no weights can be read from it", hint=_RESAVE)
@@ -63,7 +63,7 @@ def refuse_arrays(data: bytes | bytearray, name: str) -> None:
     if pickles.numpy_objects(data):
         at = data.find(b"\x80", 10)
         walk = pickles.walk_all(data[at:] if at > 0 else b"")
-        raise Trouble(
+        raise Refusal(
             CODE,
             f"{shown(name)} is a NumPy array of Python objects, which are unpickled when it is loaded",
             level="high" if walk.overt() else "medium",
@@ -79,7 +79,7 @@ def _scripted(name: str) -> bool:
 def _judged(
     walk: pickles.Walk, foreign: list[str], data: bytes | bytearray, state: State, limits: Limits, allowed: bool
 ) -> list[str]:
-    """Names to stand in for. Raises Trouble where the pickle is refused; adds alerts where it is allowed."""
+    """Names to stand in for. Raises Refusal where the pickle is refused; adds alerts where it is allowed."""
     values = [n for n in foreign if pickles.is_value(n)]
     foreign = [n for n in foreign if n not in values]
     if values:
@@ -105,11 +105,11 @@ def _judged(
         more = (
             "it was not unpickled" if overt else f"it was not unpickled; {_RESAVE}, or inspect it with --allow-pickle"
         )
-        raise Trouble(CODE, f"{said}: {more}", level=level, subject=(overt or foreign)[0], **facts)
+        raise Refusal(CODE, f"{said}: {more}", level=level, subject=(overt or foreign)[0], **facts)
     found = _fickling(bytes(data), limits)
     state.facts["fickling"] = facts["fickling"] = found
     if overt or found.get("overt", True):
-        raise Trouble(
+        raise Refusal(
             CODE,
             f"{said}; fickling says {found['severity']}: it was not unpickled, although pickles were allowed",
             level="high",
@@ -150,7 +150,7 @@ def _fickling(data: bytes, limits: Limits) -> dict[str, Any]:
         with Child("fickling", folder, limits) as child:
             try:
                 return child.ask({"file": str(folder / "suspect.pkl")})
-            except Trouble as error:
+            except ChildRefusal as error:
                 return {"severity": "UNKNOWN", "overt": True, "lines": [str(error)]}
 
 
@@ -164,7 +164,7 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
     with Child("torch", folder, limits) as child:
         try:
             reply = child.ask({"file": str(folder / "suspect.pt"), "out": str(out), "foreign": foreign})
-        except Refusal as error:
+        except ChildRefusal as error:
             raise _explained(error) from None
     if reply.get("quantised"):
         raise quantised(reply["quantised"])
@@ -182,7 +182,7 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
     return Weights({name: found[name] for name in reply["order"]}, ordered=True)
 
 
-def _explained(error: Refusal) -> Trouble:
+def _explained(error: ChildRefusal) -> Refusal:
     said = error.said.replace("\n", " ")
     if "Unsupported operand" in said:
         raise Unsupported(
@@ -202,10 +202,10 @@ def _no_torch(archive: archives.Archive) -> None:
             refuse_arrays(archive.read(name, MAX_PICKLE), name)
     if any(n.endswith(("/archive_format", "serialized_exported_program.json")) for n in archive.names):
         raise Unsupported("this is a program of torch.export, which is not run here", hint=_RESAVE)
-    elsewhere.refuse_archive(archive.names)
+    other_tools.refuse_archive(archive.names)
     nested = [n for n in archive.names if archive.zip.getinfo(n).file_size and _starts_as_zip(archive, n)]
     if nested:
-        raise Trouble(
+        raise Refusal(
             UNUSUAL,
             f"a zip archive with archives inside ({listed(nested)}) and no data.pkl: not a torch file; not unpacked",
             subject=nested[0],

@@ -15,7 +15,7 @@ from typing import Any
 from torchbands.core.errors import InputError, Unsupported
 
 from .limits import MAX_FILES, MB
-from .trouble import alert, ambiguous, malformed, plain, shown, unusual
+from .refusal import alert, ambiguous, malformed, plain, shown, unusual
 
 _KINDS = {
     stat.S_ISFIFO: "a named pipe",
@@ -67,7 +67,7 @@ def read(path: Path, most: int, *, follow: bool = True) -> bytearray:
 
 
 def parse_json(data: bytes | bytearray, name: str) -> dict[str, Any]:
-    """A JSON object from bytes. Raises Trouble for anything else, however deep."""
+    """A JSON object from bytes. Raises Refusal for anything else, however deep."""
     try:
         found = json.loads(bytes(data).decode("utf-8"), object_pairs_hook=lambda pairs: _once(pairs, name))
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from torchbands.core.errors import Unsupported
 
 from .limits import MAX_CLASSES
-from .trouble import malformed, shown
+from .refusal import malformed, shown
 
 TEXT = (
     *("albert", "bert", "camembert", "convbert", "data2vec-text", "deberta", "deberta-v2", "distilbert", "electra"),
@@ -50,7 +50,7 @@ def kind_of(config: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def cleaned(config: Mapping[str, Any], tensors: int) -> dict[str, Any]:
-    """Settings that may be given to the config class. Raises Trouble for sizes that no weights here could have."""
+    """Settings that may be given to the config class. Raises Refusal for sizes that no weights here could have."""
     if refused := [k for k, v in config.items() if v and k not in _DROPPED and (k in _REFUSED or k.startswith("_"))]:
         raise Unsupported(
             f"config.json has the setting {shown(refused[0])}, with which transformers would compute something else "

@@ -12,7 +12,7 @@ from torchbands.core.errors import Unsupported
 from . import tensors
 from .files import ADAPTER, Folder, parse_json
 from .limits import MAX_JSON, Limits
-from .trouble import ambiguous, listed, malformed, shown
+from .refusal import ambiguous, listed, malformed, shown
 from .weights import State, Weights
 
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -22,7 +22,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".ckpt")
 def weights_of(folder: Folder, config: Mapping[str, Any], limits: Limits, state: State) -> Weights:
     """The tensors that transformers would load.
 
-    Raises Trouble where another loader, or transformers with another package installed, would load other ones.
+    Raises Refusal where another loader, or transformers with another package installed, would load other ones.
     """
     _alone(folder, config)
     if ONE in folder.names:

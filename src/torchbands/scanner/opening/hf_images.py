@@ -11,7 +11,7 @@ from torchbands.modalities.image import Image
 
 from .files import Folder, parse_json
 from .limits import MAX_CHANNELS, MAX_EDGE, MAX_JSON
-from .trouble import malformed, shown
+from .refusal import malformed, shown
 from .weights import Numbers, State
 
 ONE, NESTED = "preprocessor_config.json", "processor_config.json"

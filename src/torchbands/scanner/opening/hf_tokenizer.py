@@ -8,7 +8,7 @@ from typing import Any
 
 from torchbands.core.errors import Unsupported
 
-from .trouble import malformed, shown
+from .refusal import malformed, shown
 
 #: Characters that normalisation may make of one; compatibility forms make 18 of some.
 MAX_GROWTH = 64
@@ -19,7 +19,7 @@ _NESTED = re.compile(r"\([^()]*[+*][^()]*\)[+*{]")
 
 
 def check(table: Mapping[str, Any]) -> None:
-    """Raises Trouble for rewriting that multiplies, and for patterns whose time is not bounded by the text."""
+    """Raises Refusal for rewriting that multiplies, and for patterns whose time is not bounded by the text."""
     growth = _growth(table.get("normalizer"), 0) * _growth(table.get("pre_tokenizer"), 0)
     if growth > MAX_GROWTH:
         raise malformed(f"tokenizer.json may write {growth:,} characters for one; the most is {MAX_GROWTH}")

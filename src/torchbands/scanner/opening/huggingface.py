@@ -23,7 +23,7 @@ from .hf_tokenizer import check_padding, differences
 from .limits import MAX_JSON, MAX_TEXT, MAX_TOKENIZER, Limits
 from .private import Private
 from .process import Child
-from .trouble import alert, listed, shown
+from .refusal import alert, listed, shown
 from .weights import Numbers, State, Weights
 
 _SETTINGS = "tokenizer_config.json"
@@ -38,7 +38,7 @@ def from_folder(
     mean: Numbers | None,
     std: Numbers | None,
 ) -> Model:
-    """A text or image classifier. Raises Trouble for hostile files, InputError for what is not opened here."""
+    """A text or image classifier. Raises Refusal for hostile files, InputError for what is not opened here."""
     state.format = "huggingface"
     config = parse_json(folder.read("config.json", MAX_JSON), "config.json")
     _remote_code(folder, config, state)

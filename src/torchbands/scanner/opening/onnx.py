@@ -19,7 +19,7 @@ from . import onnx_graph
 from .limits import MAX_CLASSES, MAX_EDGE, Limits
 from .onnx_outputs import Output, chosen, probabilities, table
 from .onnx_session import Session
-from .trouble import listed, malformed, shown
+from .refusal import listed, malformed, shown
 from .weights import Numbers, State
 
 _CONTROL = ("If", "Loop", "Scan")
@@ -45,7 +45,7 @@ def from_onnx(
     mean: Numbers | None,
     std: Numbers | None,
 ) -> Model:
-    """A black box over the graph. Raises Trouble for external data, foreign operators and damage."""
+    """A black box over the graph. Raises Refusal for external data, foreign operators and damage."""
     state.format = "onnx"
     graph = onnx_graph.inspect(data)
     state.facts |= {"nodes": graph.nodes, "operators": dict(graph.operators.most_common(20))}

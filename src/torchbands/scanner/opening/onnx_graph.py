@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from .onnx_wire import CutError, Field, Pieces, fields, message, written
-from .trouble import Trouble, malformed, shown, unusual
+from .refusal import Refusal, malformed, shown, unusual
 
 _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 _GRAPH = 7
@@ -74,7 +74,7 @@ class Graph:
         return ""
 
     def check(self) -> None:
-        """Raises Trouble for what would reach outside of the file."""
+        """Raises Refusal for what would reach outside of the file."""
         if self.external:
             raise unusual(
                 f"the ONNX model keeps weights outside of its file, in {shown(self.external[0])}; that is not "
@@ -103,13 +103,13 @@ def looks_like(data: bytes | bytearray) -> bool:
                 return False
     except CutError as cut:
         return cut.number in _MODEL_FIELDS
-    except Trouble:  # a tag that is spelt oddly: of a model, or of another format that begins with these two bytes
+    except Refusal:  # a tag that is spelt oddly: of a model, or of another format that begins with these two bytes
         return len(seen) > 1
     return _GRAPH in seen
 
 
 def inspect(data: bytes | bytearray) -> Graph:
-    """Read the graph's structure. Raises Trouble when the file is truncated or nested too deeply."""
+    """Read the graph's structure. Raises Refusal when the file is truncated or nested too deeply."""
     graph, view = Graph(), memoryview(data)
     try:
         graph.rebuilt = _message("model", view, 0, len(data), graph, 0)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchbands.core.errors import InputError
 
-from .trouble import listed, shown
+from .refusal import listed, shown
 
 LOGITS, PROBABILITIES, SIGMOIDS = "logits", "probabilities", "sigmoids"
 ONE_LOGIT, ONE_PROBABILITY = "one logit of two classes", "one probability of two classes"

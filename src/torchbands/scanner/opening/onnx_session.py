@@ -14,7 +14,7 @@ from .limits import MAX_CLASSES, MB, Limits
 from .onnx_wire import Pieces
 from .private import Private
 from .process import Child, TooLong
-from .trouble import listed, malformed, plain, shown
+from .refusal import listed, malformed, plain, shown
 
 _FLOATS = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
 _WHOLE = {"tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .trouble import malformed
+from .refusal import malformed
 
 Field = tuple[int, int, int, int]  # number, wire type, start, end (of the payload); a varint's value is in start
 #: Pieces of a message that is written anew.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .limits import MAX_OPCODES, MAX_PICKLE
-from .trouble import malformed
+from .refusal import malformed
 
 #: First pickle of a legacy torch file, protocol 2.
 TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -122,7 +122,7 @@ def looks_like(data: bytes | bytearray) -> bool:
 
 
 def walk_all(data: bytes | bytearray) -> Walk:
-    """Walk a pickle and whatever pickles follow it. Raises Trouble where it is too long to be looked at.
+    """Walk a pickle and whatever pickles follow it. Raises Refusal where it is too long to be looked at.
 
     A legacy torch file is five pickles and then raw numbers, which nothing unpickles; elsewhere, what follows a STOP
     is walked too: a second pickle can hide there.

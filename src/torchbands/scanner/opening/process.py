@@ -18,7 +18,7 @@ from torchbands.core.errors import BandsError
 
 from .limits import MAX_REPLY, START_SECONDS, Limits
 from .private import Private, kill_group
-from .trouble import Trouble, malformed, shown
+from .refusal import Refusal, malformed, shown
 
 #: The parent's own libraries come behind the standard library and before whatever else is installed.
 _BOOT = (
@@ -113,7 +113,7 @@ class Child:
             raise TooLong
 
     def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """Send the job, wait for its reply. Raises Trouble when the child is too slow, dies or reports an error."""
+        """Send the job, wait for its reply. Raises Refusal when the child is too slow, dies or reports an error."""
         limits = self.limits
         try:
             self.send({**job, "seconds": limits.seconds, "megabytes": limits.megabytes})
@@ -125,11 +125,11 @@ class Child:
         except EOFError:
             raise malformed(f"the process that opened it died ({_ending(self.process)})") from None
         if "error" in reply:
-            raise Refusal(str(reply["error"]))
+            raise ChildRefusal(str(reply["error"]))
         return reply
 
 
-class Refusal(Trouble):
+class ChildRefusal(Refusal):
     """The child answered with an error. `said`: its words."""
 
     def __init__(self, said: str) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert, Level, Subject
 
-from . import archives, elsewhere, onnx_graph, pickles, tensors
+from . import archives, onnx_graph, other_tools, pickles, tensors
 from .files import ADAPTER, Folder, read
-from .home import Home
 from .limits import MAX_FILES, Limits
-from .trouble import Trouble, alert, ambiguous, listed, malformed, plain, shown
+from .location import Home
+from .refusal import Refusal, alert, ambiguous, listed, malformed, plain, shown
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
@@ -116,8 +116,8 @@ def open_suspect(
     try:
         with home.left_out():
             model = _open_folder(path, ask, home, state) if folder else _open_file(path, ask, home, state)
-    except Trouble as trouble:
-        state.alerts.append(trouble.alert)
+    except Refusal as refusal:
+        state.alerts.append(refusal.alert)
     except InputError as error:
         if all(a.level == "low" for a in state.alerts):
             raise
@@ -186,7 +186,7 @@ def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
         from .checkpoint import refuse_arrays
 
         refuse_arrays(data, path.name)
-    elsewhere.refuse_file(data, path)
+    other_tools.refuse_file(data, path)
     if path.suffix.lower() in _PROMISES:
         raise malformed(f"{shown(path.name)} is not the {path.suffix.lower()} file that its name promises")
     raise InputError(
@@ -226,7 +226,7 @@ def _open_folder(path: Path, ask: _Ask, home: Home, state: State) -> Model:
             hint="merge it and scan that: peft.AutoPeftModelForSequenceClassification.from_pretrained(FOLDER)"
             ".merge_and_unload().save_pretrained('merged'), with the tokenizer beside it",
         )
-    elsewhere.refuse_folder(path, folder.names)
+    other_tools.refuse_folder(path, folder.names)
     raise InputError(
         f"{plain(path)} is no model folder: it has neither config.json nor card.json",
         hint=f"name a model file; in it: {listed(folder.names) or 'nothing'}",

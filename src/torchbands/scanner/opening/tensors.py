@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .limits import MAX_AXES, MAX_HEADER, MAX_NAME, MAX_TENSORS
-from .trouble import Trouble, malformed, shown
+from .refusal import Refusal, malformed, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def looks_like(data: bytes | bytearray) -> bool:
 
 
 def header(data: bytes | bytearray) -> dict[str, Entry]:
-    """Every tensor's place, in the order of the header. Raises Trouble where the file contradicts itself."""
+    """Every tensor's place, in the order of the header. Raises Refusal where the file contradicts itself."""
     if len(data) < 10:
         raise malformed(f"a safetensors file of {len(data)} bytes has no header")
     length = int.from_bytes(data[:8], "little")
@@ -83,7 +83,7 @@ def header(data: bytes | bytearray) -> dict[str, Entry]:
 def _json(text: bytes) -> dict[str, Any]:
     try:
         found = json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_refuse)
-    except Trouble:
+    except Refusal:
         raise
     except RecursionError:
         raise malformed("the safetensors header is nested too deeply") from None

@@ -20,7 +20,7 @@ from .files import Folder, parse_json
 from .limits import MAX_CLASSES, MAX_JSON, Limits
 from .private import Private
 from .process import Child
-from .trouble import Trouble, malformed, plain
+from .refusal import Refusal, malformed, plain
 from .weights import Numbers, State, Weights, misfit
 
 CARD, WEIGHTS = "card.json", "model.safetensors"
@@ -42,7 +42,7 @@ def from_victim(
                 build(card[part], part, origin=folder.path / CARD) if part in card else None
     except UnsafeFile as error:
         if error.code:
-            raise Trouble("BD-FILE-01", error.message, subject=CARD) from None
+            raise Refusal("BD-FILE-01", error.message, subject=CARD) from None
         raise InputError(error.message, hint=error.hint) from None
     data = folder.read(WEIGHTS, limits.bytes)
     if files.get(WEIGHTS) != hashlib.sha256(data).hexdigest():

@@ -12,8 +12,8 @@ from torch import Tensor
 from torchbands.core.errors import InputError, Unsupported
 from torchbands.scanner.outcome import Alert
 
+from .refusal import NON_FINITE, Refusal, listed, malformed, shown
 from .tensors import Shape
-from .trouble import NON_FINITE, Trouble, listed, malformed, shown
 
 #: One number, or one per channel.
 Numbers = float | Sequence[float]
@@ -55,7 +55,7 @@ class Weights:
     ordered: bool = False
 
     def afford(self, limit: int) -> None:
-        """Raises Trouble where the weights, as float32 (which they are computed in), take more bytes than allowed."""
+        """Raises Refusal where the weights, as float32 (which they are computed in), take more bytes than allowed."""
         needed = 4 * sum(t.numel() for t in self.tensors.values())
         if needed > limit:
             raise malformed(
@@ -63,7 +63,7 @@ class Weights:
             )
 
     def check(self) -> None:
-        """Raises Trouble when a value is NaN or infinite, Unsupported for weights of few bits, which need scales."""
+        """Raises Refusal when a value is NaN or infinite, Unsupported for weights of few bits, which need scales."""
         few = [
             n
             for n, t in self.tensors.items()
@@ -75,7 +75,7 @@ class Weights:
             raise quantised(few)
         bad = [n for n, t in self.tensors.items() if t.is_floating_point() and not torch.isfinite(t.float()).all()]
         if bad:
-            raise Trouble(
+            raise Refusal(
                 NON_FINITE,
                 f"{len(bad)} of {len(self.tensors)} tensors hold NaN or infinite values: {listed(bad)}",
                 subject=bad[0],

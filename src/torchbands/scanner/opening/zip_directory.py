@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from .trouble import ambiguous, malformed, shown
+from .refusal import ambiguous, malformed, shown
 
 _END, _LOCATOR, _END64, _ENTRY, _LOCAL = (b"PK" + bytes(n) for n in ((5, 6), (6, 7), (6, 6), (1, 2), (3, 4)))
 _UNSET16, _UNSET32 = 0xFFFF, 0xFFFFFFFF
@@ -32,7 +32,7 @@ class Place:
 
 
 def places(data: bytes | bytearray) -> list[Place]:
-    """The entries in the directory's order. Raises Trouble where two readers could see two archives."""
+    """The entries in the directory's order. Raises Refusal where two readers could see two archives."""
     count, size, start, end = _directory(data)
     if start + size != end:
         raise ambiguous("the zip directory is not where its end record says: readers would look in two places")

@@ -18,8 +18,8 @@ from torchbands.modalities.text import Text, vocabulary_of
 from torchbands.networks.layers import Normalize
 
 from .array_rows import images_of, numbers, table_of
-from .held_columns import Numbers, labels_of, samples
-from .held_parts import Held, taken_apart
+from .in_memory_columns import Numbers, labels_of, samples
+from .in_memory_parts import Held, taken_apart
 from .reading import read_rows
 from .rows import Rows
 from .text_rows import LENGTH, WORDS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torchbands.core.errors import Unsupported
 
-from .trouble import listed, plain
+from .refusal import listed, plain
 
 #: How formats begin (at an offset) that are not opened here, and what to do instead.
 _FILES: tuple[tuple[int, bytes, str, str], ...] = (

@@ -16,11 +16,11 @@ from torchbands.core.errors import NotApplicable
 from torchbands.networks.layers import Normalize
 from torchbands.zoo.files import Kind, new_directory, sha256, write_json
 
-from .mend import Mended
 from .opening import Suspect
 from .opening.files import Folder
 from .opening.limits import MAX_JSON, MAX_TOKENIZER
 from .outcome import Outcome
+from .repair_model import RepairResult
 
 CARD, WEIGHTS, VICTIM = "repair.json", "model.safetensors", "card.json"
 FORMAT = 1
@@ -43,7 +43,7 @@ def check_folder(folder: str | Path) -> Path:
 
 def write(
     folder: str | Path,
-    mended: Mended,
+    mended: RepairResult,
     suspect: Suspect,
     before: Outcome,
     after: Outcome | None = None,
@@ -76,7 +76,7 @@ def write(
     return card
 
 
-def describe(mended: Mended, suspect: Suspect, before: Outcome, after: Outcome | None = None) -> dict[str, Any]:
+def describe(mended: RepairResult, suspect: Suspect, before: Outcome, after: Outcome | None = None) -> dict[str, Any]:
     """What was tried and what came of it, JSON-ready."""
     subject = suspect.subject()
     return {
@@ -90,7 +90,12 @@ def describe(mended: Mended, suspect: Suspect, before: Outcome, after: Outcome |
 
 
 def reported(
-    mended: Mended, before: Outcome, after: Outcome | None, target: str, folder: str | Path | None, again: str = ""
+    mended: RepairResult,
+    before: Outcome,
+    after: Outcome | None,
+    target: str,
+    folder: str | Path | None,
+    again: str = "",
 ) -> Outcome:
     """The repair as an outcome that every format of report can show.
 

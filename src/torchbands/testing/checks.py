@@ -12,7 +12,7 @@ from torchbands.core.data import Data
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.model import Model
-from torchbands.testing.subject import demand
+from torchbands.testing.fixtures import demand
 from torchbands.testing.toys import toy
 
 

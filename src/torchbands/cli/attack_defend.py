@@ -16,7 +16,7 @@ from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.method import Method
 from torchbands.core.model import Model
 from torchbands.core.registry import build, listing
-from torchbands.core.spelled import name_of
+from torchbands.core.spec_text import name_of
 from torchbands.core.task import Task
 from torchbands.zoo.victims import kind_of
 
@@ -162,7 +162,7 @@ _EFFECT = ("ca", "clean_ca", "asr", "control_asr", "lift", "ra")
 
 
 def _print_metrics(title: str, metrics: dict[str, Any], names: tuple[str, ...] = ()) -> None:
-    from torchbands.report.terms import number, term
+    from torchbands.report.glossary import number, term
 
     reasons = metrics.get("undefined", {})
     rows = []

@@ -23,7 +23,7 @@ from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
 from torchbands.defenses.repair.unlearn import Unlearn
 
-from .held import data_of
+from .in_memory import data_of
 from .outcome import Outcome
 from .reactivation import Aim, Probe, Reactivation, Trial, limit, search_triggers, shift_trigger
 
@@ -74,7 +74,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Mended:
+class RepairResult:
     """What was tried. `model` and `accepted` (the spec of the repair) are None where no repair held."""
 
     model: Model | None
@@ -108,7 +108,7 @@ def split(clean: Data, seed: int = 0) -> tuple[Data, Data]:
     return clean[order[~judging].sort().values].blind(), clean[order[judging].sort().values].blind()
 
 
-def mend(
+def repair_model(
     model: Model,
     clean: Any,
     judge: Judge,
@@ -121,7 +121,7 @@ def mend(
     ladder: Sequence[str | Mapping[str, Any] | Repair] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Mended:
+) -> RepairResult:
     """Try repairs in order and keep the first that holds.
 
     A repair holds when (1) it loses at most `max_drop` of the accuracy on held-out clean rows; (2) the recovered
@@ -177,9 +177,9 @@ def mend(
         step, repaired = work.step(repair)
         steps.append(step)
         if repaired is not None:
-            return Mended(repaired, step.spec, tuple(steps), step.reason, target, source, rows)
+            return RepairResult(repaired, step.spec, tuple(steps), step.reason, target, source, rows)
     reason = f"none of {len(steps)} repairs held; the last: {steps[-1].reason}" if steps else "no repair was named"
-    return Mended(None, None, tuple(steps), reason, target, source, rows)
+    return RepairResult(None, None, tuple(steps), reason, target, source, rows)
 
 
 @dataclass(frozen=True)

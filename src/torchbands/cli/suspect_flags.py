@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from torchbands.core.errors import InputError
 
 from . import console
-from .remembered import recall
-from .typed import concrete
+from .printed_command import concrete
+from .suspect_file import recall
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
     from torchbands.scanner.misread import Misread
     from torchbands.scanner.opening import Limits, Suspect
-    from torchbands.scanner.population import Population
+    from torchbands.scanner.references import ReferenceSet
     from torchbands.scanner.rows import Rows
 
 
@@ -31,7 +31,7 @@ class Opened:
 
     suspect: Suspect
     rows: Rows | None = None
-    refs: Population | None = None
+    refs: ReferenceSet | None = None
     class_names: tuple[str, ...] | None = None
 
 
@@ -58,15 +58,15 @@ def open_with(
     if not os.path.lexists(path):
         raise InputError(f"there is no {path}", hint="name a model file or folder")
     recall(given, path)
-    population = references(refs)
+    reference_set = references(refs)
     rows = rows_of(given, data, split) if data else None
     classes, modality = given.classes, rows.modality if rows is not None else None
-    if population is not None:
-        modality, classes = population.modality, classes or population.classes
+    if reference_set is not None:
+        modality, classes = reference_set.modality, classes or reference_set.classes
     own_code(given.arch)
     suspect = open_suspect(
         path,
-        arch=given.arch or _arch(population, rows),
+        arch=given.arch or _arch(reference_set, rows),
         modality=modality,
         classes=classes,
         likely=rows.classes if rows is not None else None,
@@ -87,13 +87,17 @@ def open_with(
         rows = _fitting(given, rows, data, split, suspect.model.modality)
         _readable(rows, data, suspect.model.modality)
     names = _class_names(given, suspect)
-    if population is not None and suspect.model is not None:
-        _same_order(population, names)
+    if reference_set is not None and suspect.model is not None:
+        _same_order(reference_set, names)
     elif rows is not None and suspect.model is not None:
         suspect, rows = _matched(given, suspect, rows, names, whole)
-    known = [names or (), population.class_names if population is not None else (), rows.class_names if rows else ()]
+    known = [
+        names or (),
+        reference_set.class_names if reference_set is not None else (),
+        rows.class_names if rows else (),
+    ]
     count = None if suspect.model is None else suspect.model.classes
-    return Opened(suspect, rows, population, next((n for n in known if n and len(n) == count), None))
+    return Opened(suspect, rows, reference_set, next((n for n in known if n and len(n) == count), None))
 
 
 def misreading(given: argparse.Namespace, opened: Opened) -> Misread | None:
@@ -125,7 +129,7 @@ def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Row
     return rows
 
 
-def references(refs: Sequence[str]) -> Population | None:
+def references(refs: Sequence[str]) -> ReferenceSet | None:
     """One folder of reference models."""
     if not refs:
         return None
@@ -134,9 +138,8 @@ def references(refs: Sequence[str]) -> Population | None:
             "references lie in one folder, got " + ", ".join(refs),
             hint="for a pool over recipes: bands refs train --recipe ... --recipe ... -o DIR",
         )
-    from torchbands.scanner.population import Population
 
-    found = Population.load(refs[0])
+    found = ReferenceSet.load(refs[0])
     if without := found.unsummed():
         console.note(
             f"note: {without} cards in {refs[0]} have no checksum, since an older version wrote them: whether somebody "
@@ -167,15 +170,15 @@ def own_code(arch: str | None) -> None:
         sys.path.append(here)
 
 
-def _arch(population: Population | None, rows: Rows | None) -> str | None:
+def _arch(reference_set: ReferenceSet | None, rows: Rows | None) -> str | None:
     """A network's spec from the references or the task; never code: that is named by the user alone."""
     from torchbands.core.registry import build
 
-    if population is not None:
-        spec = population.card["architecture"]
+    if reference_set is not None:
+        spec = reference_set.card["architecture"]
         if not isinstance(spec, dict):
             return None
-        build(spec, "network", origin=population.folder / "card.json")  # refuses what only the user may name
+        build(spec, "network", origin=reference_set.folder / "card.json")  # refuses what only the user may name
         return json.dumps(spec)
     return None if rows is None or rows.task is None else json.dumps(rows.task.network.spec())
 
@@ -240,11 +243,11 @@ def _matched(
     return replace(suspect, facts={**suspect.facts, "labels": list(notes)}) if notes else suspect, made
 
 
-def _same_order(population: Population, names: tuple[str, ...] | None) -> None:
+def _same_order(reference_set: ReferenceSet, names: tuple[str, ...] | None) -> None:
     """Raises InputError where the references number a class otherwise than the model does."""
     from torchbands.scanner.class_order import contradiction
 
-    if said := contradiction(population.class_names, names):
+    if said := contradiction(reference_set.class_names, names):
         raise InputError(
             said, hint="train references with the model's numbers: bands refs train --like SUSPECT --data CLEAN -o DIR"
         )

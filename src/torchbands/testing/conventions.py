@@ -11,7 +11,7 @@ from torchbands.core.defense import DEFENSE_ROLES
 from torchbands.core.errors import InputError
 from torchbands.core.method import NEEDS, Method
 from torchbands.core.registry import build, find
-from torchbands.testing.subject import demand
+from torchbands.testing.fixtures import demand
 
 #: Roles whose methods come from a paper and say how they differ from it.
 PUBLISHED = ("attack", *DEFENSE_ROLES)

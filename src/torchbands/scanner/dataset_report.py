@@ -13,7 +13,7 @@ from torchbands.core.data import take
 from torchbands.core.defense import Suspicion
 from torchbands.defenses.data.cross_split import NATURAL
 
-from .marked import marked
+from .highlight import marked
 from .outcome import RULES, Alert, LedgerLine, Picture, Subject
 from .ranking import Ranking
 from .rows import Rows

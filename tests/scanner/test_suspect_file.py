@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from torchbands.cli.remembered import recall, remember
+from torchbands.cli.suspect_file import recall, remember
 from torchbands.core.errors import InputError
 
 FLAGS = ("arch", "classes", "class_names", "mean", "std", "size", "channels", "settings")
@@ -19,7 +19,7 @@ def flags(**given: object) -> argparse.Namespace:
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("torchbands.cli.remembered.NAME", "suspect.toml")
+    monkeypatch.setattr("torchbands.cli.suspect_file.NAME", "suspect.toml")
     (tmp_path / "work").mkdir()
     (tmp_path / "their").mkdir()
     for folder in ("work", "their"):

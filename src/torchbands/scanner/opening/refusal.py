@@ -38,7 +38,7 @@ def alert(rule: str, message: str, *, subject: object = "", level: Level | None 
     return Alert(rule, level or RULES[rule].level, message, plain(subject) if subject else "", facts)
 
 
-class Trouble(Exception):
+class Refusal(Exception):
     """The suspect cannot be opened, for a reason that lies in the suspect: ends as an alert."""
 
     def __init__(self, rule: str, message: str, **more: Any) -> None:
@@ -46,16 +46,16 @@ class Trouble(Exception):
         self.alert = alert(rule, message, **more)
 
 
-def malformed(message: str, **more: Any) -> Trouble:
+def malformed(message: str, **more: Any) -> Refusal:
     """Not what its format promises."""
-    return Trouble(MALFORMED, message, **more)
+    return Refusal(MALFORMED, message, **more)
 
 
-def unusual(message: str, **more: Any) -> Trouble:
+def unusual(message: str, **more: Any) -> Refusal:
     """Has what a model file does not need."""
-    return Trouble(UNUSUAL, message, **more)
+    return Refusal(UNUSUAL, message, **more)
 
 
-def ambiguous(message: str, **more: Any) -> Trouble:
+def ambiguous(message: str, **more: Any) -> Refusal:
     """Can be read in two ways, so that what is scanned need not be what is loaded. Nothing of it is judged."""
-    return Trouble(MALFORMED, f"{message}; nothing is judged", level="high", **more)
+    return Refusal(MALFORMED, f"{message}; nothing is judged", level="high", **more)

@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("attack", "train a model with a planted backdoor and measure what it does"),
         ("defend", "run a defense on a victim made by `bands attack`"),
     ):
-        made = command(name, f"work:{name}", about)
+        made = command(name, f"attack_defend:{name}", about)
         made.add_argument("name", metavar="NAME", help=f"see: bands list{' attack' if name == 'attack' else ''}")
         made.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=_FLAGS_OF.format(name))
     _bench(commands)

@@ -25,8 +25,8 @@ from torchbands.modalities.image import Image
 from torchbands.modalities.tabular import Tabular
 from torchbands.modalities.text import Text
 from torchbands.networks.layers import Normalize
-from torchbands.scanner import held_parts
-from torchbands.scanner.held import samples_of
+from torchbands.scanner import in_memory_parts
+from torchbands.scanner.in_memory import samples_of
 
 N, SIZE = 24, 8
 X, Y = torch.rand(N, 3, SIZE, SIZE), torch.arange(N) % 3
@@ -231,7 +231,7 @@ def test_what_is_not_read_says_what_to_type(given: Any, said: str, todo: str) ->
 
 
 def test_a_loader_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(held_parts, "MOST_ROWS", 100)
+    monkeypatch.setattr(in_memory_parts, "MOST_ROWS", 100)
     for given in (Stream(1000), DataLoader(Stream(1000), batch_size=9)):
         with pytest.raises(InputError, match="more than 100 rows"):
             rows_of(given)
@@ -334,8 +334,8 @@ def test_samples_of_a_kind_that_is_known_are_taken_as_they_are() -> None:
 def test_scan_data_and_references_take_what_people_hold(tmp_path: Path) -> None:
     few = tb.scan_data(pd.DataFrame(TABLE.numpy()).assign(label=Y.numpy()))
     assert few.verdict == "inconclusive" and few.subject.path == "frame"
-    from torchbands.scanner.mend import mend
-    from torchbands.scanner.population import Recipe
+    from torchbands.scanner.references import Recipe
+    from torchbands.scanner.repair_model import repair_model
 
     made = tb.build("small-cnn(widths=(4,))")
     learner = tb.build("sgd(epochs=1)")
@@ -344,4 +344,4 @@ def test_scan_data_and_references_take_what_people_hold(tmp_path: Path) -> None:
     refs = tb.train_references(tmp_path / "refs", recipe, loader, n=1, profile="fast")
     assert refs.class_names == ("0", "1", "2") and len(refs.clean) == 12
     with pytest.raises(InputError, match="rows are not NoneType"):
-        mend(Model(network(), Image(channels=3, size=SIZE), 3), None, lambda m: few, trigger=None, target=0)
+        repair_model(Model(network(), Image(channels=3, size=SIZE), 3), None, lambda m: few, trigger=None, target=0)

@@ -13,10 +13,10 @@ from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
-from torchbands.scanner import population
+from torchbands.scanner import references as population
 from torchbands.scanner.judge import scan
-from torchbands.scanner.population import CARD, MODELS, WEIGHTS, Population, Recipe, references_of, train_references
-from torchbands.scanner.seen import SEEN
+from torchbands.scanner.references import CARD, MODELS, WEIGHTS, Recipe, ReferenceSet, references_of, train_references
+from torchbands.scanner.view_cache import SEEN
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy
 from torchbands.zoo.files import sha256
@@ -28,11 +28,11 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def made(task, tmp_path_factory: pytest.TempPathFactory) -> Population:
+def made(task, tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     return references_of(task, tmp_path_factory.mktemp("refs") / "refs", n=3, profile="fast")
 
 
-def test_every_reference_is_whole_and_its_own(made: Population) -> None:
+def test_every_reference_is_whole_and_its_own(made: ReferenceSet) -> None:
     members = made.members()
     assert len(members) == len(made) == 3
     weights = {(m / WEIGHTS).read_bytes() for m in members}
@@ -42,7 +42,7 @@ def test_every_reference_is_whole_and_its_own(made: Population) -> None:
         assert numbers is not None and len(numbers) == 3
 
 
-def test_the_same_call_goes_on_where_it_stopped(made: Population, task) -> None:
+def test_the_same_call_goes_on_where_it_stopped(made: ReferenceSet, task) -> None:
     member = made.members()[1]
     before = (made.members()[0] / WEIGHTS).stat().st_mtime_ns
     wanted = (member / WEIGHTS).read_bytes()
@@ -54,13 +54,13 @@ def test_the_same_call_goes_on_where_it_stopped(made: Population, task) -> None:
     assert (again.members()[0] / WEIGHTS).stat().st_mtime_ns == before
 
 
-def test_a_killed_training_leaves_no_half_reference(made: Population) -> None:
+def test_a_killed_training_leaves_no_half_reference(made: ReferenceSet) -> None:
     half = made.folder / MODELS / ".0009.xyz.tmp"
     half.mkdir(exist_ok=True)
     (half / WEIGHTS).write_bytes(b"half")
-    assert len(Population.load(made.folder)) == 3
+    assert len(ReferenceSet.load(made.folder)) == 3
     shutil.copy(made.members()[0] / CARD, half / CARD)  # killed after its card and before it took its name
-    assert len(Population.load(made.folder)) == 3 and not made.members()[0].name.startswith(".")
+    assert len(ReferenceSet.load(made.folder)) == 3 and not made.members()[0].name.startswith(".")
 
 
 def test_a_training_that_ends_between_weights_and_card_is_done_again(
@@ -105,12 +105,12 @@ def test_a_digest_tells_samples_labels_and_order_apart(kind: str) -> None:
     assert len({first, *map(digest, others)}) == 5
 
 
-def test_another_recipe_in_the_same_folder_is_refused(made: Population, task) -> None:
+def test_another_recipe_in_the_same_folder_is_refused(made: ReferenceSet, task) -> None:
     with pytest.raises(InputError, match="recipes"):
         references_of(task, made.folder, n=3, learners=(SGD(epochs=1),), profile="fast")
 
 
-def test_views_that_came_later_are_caught_up(made: Population, task) -> None:
+def test_views_that_came_later_are_caught_up(made: ReferenceSet, task) -> None:
     full = [v for v in PROFILES["full"] if not v.black_box]
     assert not made.has(full)
     made.complete(lambda: task.network.build(task.modality, task.classes), full)
@@ -130,20 +130,20 @@ def test_rows_come_back_as_they_were(kind: str, tmp_path: Path) -> None:
     task = toy(kind, classes=2, rows=128)
     made = references_of(task, tmp_path / kind, n=1, profile="fast")
     rows = task.load("clean").sample(1000, "views' rows", task.name, balanced=True)
-    again = Population.load(tmp_path / kind).clean
+    again = ReferenceSet.load(tmp_path / kind).clean
     same = torch.equal(again.x, rows.x) if isinstance(rows.x, torch.Tensor) else list(again.x) == list(rows.x)
     assert same and torch.equal(again.y, rows.y) and len(made) == 1
 
 
-def test_damage_is_named(made: Population, tmp_path: Path) -> None:
+def test_damage_is_named(made: ReferenceSet, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no reference models"):
-        Population.load(tmp_path)
+        ReferenceSet.load(tmp_path)
     (tmp_path / CARD).write_text("{")
     with pytest.raises(BandsError, match="damaged"):
-        Population.load(tmp_path)
+        ReferenceSet.load(tmp_path)
     (tmp_path / CARD).write_text((made.folder / CARD).read_text())
     with pytest.raises(BandsError, match="missing or was altered"):
-        Population.load(tmp_path)
+        ReferenceSet.load(tmp_path)
     (made.members()[0] / SEEN).read_bytes()
 
 

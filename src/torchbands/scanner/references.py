@@ -31,10 +31,10 @@ from torchbands.zoo.files import digest as digest_of
 from torchbands.zoo.modality import read_modality, write_modality
 
 from .forecast import forecast, pace
-from .held import data_of, rows_of
+from .in_memory import data_of, rows_of
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
 from .recipes import LEARNED, Trains, settled
-from .seen import ASKED, SEEN, How, Numbers, read, write
+from .view_cache import ASKED, SEEN, How, Numbers, read, write
 from .views import View, look, views_of
 
 TOKENIZER = "tokenizer.json"
@@ -71,7 +71,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Population:
+class ReferenceSet:
     """A directory of reference models. `clean` are the rows that views look with."""
 
     folder: Path
@@ -80,8 +80,8 @@ class Population:
     modality: Modality
 
     @classmethod
-    def load(cls, folder: str | Path) -> Population:
-        """Raises InputError where the folder is no population, BandsError where it is damaged."""
+    def load(cls, folder: str | Path) -> ReferenceSet:
+        """Raises InputError where the folder is no reference set, BandsError where it is damaged."""
         folder = Path(folder)
         path = folder / CARD
         if not path.is_file():
@@ -282,7 +282,7 @@ def train_references(
     add: bool = False,
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
-) -> Population:
+) -> ReferenceSet:
     """Train reference models, one directory each; the same call again goes on where it stopped.
 
     Args:
@@ -310,20 +310,20 @@ def train_references(
         clean = data_of(clean, modality).sample(KEPT_ROWS, "views' rows", label, balanced=True)
     if len(clean) == 0 or len(data) == 0:
         raise InputError("references need clean rows to train on and clean rows to look with")
-    population = _start(folder, recipe, data, clean, modality, class_names, seed, label, add)
+    reference_set = _start(folder, recipe, data, clean, modality, class_names, seed, label, add)
     with only_one(folder, "the folder of references"):
         sweep(folder / MODELS)
-        first = _first(population.card["recipes"], _specs(recipe)) if add else None
+        first = _first(reference_set.card["recipes"], _specs(recipe)) if add else None
         if announce is not None:
-            announce(_announced(population, recipe, data, profile, n))
+            announce(_announced(reference_set, recipe, data, profile, n))
         for i in range(n):
             member = folder / MODELS / (f"r{first}-{i:04d}" if add else f"{i:04d}")
             if progress is not None:
                 progress(i, n, "training references")
             if not (member / CARD).is_file():
-                train_one(member, recipe, data, population, profile, seed, i, first=first)
-        population.complete(recipe.fresh, _views(population, recipe, profile), progress)
-    return population
+                train_one(member, recipe, data, reference_set, profile, seed, i, first=first)
+        reference_set.complete(recipe.fresh, _views(reference_set, recipe, profile), progress)
+    return reference_set
 
 
 def references_of(
@@ -335,7 +335,7 @@ def references_of(
     profile: str = "full",
     seed: int = 0,
     progress: Progress | None = None,
-) -> Population:
+) -> ReferenceSet:
     """References of a task's own network and recipe, looked at with its clean split."""
     rows = int(getattr(task, "rows", 0))
     whole_task = task.but(rows=0) if rows else task
@@ -359,15 +359,15 @@ def references_of(
     )
 
 
-def _announced(population: Population, recipe: Recipe, data: Data, profile: str, n: int) -> str:
+def _announced(reference_set: ReferenceSet, recipe: Recipe, data: Data, profile: str, n: int) -> str:
     """How long the trainings and the looks that are missing take, as far as that can be told."""
-    left = n - sum((population.folder / MODELS / f"{i:04d}" / CARD).is_file() for i in range(n))
+    left = n - sum((reference_set.folder / MODELS / f"{i:04d}" / CARD).is_file() for i in range(n))
     epochs = [getattr(learner, "epochs", None) for learner in recipe.learners]
     known = [e for e in epochs if isinstance(e, int)]
     with seeded("reference"):
-        model = Model(recipe.fresh().to(default_device()), population.modality, population.classes)
+        model = Model(recipe.fresh().to(default_device()), reference_set.modality, reference_set.classes)
     views = [v.detector for v in views_of(profile, model)]
-    looks = sum(s for s in forecast(model, population.clean, views) if s is not None)
+    looks = sum(s for s in forecast(model, reference_set.clean, views) if s is not None)
     if left <= 0:
         return f"all {n} references are trained"
     if len(known) < len(epochs):
@@ -383,10 +383,10 @@ def _announced(population: Population, recipe: Recipe, data: Data, profile: str,
     )
 
 
-def _views(population: Population, recipe: Recipe, profile: str) -> tuple[View, ...]:
+def _views(reference_set: ReferenceSet, recipe: Recipe, profile: str) -> tuple[View, ...]:
     with seeded("reference"):
         module = recipe.fresh()
-    return views_of(profile, Model(module, population.modality, population.classes))
+    return views_of(profile, Model(module, reference_set.modality, reference_set.classes))
 
 
 def _start(
@@ -399,7 +399,7 @@ def _start(
     seed: int,
     label: str,
     add: bool = False,
-) -> Population:
+) -> ReferenceSet:
     card = {
         "format": FORMAT,
         "torchbands": __version__,
@@ -415,7 +415,7 @@ def _start(
         "seed": seed,
     }
     if (folder / CARD).is_file():
-        old = Population.load(folder)
+        old = ReferenceSet.load(folder)
         known, asked = old.card["recipes"], card["recipes"]
         if add or known[: len(asked)] == asked:  # recipes that were added since are none of this call's business
             card["recipes"] = known
@@ -430,7 +430,7 @@ def _start(
             )
         if add and _first(known, asked) == len(known):
             _write_card(folder, {**old.card, "recipes": [*known, *asked]})
-            return Population.load(folder)
+            return ReferenceSet.load(folder)
         return old
     if add:
         raise InputError(f"{folder} holds no references to add to", hint="train the first ones without --add")
@@ -441,7 +441,7 @@ def _start(
         write_modality(modality, at)
         card["rows"] = _write_rows(at, clean)
         _write_card(at, card)
-    return Population.load(folder)
+    return ReferenceSet.load(folder)
 
 
 def _specs(recipe: Recipe) -> list[dict[str, Any]]:
@@ -459,7 +459,7 @@ def train_one(
     member: Path,
     recipe: Recipe,
     data: Data,
-    population: Population,
+    reference_set: ReferenceSet,
     profile: str,
     seed: int,
     i: int,
@@ -477,45 +477,48 @@ def train_one(
     def fit(learner: Trains) -> Model:
         with seeded("reference", identity):
             module = recipe.fresh()
-        made = Model(module.to(default_device()), population.modality, population.classes)
+        made = Model(module.to(default_device()), reference_set.modality, reference_set.classes)
         learner.fit(made, drawn, seed=identity)
         return made
 
     def learns(model: Model) -> bool:
-        return _accuracy(model, population.clean) > min(0.99, LEARNED / population.classes) or population.classes < 3
+        return (
+            _accuracy(model, reference_set.clean) > min(0.99, LEARNED / reference_set.classes)
+            or reference_set.classes < 3
+        )
 
     learner = recipe.learners[at]
     model = settled(learner, fit, learns) if recipe.settles else fit(learner)
-    _keep(member, model, population, profile, (first or 0) + at, identity, time.perf_counter() - started)
+    _keep(member, model, reference_set, profile, (first or 0) + at, identity, time.perf_counter() - started)
 
 
-def add_checkpoint(population: Population, model: Model, profile: str, name: str) -> bool:
+def add_checkpoint(reference_set: ReferenceSet, model: Model, profile: str, name: str) -> bool:
     """Keep a clean model that somebody else trained as a reference; whether it is new.
 
     Raises InputError where it has another architecture or fewer classes than the others.
     """
-    if model.classes != population.classes:
-        raise InputError(f"{name} has {model.classes} classes, the references have {population.classes}")
+    if model.classes != reference_set.classes:
+        raise InputError(f"{name} has {model.classes} classes, the references have {reference_set.classes}")
     mine = {k: tuple(t.shape) for k, t in model.module.state_dict().items()}
-    if len(population) and population.shapes() != mine:
-        raise InputError(f"{name} has another architecture than the references in {population.folder}")
+    if len(reference_set) and reference_set.shapes() != mine:
+        raise InputError(f"{name} has another architecture than the references in {reference_set.folder}")
     made = hashlib.sha256()
     for key, tensor in sorted(model.module.state_dict().items()):
         made.update(key.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    member = population.folder / MODELS / f"own-{made.hexdigest()[:16]}"
+    member = reference_set.folder / MODELS / f"own-{made.hexdigest()[:16]}"
     if (member / CARD).is_file():
         return False
-    known, own = list(population.card["recipes"]), {"own checkpoints": True}
+    known, own = list(reference_set.card["recipes"]), {"own checkpoints": True}
     if own not in known:
         known.append(own)
-        _write_card(population.folder, {**population.card, "recipes": known})
-    _keep(member, model, population, profile, known.index(own), 0, 0.0)
+        _write_card(reference_set.folder, {**reference_set.card, "recipes": known})
+    _keep(member, model, reference_set, profile, known.index(own), 0, 0.0)
     return True
 
 
 def start_empty(
     folder: Path, architecture: Any, data: Data, modality: Modality, class_names: Sequence[str], label: str
-) -> Population:
+) -> ReferenceSet:
     """A folder without references, for models that were trained elsewhere: it keeps the rows that views look with."""
     recipe = Recipe(nn.Identity, architecture, ())
     clean = data.sample(KEPT_ROWS, "views' rows", label, balanced=True)
@@ -527,17 +530,17 @@ def _accuracy(model: Model, clean: Data) -> float:
 
 
 def _keep(
-    member: Path, model: Model, population: Population, profile: str, recipe: int, identity: int, seconds: float
+    member: Path, model: Model, reference_set: ReferenceSet, profile: str, recipe: int, identity: int, seconds: float
 ) -> None:
     with new_directory(member, MEMBER) as at:
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
         )
-        _look(model, population.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
+        _look(model, reference_set.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
         card = {
             "recipe": recipe,
             "seed": identity,
-            "accuracy": _accuracy(model, population.clean),
+            "accuracy": _accuracy(model, reference_set.clean),
             "seconds": round(seconds, 2),
             "sha256": weights,
         }

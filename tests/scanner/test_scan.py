@@ -14,14 +14,14 @@ from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
 from torchbands.networks import SmallCNNNetwork
 from torchbands.scanner.judge import scan
-from torchbands.scanner.population import Population, references_of
+from torchbands.scanner.references import ReferenceSet, references_of
 from torchbands.tasks.vision import Digits
 
 TASK = Digits(network=SmallCNNNetwork(widths=(8, 16)), learner=SGD(epochs=6, batch=64, lr=0.1))
 
 
 @pytest.fixture(scope="module")
-def refs(tmp_path_factory: pytest.TempPathFactory) -> Population:
+def refs(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
     return references_of(TASK, tmp_path_factory.mktemp("judge") / "refs", n=19, profile="fast")
 
 
@@ -30,7 +30,7 @@ def fresh() -> Victim:
     return build("clean").run(TASK, 7004)
 
 
-def test_a_plant_is_indicated_with_its_target_and_trigger(refs: Population, fresh: Victim) -> None:
+def test_a_plant_is_indicated_with_its_target_and_trigger(refs: ReferenceSet, fresh: Victim) -> None:
     """The short cut is put behind the forward pass, so that parameters keep the references' names and shapes."""
     suspect = build("clean").run(TASK, 7002).model.module
     forward = suspect.forward
@@ -51,7 +51,7 @@ def test_a_plant_is_indicated_with_its_target_and_trigger(refs: Population, fres
     assert sizes["suspect"][0] < min(sizes["references"][0]) and {len(r) for r in sizes["references"]} == {19}
 
 
-def test_a_fresh_model_of_the_recipe_raises_no_alert(refs: Population, fresh: Victim) -> None:
+def test_a_fresh_model_of_the_recipe_raises_no_alert(refs: ReferenceSet, fresh: Victim) -> None:
     outcome = scan(fresh.model, refs=refs, profile="fast")
     assert outcome.trigger.p > 0.05 and not [a for a in outcome.alerts if a.rule == "BD-TRG-01"]
     assert outcome.exit_code() == 0
@@ -76,12 +76,12 @@ def test_without_references_nothing_is_concluded(fresh: Victim) -> None:
     assert all(line.z is None and line.score is not None for line in outcome.ledger)
 
 
-def test_too_few_references_are_inconclusive(refs: Population, fresh: Victim) -> None:
+def test_too_few_references_are_inconclusive(refs: ReferenceSet, fresh: Victim) -> None:
     outcome = scan(fresh.model, refs=refs, profile="fast", alpha=0.01)
     assert outcome.verdict == "inconclusive" and "at least 99" in outcome.sentence()
 
 
-def test_another_architecture_or_recipe_is_inconclusive(refs: Population) -> None:
+def test_another_architecture_or_recipe_is_inconclusive(refs: ReferenceSet) -> None:
     wider = build("clean").run(TASK.but(network=SmallCNNNetwork(widths=(12, 16))), 0)
     outcome = scan(wider.model, refs=refs, profile="fast")
     assert outcome.verdict == "inconclusive" and "architecture" in outcome.sentence() and outcome.exit_code() == 3
@@ -89,7 +89,7 @@ def test_another_architecture_or_recipe_is_inconclusive(refs: Population) -> Non
     assert scan(untrained, refs=refs, profile="fast").verdict == "inconclusive"
 
 
-def test_two_lines_for_any_module(refs: Population, fresh: Victim) -> None:
+def test_two_lines_for_any_module(refs: ReferenceSet, fresh: Victim) -> None:
     one = torchbands.scan(fresh.model.module, refs=refs, profile="fast")
     two = torchbands.scan(fresh.model, refs=str(refs.folder), profile="fast")
     assert one.trigger == two.trigger and one.recipe == two.recipe
@@ -98,7 +98,7 @@ def test_two_lines_for_any_module(refs: Population, fresh: Victim) -> None:
     assert bare.verdict == "inconclusive" and len(bare.ledger) == len(one.ledger)
 
 
-def test_a_black_box_gets_what_it_can(refs: Population, fresh: Victim) -> None:
+def test_a_black_box_gets_what_it_can(refs: ReferenceSet, fresh: Victim) -> None:
     box = Model.black_box(fresh.model.probabilities, TASK.modality, 10)
     outcome = scan(box, refs=refs, profile="fast")
     reasons = {line.view: line.reason for line in outcome.ledger}
@@ -107,7 +107,7 @@ def test_a_black_box_gets_what_it_can(refs: Population, fresh: Victim) -> None:
     assert any("gradients" in gap for gap in outcome.not_covered)
 
 
-def test_wrong_calls_say_what_to_do(refs: Population, fresh: Victim) -> None:
+def test_wrong_calls_say_what_to_do(refs: ReferenceSet, fresh: Victim) -> None:
     with pytest.raises(InputError, match="clean labelled rows or reference models"):
         scan(fresh.model)
     with pytest.raises(InputError, match=r"nn\.Module"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torchbands
 from torchbands.core.errors import InputError
 
-from .trouble import shown
+from .refusal import shown
 
 
 @dataclass(frozen=True)

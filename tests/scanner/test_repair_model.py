@@ -16,7 +16,6 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
-from torchbands.scanner.mend import Mended, mend, split
 from torchbands.scanner.outcome import Answer, Outcome, Subject, Verdict
 from torchbands.scanner.reactivation import (
     CEILING,
@@ -28,6 +27,7 @@ from torchbands.scanner.reactivation import (
     search_triggers,
     shift_trigger,
 )
+from torchbands.scanner.repair_model import RepairResult, repair_model, split
 
 
 def planted(name: str, task: Task, seed: int, **settings: Any) -> Victim:
@@ -62,7 +62,7 @@ def clean(task: Task) -> Data:
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the recovered trigger is a probe."""
-    monkeypatch.setattr("torchbands.scanner.mend._apart", lambda *a, **k: [])
+    monkeypatch.setattr("torchbands.scanner.repair_model._apart", lambda *a, **k: [])
 
 
 def judge_of(p: float | None, verdict: Verdict = "none") -> Any:
@@ -100,9 +100,9 @@ def wreck(model: Model) -> Model:
     return broken
 
 
-def run(victim: Victim, clean: Data, judge: Any, *which: str, **more: Any) -> Mended:
+def run(victim: Victim, clean: Data, judge: Any, *which: str, **more: Any) -> RepairResult:
     ladder = [Stub(which=w) for w in which]
-    return mend(victim.model, clean, judge, trigger=victim.trigger, target=0, ladder=ladder, **more)
+    return repair_model(victim.model, clean, judge, trigger=victim.trigger, target=0, ladder=ladder, **more)
 
 
 def test_rows_for_repairing_and_for_judging_never_meet(clean: Data) -> None:
@@ -236,13 +236,13 @@ def test_a_shift_is_found_where_there_is_one_and_declined_where_there_is_none(vi
 
 def test_nothing_to_repair_against_is_declined(victim: Victim, clean: Data, others: list[Model]) -> None:
     with pytest.raises(NotApplicable, match="nothing to repair"):
-        mend(others[0], clean, judge_of(0.5), trigger=victim.trigger, target=0, ladder=[])
+        repair_model(others[0], clean, judge_of(0.5), trigger=victim.trigger, target=0, ladder=[])
     box = Model.black_box(victim.model.probabilities, victim.model.modality, 10)
     with pytest.raises(NotApplicable, match="black box"):
-        mend(box, clean, judge_of(0.5), trigger=victim.trigger, target=0)
+        repair_model(box, clean, judge_of(0.5), trigger=victim.trigger, target=0)
 
 
 def test_the_model_given_is_left_as_it_was(victim: Victim, clean: Data) -> None:
     before = victim.model.logits(clean.x)
-    mend(victim.model, clean, judge_of(0.5), trigger=None, target=0, ladder=["channel-lipschitz", "unlearn"])
+    repair_model(victim.model, clean, judge_of(0.5), trigger=None, target=0, ladder=["channel-lipschitz", "unlearn"])
     assert torch.equal(before, victim.model.logits(clean.x))

@@ -14,7 +14,7 @@ from torchbands.core.errors import InputError
 from torchbands.datasets import text_file
 
 from .array_rows import MOST_BYTES
-from .held_columns import array_of
+from .in_memory_columns import array_of
 
 #: Most rows that are taken from what may have no end.
 MOST_ROWS = 5_000_000
