@@ -31,7 +31,7 @@ def _scan(commands: Commands[argparse.ArgumentParser]) -> None:
     model.add_argument("suspect", metavar="SUSPECT", help=_SUSPECT)
     _scan_model(model)
 
-    each = _verb(verbs, "each", "scan_each:each", "scan several models one after another, as hooks and build servers do")
+    each = _verb(verbs, "each", "scan_each:each", "scan several models in turn, as hooks and build servers do")
     each.add_argument("suspects", metavar="SUSPECT", nargs="+", help=_SUSPECT)
     each.add_argument(
         "--accept-inconclusive", action="store_true", help="end with 0 where nothing was found and nothing could "
