@@ -131,6 +131,8 @@ def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Row
 
 def references(refs: Sequence[str]) -> ReferenceSet | None:
     """One folder of reference models."""
+    from torchbands.scanner.references import ReferenceSet
+
     if not refs:
         return None
     if len(refs) > 1:
