@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from .trigger import Room, Trigger
 
 if TYPE_CHECKING:
     from .model import Model
+    from .template import Template
 
 
 class Encoded(NamedTuple):
@@ -142,6 +143,10 @@ class Modality(Method):
     @abstractmethod
     def render(self, row: Batch) -> str:
         """An HTML fragment of one raw row (no batch axis). Whatever it shows of the sample is escaped."""
+
+    def templates(self) -> tuple[Template[Any], ...]:
+        """Families of triggers that can be searched with forward passes alone; none where nobody has written one."""
+        return ()
 
     def contrast(self, a: Batch, b: Batch) -> Batch | None:
         """Rows that make the difference between paired rows visible, or None where nothing of the kind helps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
+from torchbands.core.template import State, Template
 from torchbands.core.trigger import Trigger
+from torchbands.modalities.templates import SlotTemplate
 from torchbands.modalities.text import edit_distance
 from torchbands.modalities.tokens import TokenMixture
 from torchbands.triggers.code import CARRIER, ENDBR64, InsertNops
@@ -78,6 +80,9 @@ class Code(Modality):
         template, candidates = carrier.repeat(self.inserted), torch.arange(1, 257)
         return TokenMixture(model, template, candidates, start, harden, rng).to(model.device)
 
+    def templates(self) -> tuple[Template[Any], ...]:
+        return (NopsTemplate(self),)
+
     def distance(self, a: list[bytes], b: list[bytes]) -> dict[str, Tensor]:
         edits = torch.tensor([edit_distance(x, y) for x, y in zip(a, b, strict=True)], dtype=torch.float32)
         longest = torch.tensor([max(len(x), len(y), 1) for x, y in zip(a, b, strict=True)], dtype=torch.float32)
@@ -87,3 +92,16 @@ class Code(Modality):
     def render(self, row: bytes) -> str:
         shown = row[:64].hex(" ", 1)
         return f'<code class="sample">{shown}{" ..." if len(row) > 64 else ""}</code>'
+
+
+class NopsTemplate(SlotTemplate[Code]):
+    """The four free bytes of a NOP at the function's start."""
+
+    name = "nops"
+    slots = 4
+
+    def choices(self) -> int:
+        return 256
+
+    def harden(self, state: State, k: int) -> Trigger:
+        return InsertNops(payload=bytes(state["slots"][k].tolist()).hex())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
+from torchbands.core.template import Template
 from torchbands.core.trigger import Trigger
+from torchbands.modalities.image_templates import BlendTemplate, PatchTemplate
 from torchbands.triggers.image import MaskPattern, Patch
 
 #: By how much a mixture of two values in [0, 1] may leave it.
@@ -95,6 +97,9 @@ class Image(Modality):
 
     def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
         return MaskedPattern(self.channels, self.size, rng).to(model.device)
+
+    def templates(self) -> tuple[Template[Any], ...]:
+        return PatchTemplate(self), BlendTemplate(self)
 
     def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
         diff = (a - b).flatten(1)

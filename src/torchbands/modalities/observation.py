@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,9 @@ from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
+from torchbands.core.template import State, Template
 from torchbands.core.trigger import Trigger
+from torchbands.modalities.templates import ValuesTemplate
 from torchbands.triggers.image import MaskPattern
 from torchbands.triggers.observation import AddDelta, SetDims
 
@@ -121,6 +124,9 @@ class Observation(Modality):
         made = Offset(self.shape, rng) if self.bounds is None else BoundedPattern(self.shape, *self.bounds, rng)
         return made.to(model.device)
 
+    def templates(self) -> tuple[Template[Any], ...]:
+        return (DimensionsTemplate(self),)
+
     def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
         diff = (a - b).flatten(1)
         return {"dimensions": (diff != 0).float().sum(1), "l2": diff.norm(dim=1), "linf": diff.abs().amax(1)}
@@ -129,3 +135,16 @@ class Observation(Modality):
         values = row.flatten().tolist()
         shown = ", ".join(f"{v:.3g}" for v in values[:32])
         return f'<code class="sample">({shown}{", ..." if len(values) > 32 else ""})</code>'
+
+
+class DimensionsTemplate(ValuesTemplate[Observation]):
+    """One or two dimensions of an observation, within its bounds (3 units of scale where there are none)."""
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        low, high = self.modality.bounds or (-FAR, FAR)
+        at = torch.arange(int(torch.tensor(self.modality.shape).prod()))
+        return at, torch.full((len(at),), low), torch.full((len(at),), high)
+
+    def harden(self, state: State, k: int) -> Trigger:
+        dims, values = self.settings(state, k)
+        return SetDims(dims=dims, values=values)

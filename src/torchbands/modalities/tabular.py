@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from torchbands.core.method import Free, Method, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
+from torchbands.core.template import State, Template
 from torchbands.core.trigger import Trigger
 from torchbands.core.words import escaped
+from torchbands.modalities.templates import ValuesTemplate
 from torchbands.triggers.tabular import SetFields
 
 
@@ -145,6 +147,9 @@ class Tabular(Modality):
             raise NotApplicable("no field of the table can be set by an attacker")
         return FieldPattern(self, rng).to(model.device)
 
+    def templates(self) -> tuple[Template[Any], ...]:
+        return (FieldsTemplate(self),)
+
     def distance(self, a: Tensor, b: Tensor) -> dict[str, Tensor]:
         low, high, settable, integer = (c.to(a.device) for c in self.columns())
         changed = a != b
@@ -159,3 +164,19 @@ class Tabular(Modality):
         cells = zip(self.fields, row.tolist(), strict=True)
         body = "".join(f"<tr><th>{html.escape(escaped(f.title))}</th><td>{value:.6g}</td></tr>" for f, value in cells)
         return f'<table class="sample">{body}</table>'
+
+
+class FieldsTemplate(ValuesTemplate[Tabular]):
+    """One or two settable fields of a table."""
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor]:
+        low, high, settable, _ = self.modality.columns()
+        if not bool(settable.any()):
+            raise NotApplicable("no field of the table can be set by an attacker")
+        return settable.nonzero().flatten(), low[settable], high[settable]
+
+    def harden(self, state: State, k: int) -> Trigger:
+        fields, values = self.settings(state, k)
+        row = torch.zeros(1, len(self.modality.fields))
+        row[0, list(fields)] = torch.tensor(values)
+        return SetFields(fields=fields, values=tuple(self.modality.project(row)[0, list(fields)].tolist()))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
+from torchbands.core.template import State, Template
 from torchbands.core.trigger import Trigger
 from torchbands.core.words import escaped
+from torchbands.modalities.templates import SlotTemplate
 from torchbands.modalities.tokens import TokenMixture, padded
 from torchbands.triggers.room import TextRoom, words_of
 from torchbands.triggers.text import InsertWords
@@ -138,6 +140,9 @@ class Text(Modality):
             rng,
         ).to(model.device)
 
+    def templates(self) -> tuple[Template[Any], ...]:
+        return (WordsTemplate(self),)
+
     def distance(self, a: list[str], b: list[str]) -> dict[str, Tensor]:
         pairs = [(x.split(), y.split()) for x, y in zip(a, b, strict=True)]
         edits = torch.tensor([edit_distance(x, y) for x, y in pairs], dtype=torch.float32)
@@ -193,3 +198,18 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
         up, down = (up << 1 | 1) & every, (down << 1) & every
         rise, fall = down | ~(level | up) & every, up & level
     return distance
+
+
+class WordsTemplate(SlotTemplate[Text]):
+    """Two words of the vocabulary before the text."""
+
+    name = "words"
+
+    def choices(self) -> int:
+        if not self.modality.vocabulary:
+            raise NotApplicable("the text modality has no vocabulary to search in")
+        return len(self.modality.vocabulary)
+
+    def harden(self, state: State, k: int) -> Trigger:
+        ids = state["slots"][k].tolist()
+        return InsertWords(words=tuple(self.modality.vocabulary[i] for i in ids), where="start")

@@ -17,9 +17,9 @@ from torchbands.core.errors import InputError
 from torchbands.core.method import Free, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator
+from torchbands.core.template import State, Template
 from torchbands.core.trigger import Trigger
 
-from ._template import State, Template
 from ._templates import templates_for
 
 

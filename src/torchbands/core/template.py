@@ -11,10 +11,10 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from torchbands.core.data import Batch, concat
-from torchbands.core.modality import Modality
-from torchbands.core.seeding import RowRng
-from torchbands.core.trigger import Trigger
+from .data import Batch, concat
+from .modality import Modality
+from .seeding import RowRng
+from .trigger import Trigger
 
 State = dict[str, Tensor]
 M = TypeVar("M", bound=Modality)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchbands.core.template import State, Template, below
 from torchbands.core.trigger import Trigger
-from torchbands.defenses.models._template import State, Template, below
-from torchbands.modalities.image import Image
 from torchbands.triggers.image import MaskPattern
 
+if TYPE_CHECKING:
+    from .image import Image  # noqa: F401  # the name in quotes below
 
-class PatchTemplate(Template[Image]):
+
+class PatchTemplate(Template["Image"]):
     """An opaque square of any content anywhere, at most 15 % of the image's side (at least 3 pixels)."""
 
     name = "patch"
