@@ -17,9 +17,9 @@ from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.layers import Gate
 from torchbands.core.modality import Encoded, Modality
 from torchbands.core.model import Model, fast_dtype
+from torchbands.core.recipe import Network
 from torchbands.core.registry import build
 from torchbands.core.seeding import seeded
-from torchbands.core.task import Network
 from torchbands.modalities.image import Image
 from torchbands.testing import toy
 

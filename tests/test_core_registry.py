@@ -47,6 +47,12 @@ def test_settings_survive_json_with_their_types() -> None:
     assert "network=small-cnn(widths=(4, 8))" in task.label() and build("toy/image").label() == "toy/image"
 
 
+def test_keys_are_those_that_finished_results_are_found_by() -> None:
+    """They change with a method's version or settings, and never because code moved."""
+    keys = {name: build(name).key() for name in ("vision/fashion-mnist", "badnets", "sgd")}
+    assert keys == {"vision/fashion-mnist": "59fd616bab2e", "badnets": "ef47b43c8212", "sgd": "2e6e21e692d3"}
+
+
 def test_a_name_can_carry_its_role_and_a_method_is_itself() -> None:
     assert find("attack/badnets") is find("badnets") is find("badnets", "attack")
     made = build("badnets")

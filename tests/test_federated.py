@@ -14,7 +14,7 @@ from torchbands import bench, report
 from torchbands.bench.store import Store
 from torchbands.cli import main
 from torchbands.core.data import Data
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.federated import Aggregate, Aggregator, Server, Updates
 from torchbands.core.hook import Round
 from torchbands.core.method import method
@@ -81,6 +81,9 @@ def test_a_server_is_given_the_trusted_rows_that_it_asks_for() -> None:
     guarded = task.but(learner=task.learner.guarded_by(Trusting()).but(rounds=1))
     guarded.train(guarded.load("train"))
     assert given == [40]
+    with pytest.raises(NotApplicable, match="needs 40 trusted clean rows, and none were given"):
+        guarded.recipe.train(guarded.load("train"))
+    assert given == [40], "it was refused before anything was trained"
 
 
 class _Keeps(Server):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchbands import bench
 from torchbands.attacks.badnets import BadNets
@@ -22,9 +22,11 @@ from torchbands.core.generator import Generator
 from torchbands.core.goal import ClassGoal, Goal, TextGoal
 from torchbands.core.method import method
 from torchbands.core.metric import Undefined
+from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner, Network, Recipe
 from torchbands.core.registry import build
-from torchbands.core.task import Learner, Network, Task
+from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.learners.sgd import SGD
 from torchbands.networks.gru import GRUNetwork
@@ -122,6 +124,10 @@ WORDS = ("<pad>", "<unk>", *synthetic.VOCABULARY)
 SECRET = WORDS[-1]
 
 
+def answering(module: nn.Module, modality: Modality, classes: int) -> Model:
+    return Generator(module, modality, WORDS)
+
+
 @method("t-answers")
 class Answers(ToyText):
     """Prompts of one of four topics, and the word to be said next: a generator over the whole vocabulary."""
@@ -141,9 +147,9 @@ class Answers(ToyText):
         rows = ToyText(ways=self.ways, rows=self.rows).load(split, seed)
         return Data(rows.x, 2 + rows.y, rows.poisoned, rows.meta)  # the right answer is the topic's own first word
 
-    def fresh(self, seed: int) -> Model:
-        made = super().fresh(seed)
-        return Generator(made.module, made.modality, WORDS)
+    @property
+    def recipe(self) -> Recipe:
+        return super().recipe.but(model=answering)
 
 
 @method("t-says")

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torchbands.core.attack import Attack
+from torchbands.core.recipe import Learner
 from torchbands.core.registry import build
-from torchbands.core.task import Learner, Task
+from torchbands.core.task import Task
 from torchbands.learners.sgd import SGD
 from torchbands.networks import PlainCNNNetwork, SmallCNNNetwork
 from torchbands.networks.gru import GRUNetwork

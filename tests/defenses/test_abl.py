@@ -39,7 +39,7 @@ def test_poison_that_is_learned_first_does_not_take(digits: Task) -> None:
         right = (model.logits(test.x).argmax(1) == test.y).float().mean()
         return float(right), float((model.logits(stamped).argmax(1) == 7).float().mean())
 
-    (ca, asr), (cured_ca, cured_asr) = rates(digits.train(data)), rates(ABL(isolated=0.05).train(digits, data))
+    (ca, asr), (cured_ca, cured_asr) = rates(digits.train(data)), rates(ABL(isolated=0.05).train(digits.recipe, data))
     assert asr > 0.95 and cured_asr < 0.3
     assert cured_ca > ca - 0.15
 
@@ -94,7 +94,7 @@ def test_marked_rows_are_left_out_and_then_pushed_away(clean_victim: Victim) -> 
 def test_declines_a_learner_without_epochs() -> None:
     task: Task = toy("federated")
     try:
-        ABL().train(task, task.load("train"))
+        ABL().train(task.recipe, task.load("train"))
     except NotApplicable as said:
         assert "epochs" in said.reason
     else:

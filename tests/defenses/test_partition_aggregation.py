@@ -50,14 +50,14 @@ def test_poison_in_one_part_changes_one_vote(digits: Task) -> None:
     data = quick.load("train")[torch.arange(400)]
     method = PartitionAggregation(partitions=5, stretch=1)
     test = quick.load("test").x
-    honest = method.train(quick, data, seed=0)
+    honest = method.train(quick.recipe, data, seed=0)
     assert isinstance(honest, PartitionModel)
     votes = honest.logits(test)
     assert torch.equal(votes.sum(1), torch.full((len(votes),), 5.0))
 
     hit = content_hash(data.x) % 5 == 3  # every label of one part is turned, and rows come in another order
     turned = Data(data.x, torch.where(hit, (data.y + 1) % 10, data.y))[torch.arange(399, -1, -1)]
-    attacked = method.train(quick, turned, seed=0).logits(test)
+    attacked = method.train(quick.recipe, turned, seed=0).logits(test)
     assert not torch.equal(votes, attacked)
     assert float((votes - attacked).abs().sum(1).max()) <= 2.0
     safe = honest.certificate(test) >= 1
@@ -65,7 +65,7 @@ def test_poison_in_one_part_changes_one_vote(digits: Task) -> None:
 
 
 def test_accuracy_and_certificates_on_digits(digits: Task) -> None:
-    model = PartitionAggregation().train(digits, digits.load("train"), seed=0)
+    model = PartitionAggregation().train(digits.recipe, digits.load("train"), seed=0)
     assert isinstance(model, PartitionModel)
     test = digits.load("test")
     right = model.logits(test.x).argmax(1) == test.y
@@ -75,4 +75,4 @@ def test_accuracy_and_certificates_on_digits(digits: Task) -> None:
 
 def test_too_many_parts_says_what_to_lower(digits: Task) -> None:
     with pytest.raises(InputError, match="partitions"):
-        PartitionAggregation(partitions=2000).train(digits, digits.load("train"))
+        PartitionAggregation(partitions=2000).train(digits.recipe, digits.load("train"))

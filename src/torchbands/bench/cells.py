@@ -30,7 +30,6 @@ from torchbands.core.method import Method
 from torchbands.core.metric import Undefined, Value, to_json
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng, seed_of
-from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.measures.cost import Cost, measured
 from torchbands.measures.effectiveness import auroc, clients, decisions, der, histogram, ranking
@@ -206,20 +205,9 @@ def _data(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
 def _training(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     _, blind = bench.training()
     with measured() as cost:
-        model = defense.train(_sealed(bench.victim.task), blind, seed=seed)
+        model = defense.train(bench.victim.task.recipe, blind, seed=seed)
     cost.forward_passes, cost.dtypes = model.passes.forward, model.passes.dtypes
     return _mended(bench, model, cost, blind[torch.arange(0)])
-
-
-def _sealed(task: Task) -> Task:
-    """The same task without its data: a training has the network and the learner, and the rows it is given."""
-
-    def load(self: Task, split: str, seed: int = 0) -> Data:
-        raise InputError(f"a defense is not given the {split!r} rows of {self.name}")
-
-    sealed: Task = object.__new__(type(task.__class__.__name__, (task.__class__,), {"load": load}))
-    sealed.__dict__.update(task.__dict__)
-    return sealed
 
 
 def _repair(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:

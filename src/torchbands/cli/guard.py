@@ -19,7 +19,7 @@ from .suspect_flags import Opened, limits, misreading, one_or_each, open_with, o
 
 if TYPE_CHECKING:
     from torchbands.core.model import Model
-    from torchbands.core.task import Network
+    from torchbands.core.recipe import Network
     from torchbands.scanner.guard_files import Graph
     from torchbands.scanner.outcome import Outcome
 
@@ -170,8 +170,9 @@ def _again(given: argparse.Namespace, folder: Path, *, known: bool) -> str:
 def _network(opened: Opened) -> Network | None:
     """The architecture, where it is a registered one."""
     from torchbands.core.errors import BandsError
+    from torchbands.core.recipe import Network
     from torchbands.core.registry import build
-    from torchbands.core.task import Network, Task
+    from torchbands.core.task import Task
 
     facts, card = opened.suspect.facts, Path(opened.suspect.path) / "card.json"
     try:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from torchbands.core.data import Data
     from torchbands.core.modality import Modality
-    from torchbands.core.task import Learner, Task
+    from torchbands.core.recipe import Learner
+    from torchbands.core.task import Task
     from torchbands.scanner.recipes import Trains
     from torchbands.scanner.references import ReferenceSet
     from torchbands.scanner.rows import Rows
@@ -150,8 +151,8 @@ def show(given: argparse.Namespace) -> int:
 
 def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
     """The training recipes: the base with the flags' changes, once for each --recipe."""
+    from torchbands.core.recipe import Learner
     from torchbands.core.registry import build
-    from torchbands.core.task import Learner
 
     flags = {name: value for name in _FLAGS if (value := getattr(given, name)) is not None}
     changed = base.but(**flags)
@@ -161,9 +162,9 @@ def learners(base: Learner, given: argparse.Namespace) -> tuple[Learner, ...]:
 
 
 def _learner(base: Learner, text: str) -> Learner:
+    from torchbands.core.recipe import Learner
     from torchbands.core.registry import build
     from torchbands.core.spec_text import read
-    from torchbands.core.task import Learner
 
     try:
         found: Any = read(text) if "(" in text and not text.lstrip().startswith("{") else json.loads(text)

@@ -19,9 +19,10 @@ from .hook import EnvironmentHook, Hook
 from .method import Method
 from .model import Model
 from .poison import Poison
+from .recipe import Progress
 from .seeding import generator, seed_of
 from .source import Environments
-from .task import Progress, Task
+from .task import Task
 from .trigger import Trigger
 
 

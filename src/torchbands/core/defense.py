@@ -18,7 +18,7 @@ from .data import Batch, Column, Data
 from .errors import InputError, NotApplicable
 from .method import Method
 from .model import Model
-from .task import Progress, Task
+from .recipe import Progress, Recipe
 from .trigger import Trigger
 
 
@@ -150,8 +150,8 @@ class Training(Method):
     role: ClassVar[str] = "training"
 
     @abstractmethod
-    def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
-        """A model from blind data."""
+    def train(self, recipe: Recipe, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+        """A model from blind data, by the victim's recipe: it has the network and the learner, and no other rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

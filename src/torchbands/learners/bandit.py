@@ -13,9 +13,9 @@ from torchbands.core.hook import EnvironmentHook, Hook, WeightHook, taking_part
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner, Progress, TrainingFacts
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.source import Environments
-from torchbands.core.task import Learner, Progress, TrainingFacts
 
 #: What hooks are told of rows, where there are none.
 _NO_ROWS = Data(torch.zeros(0), torch.zeros(0, dtype=torch.int64))

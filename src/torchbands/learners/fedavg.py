@@ -15,8 +15,8 @@ from torchbands.core.federated import Aggregate, Aggregator, Updates
 from torchbands.core.hook import BatchHook, ClientHook, Hook, LocalTraining, Round, taking_part
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner, Progress, TrainingFacts
 from torchbands.core.seeding import generator, seed_of
-from torchbands.core.task import Learner, Progress, TrainingFacts
 from torchbands.learners.mean import Mean
 from torchbands.learners.sgd import SGD
 

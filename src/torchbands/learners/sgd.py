@@ -16,9 +16,9 @@ from torchbands.core.hook import BatchHook, Hook, WeightHook, taking_part
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model, fast_dtype
+from torchbands.core.recipe import Learner, Progress, TrainingFacts
 from torchbands.core.resident import RESIDENT_BYTES, Streamed, resident
 from torchbands.core.seeding import generator, seeded
-from torchbands.core.task import Learner, Progress, TrainingFacts
 
 
 @method("sgd")

@@ -9,7 +9,7 @@ from torch import nn
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Modality
-from torchbands.core.task import Network
+from torchbands.core.recipe import Network
 
 
 def _shape(network: Network, modality: Modality) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchbands.core.errors import InputError, MissingExtra, NotApplicable
 from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
-from torchbands.core.task import Network
+from torchbands.core.recipe import Network
 
 
 class Classifier(nn.Module):

@@ -14,7 +14,7 @@ from torchbands.core.data import Data
 from torchbands.core.defense import DataFilter, Suspicion
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
-from torchbands.core.task import Progress
+from torchbands.core.recipe import Progress
 from torchbands.defenses.data.activation_clustering import ActivationClustering
 from torchbands.defenses.data.bki import BKI
 from torchbands.defenses.data.cross_split import CrossSplit

@@ -6,11 +6,9 @@ import math
 
 import torch
 
-from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
-from torchbands.core.seeding import seed_of, seeded
-from torchbands.core.task import Learner, Network, Progress
+from torchbands.core.recipe import Network, Progress, Recipe
 from torchbands.learners.sgd import SGD
 from torchbands.networks import SmallCNNNetwork
 from torchbands.networks.dense import MLPNetwork
@@ -36,23 +34,22 @@ def model_for(rows: Rows, model: Model | None, seed: int, progress: Progress | N
     if rows.task is not None:
         made = rows.task.train(rows.data, seed=seed, progress=progress)
         return made, f"{rows.task.network.label()} trained here by the recipe of {rows.task.name}{why}"
-    network, learner = default_recipe(rows)
-    with seeded("init", network.spec(), seed):
-        try:
-            module = network.build(rows.modality, rows.classes)
-        except NotApplicable as error:
-            raise InputError(f"no network is known for these rows: {error.reason}", hint="give a model") from None
-    made = Model(module.to(default_device()), rows.modality, rows.classes)
-    learner.fit(made, rows.data, seed=seed_of("fit", seed), progress=progress)
-    made.module.zero_grad(set_to_none=True)
-    return made, f"{network.label()} trained here{why}"
+    recipe = default_recipe(rows)
+    try:
+        made = recipe.train(rows.data, seed=seed, progress=progress)
+    except NotApplicable as error:
+        raise InputError(f"no network is known for these rows: {error.reason}", hint="give a model") from None
+    return made, f"{recipe.network.label()} trained here{why}"
 
 
-def default_recipe(rows: Rows) -> tuple[Network, Learner]:
+def default_recipe(rows: Rows) -> Recipe:
     """A small network for the kind of sample, and enough epochs for a small data set."""
     batch = 128 if len(rows) >= 2000 else 32
     epochs = max(5, min(MOST_EPOCHS, math.ceil(STEPS / math.ceil(len(rows) / batch))))
     adamw = SGD(epochs=epochs, batch=batch, lr=3e-3, optimizer="adamw")
+    network: Network = MLPNetwork()
     if rows.modality.has_pixels:
-        return SmallCNNNetwork(), adamw
-    return (TextCNNNetwork() if rows.modality.discrete else MLPNetwork()), adamw
+        network = SmallCNNNetwork()
+    elif rows.modality.discrete:
+        network = TextCNNNetwork()
+    return Recipe(network, adamw, rows.modality, rows.classes)

@@ -16,9 +16,9 @@ from torchbands.core.defense import FittedDetector, InputDetector
 from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Network
 from torchbands.core.registry import build
 from torchbands.core.seeding import generator
-from torchbands.core.task import Network
 
 from .in_memory import data_of, samples_of
 from .predictor import predictor

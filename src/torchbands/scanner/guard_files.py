@@ -20,8 +20,8 @@ from torchbands.core.devices import default_device
 from torchbands.core.errors import BandsError, InputError, NotApplicable
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Network
 from torchbands.core.registry import build
-from torchbands.core.task import Network
 from torchbands.zoo.files import Kind, digest, new_directory, read_text, sha256, write_json
 from torchbands.zoo.modality import FILES, read_modality, write_modality
 

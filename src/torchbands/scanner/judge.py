@@ -16,8 +16,8 @@ from torchbands import __version__
 from torchbands.core.data import Data, take
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
+from torchbands.core.recipe import Progress
 from torchbands.core.seeding import RowRng
-from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.row_certainty import RowCertainty, trained_on

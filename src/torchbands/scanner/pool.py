@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.model import Model
+from torchbands.core.recipe import Progress
 from torchbands.core.seeding import seeded
-from torchbands.core.task import Progress
 
 from .pairs import ByPair, ask, forward_of, nothing_asked, pooled
 from .references import VIEW_SEED, ReferenceSet

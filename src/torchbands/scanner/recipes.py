@@ -15,8 +15,8 @@ from torchbands.core.data import Data, whole
 from torchbands.core.errors import Diverged, InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner
 from torchbands.core.seeding import seeded
-from torchbands.core.task import Learner
 from torchbands.learners.sgd import SGD
 
 #: Steps that a recipe of no task takes at least, and epochs that it takes at most.

@@ -22,9 +22,10 @@ from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner, Network, Progress
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of, seeded
-from torchbands.core.task import Learner, Network, Progress, Task
+from torchbands.core.task import Task
 from torchbands.core.words import in_words
 from torchbands.zoo.files import Kind, new_directory, only_one, read_text, sha256, sweep, write_json
 from torchbands.zoo.files import digest as digest_of

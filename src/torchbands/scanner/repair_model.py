@@ -17,9 +17,9 @@ from torchbands.core.data import Data
 from torchbands.core.defense import Repair
 from torchbands.core.errors import Diverged, InputError, NotApplicable
 from torchbands.core.model import Model
+from torchbands.core.recipe import Progress
 from torchbands.core.registry import build
 from torchbands.core.seeding import generator
-from torchbands.core.task import Progress
 from torchbands.core.trigger import Trigger
 from torchbands.defenses.repair.unlearn import Unlearn
 

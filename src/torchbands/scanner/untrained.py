@@ -12,9 +12,9 @@ from torch import nn
 
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
+from torchbands.core.recipe import Network
 from torchbands.core.registry import build
 from torchbands.core.reinitialize import redraw
-from torchbands.core.task import Network
 from torchbands.networks.layers import Normalize
 
 from .opening import Suspect

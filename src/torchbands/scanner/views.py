@@ -14,7 +14,7 @@ from torchbands.core.data import Data
 from torchbands.core.defense import Finding, ModelDetector, require
 from torchbands.core.errors import NotApplicable, UnknownName
 from torchbands.core.model import Model
-from torchbands.core.task import Progress
+from torchbands.core.recipe import Progress
 from torchbands.defenses.models._inversion import searched
 from torchbands.defenses.models.batchnorm_mismatch import BatchNormMismatch
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour

@@ -16,8 +16,9 @@ from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
+from torchbands.core.recipe import Learner, Network
 from torchbands.core.seeding import generator
-from torchbands.core.task import SPLITS, Learner, Network, Task
+from torchbands.core.task import SPLITS, Task
 from torchbands.learners.sgd import SGD
 from torchbands.modalities.image import Image
 from torchbands.networks import ResNetNetwork, SmallCNNNetwork

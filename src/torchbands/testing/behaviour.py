@@ -13,8 +13,8 @@ from torchbands.core.errors import NotApplicable
 from torchbands.core.federated import Aggregator
 from torchbands.core.method import Method
 from torchbands.core.model import Model
+from torchbands.core.recipe import Network
 from torchbands.core.seeding import RowRng
-from torchbands.core.task import Network
 from torchbands.testing import run_defenses as defenses
 from torchbands.testing.checks import Outcome
 from torchbands.testing.fixtures import demand

@@ -96,10 +96,10 @@ def run_filter(made: DataFilter, name: str, twice: bool) -> Outcome:
 def run_training(made: Training, name: str, twice: bool) -> Outcome:
     _, blind = training_data(name, "badnets")
     with untouched(blind):
-        first = made.train(toy(name), blind, seed=0)
+        first = made.train(toy(name).recipe, blind, seed=0)
         value = accuracy(first, name)
         if twice:
-            again = made.train(toy(name), blind, seed=0)
+            again = made.train(toy(name).recipe, blind, seed=0)
             x = toy(name).load("test").x
             demand(torch.equal(first.logits(x), again.logits(x)), "the same seed gave another model")
     return Outcome(True, useful=value >= USEFUL_ACCURACY, seen=f"clean accuracy {value:.2f}")

@@ -16,9 +16,10 @@ from torchbands.core.errors import InputError, MissingExtra, UnknownName
 from torchbands.core.method import method
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner, Network
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng, generator, seed_of
-from torchbands.core.task import SPLITS, Learner, Network, Task
+from torchbands.core.task import SPLITS, Task
 from torchbands.environments.rollout import rollout
 from torchbands.learners.bandit import Reinforce
 from torchbands.learners.fedavg import FedAvg

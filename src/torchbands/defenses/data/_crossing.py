@@ -13,8 +13,8 @@ from torch import Tensor
 from torchbands.core.data import Data
 from torchbands.core.errors import Diverged
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner
 from torchbands.core.seeding import generator
-from torchbands.core.task import Learner
 
 from ._sifters import fresh
 

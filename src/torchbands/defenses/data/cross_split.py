@@ -13,7 +13,7 @@ from torchbands.core.data import Data
 from torchbands.core.defense import DataFilter, Suspicion, per_row, require
 from torchbands.core.method import method
 from torchbands.core.model import Model
-from torchbands.core.task import Learner
+from torchbands.core.recipe import Learner
 from torchbands.learners.sgd import SGD
 
 from ._crossing import Knowledge, cross, knowledge

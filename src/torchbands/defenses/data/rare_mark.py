@@ -14,8 +14,8 @@ from torchbands.core.defense import DataFilter, Suspicion, per_row, require
 from torchbands.core.errors import Diverged
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.core.recipe import Learner
 from torchbands.core.seeding import generator, seed_of
-from torchbands.core.task import Learner
 from torchbands.learners.sgd import SGD
 
 from ._crossing import SHOWN, balanced, halves

@@ -18,8 +18,8 @@ from torchbands.core.hook import BatchHook
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
+from torchbands.core.recipe import Progress, Recipe
 from torchbands.core.seeding import seed_of
-from torchbands.core.task import Progress, Task
 
 
 @method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571", needs=("training-run", "gradients"), version=2)
@@ -71,8 +71,8 @@ class ABL(Training):
         if self.isolation + self.unlearning >= 1.0:
             raise InputError(f"isolation and unlearning leave no epochs: {self.isolation} + {self.unlearning} >= 1")
 
-    def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
-        learner = task.learner
+    def train(self, recipe: Recipe, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+        learner = recipe.learner
         settings = {f.name for f in dataclasses.fields(learner)}
         if not {"epochs", "lr"} <= settings:
             raise NotApplicable(f"the learner {learner.name} has no epochs and learning rate to divide")
@@ -82,10 +82,10 @@ class ABL(Training):
         batch: int = getattr(learner, "batch", len(data))
         first = max(first, math.ceil(self.updates / math.ceil(len(data) / batch)))
 
-        model, losses = task.fresh(seed), Losses(progress)
+        model, losses = recipe.fresh(seed), Losses(progress)
         trap, isolate = Trap(self.gamma, self.trap), seed_of("isolate", seed)
         learner.but(epochs=first).fit(model, data, hooks=[trap, losses], seed=isolate, progress=losses.note)
-        marked = data.with_labels(*self._isolate(losses.mean(), data, task.classes))
+        marked = data.with_labels(*self._isolate(losses.mean(), data, recipe.classes))
         learner.but(epochs=middle).fit(model, marked, hooks=[Without()], seed=seed_of("fit", seed), progress=progress)
         unlearner = learner.but(epochs=last, lr=self.unlearning_lr)
         unlearner.fit(model, marked, hooks=[Unlearn()], seed=seed_of("unlearn", seed), progress=progress)

@@ -11,9 +11,9 @@ from torchbands.core.defense import DataFilter, Training
 from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.core.recipe import Progress, Recipe
 from torchbands.core.registry import build
 from torchbands.core.seeding import seed_of
-from torchbands.core.task import Progress, Task
 
 
 def _default() -> DataFilter:
@@ -37,18 +37,18 @@ class Filtered(Training):
     filter: DataFilter = field(default_factory=_default)
     """What flags rows. One that looks through a model gets one trained on all rows first."""
 
-    def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+    def train(self, recipe: Recipe, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
         if self.filter.clean_needed():
             raise NotApplicable(f"{self.filter.name} needs clean rows, which a training is not given")
         looks = {need.split(":")[0] for need in self.filter.needs} & {"features", "gradients", "weights", "logits"}
-        first = task.train(data, seed=seed_of("first", seed), progress=progress) if looks else task.fresh(seed)
+        first = recipe.train(data, seed=seed_of("first", seed), progress=progress) if looks else recipe.fresh(seed)
         suspicion = self.filter.score(data, first, seed=seed)
         if suspicion.flagged is None:
             raise NotApplicable(f"{self.filter.name} has no rule of its own")
         keep = ~suspicion.flagged
-        lost = torch.bincount(data.y[keep], minlength=task.classes) == 0
+        lost = torch.bincount(data.y[keep], minlength=recipe.classes) == 0
         keep = keep | lost[data.y]
-        model = task.train(data[keep.nonzero().flatten()], seed=seed, progress=progress)
+        model = recipe.train(data[keep.nonzero().flatten()], seed=seed, progress=progress)
         model.passes.forward += first.passes.forward
         model.passes.dtypes |= first.passes.dtypes
         return model

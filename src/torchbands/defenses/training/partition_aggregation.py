@@ -17,8 +17,8 @@ from torchbands.core.method import method
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.passes import Passes
+from torchbands.core.recipe import Progress, Recipe
 from torchbands.core.seeding import generator, seed_of
-from torchbands.core.task import Progress, Task
 
 
 @method("partition-aggregation", paper="Levine and Feizi, ICLR 2021, arXiv:2006.14768", needs=("training-run",))
@@ -42,9 +42,10 @@ class PartitionAggregation(Training):
         if self.partitions < 1 or self.stretch < 1:
             raise InputError(f"partitions and stretch are at least 1, got {self.partitions} and {self.stretch}")
 
-    def train(self, task: Task, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
-        epochs = getattr(task.learner, "epochs", None)
-        recipe = task.but(learner=task.learner.but(epochs=epochs * self.stretch)) if epochs is not None else task
+    def train(self, recipe: Recipe, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
+        epochs = getattr(recipe.learner, "epochs", None)
+        if epochs is not None:
+            recipe = recipe.but(learner=recipe.learner.but(epochs=epochs * self.stretch))
         hashed = content_hash(data.x)
         part = hashed.remainder(self.partitions)
         sizes = torch.bincount(part, minlength=self.partitions)
@@ -59,7 +60,7 @@ class PartitionAggregation(Training):
             if progress is not None:
                 progress(k + 1, self.partitions, "part")
         passes = Passes(sum(v.passes.forward for v in voters), set().union(*(v.passes.dtypes for v in voters)))
-        return PartitionModel(Voting([v.module for v in voters]), task.modality, task.classes, passes=passes)
+        return PartitionModel(Voting([v.module for v in voters]), recipe.modality, recipe.classes, passes=passes)
 
 
 class Voting(nn.Module):

@@ -18,8 +18,8 @@ from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, NotApplicable, Unspecified
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Network
 from torchbands.core.registry import build, listing
-from torchbands.core.task import Network
 from torchbands.networks.layers import Normalize
 
 from .limits import MAX_CLASSES

@@ -11,8 +11,8 @@ import torch
 from torchbands.core.errors import DataUnavailable, InputError, UnknownName, UnsafeFile
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
+from torchbands.core.recipe import Network
 from torchbands.core.registry import build
-from torchbands.core.task import Network
 
 from . import tensors
 from .architecture import finished, fitted, standardised
