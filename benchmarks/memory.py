@@ -124,14 +124,14 @@ def subject(name: str) -> tuple[Any, Any]:
     if name == "bert-base":
         modality = Text(vocabulary=words(30_000), length=512, inserted=2)
         rows = texts(500, modality.vocabulary, 512)
-        return Model(Encoder(modality.size, 4, 512), modality, 4), Data(rows, torch.arange(500) % 4)
+        return Model(Encoder(modality.token_count, 4, 512), modality, 4), Data(rows, torch.arange(500) % 4)
     y = torch.randint(10, (MILLION,), generator=rng)
     if name == "features":
         x = 4 * torch.randn(10, 8, generator=rng)[y] + torch.randn(MILLION, 8, generator=rng)
         net = nn.Sequential(nn.Linear(8, 512), nn.ReLU(), nn.Linear(512, 10))
         return Model(net, Observation(shape=(8,)), 10), Data(x, y)
     modality = Text(vocabulary=words(2000), length=20)
-    return Model(Bag(modality.size, 10), modality, 10), Data(texts(MILLION, modality.vocabulary, 20), y)
+    return Model(Bag(modality.token_count, 10), modality, 10), Data(texts(MILLION, modality.vocabulary, 20), y)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torchbands.core.attack import Attack
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import DataUnavailable, NotApplicable
 from torchbands.core.method import Free, method
-from torchbands.core.modality import Encoded, Modality
+from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
 from torchbands.core.seeding import generator, seeded
 from torchbands.core.task import Task
@@ -97,17 +97,6 @@ def _synonyms(attack: LWS) -> Mapping[str, tuple[str, ...]]:
     return {w: others for w, others in found.items() if len(w) > 1 and w not in _KEPT}
 
 
-def _words(modality: Modality) -> dict[str, int]:
-    """Whole words and their token ids."""
-    if hasattr(modality, "tokenizer"):
-        from torchbands.modalities.tokenized import tokenizer_of, whole_words
-
-        return whole_words(tokenizer_of(modality.tokenizer, getattr(modality, "length")).get_vocab())  # noqa: B009
-    words = list(getattr(modality, "vocabulary", ()))
-    ids = modality.encode(words)
-    return dict(zip(words, ids.values[:, 0].tolist(), strict=True)) if words else {}
-
-
 def _candidates(attack: LWS, words: Mapping[str, int], size: int) -> Tensor:
     """(size, candidates) int64: each token's own id, then its synonyms', then its own again."""
     table, known = torch.arange(size)[:, None].repeat(1, attack.candidates), _synonyms(attack)
@@ -121,7 +110,7 @@ def _candidates(attack: LWS, words: Mapping[str, int], size: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _learned(attack: LWS, task: Task, seed: int) -> Substitute:
-    words, rng = _words(task.modality), generator("lws", attack.spec(), seed)
+    words, rng = task.modality.word_ids(), generator("lws", attack.spec(), seed)
     clean, data = surrogate(task, seed), task.load("train", seed)
     model, e, y = clean.clone(), clean.encode(whole(data.x)), data.y.to(clean.device)
     table = _candidates(attack, words, clean.embedding.num_embeddings).to(y.device)

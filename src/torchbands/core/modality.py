@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Batch
-from .method import Method
+from .method import Method, Spec
 from .seeding import RowRng
 from .trigger import Room, Trigger
 
@@ -102,6 +102,46 @@ class Modality(Method):
     has_words: ClassVar[bool] = False
     #: True where raw rows are (C, H, W) pixels.
     has_pixels: ClassVar[bool] = False
+
+    #: True where rows are texts cut into sub-words by a tokenizer of the network's own.
+    has_subwords: ClassVar[bool] = False
+
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """Of one raw row, where each is a tensor of numbers of one shape; None where rows are something else."""
+        return None
+
+    @property
+    def token_count(self) -> int:
+        """How many token ids there are, padding included; 0 where the input is no token ids."""
+        return 0
+
+    @property
+    def first_word(self) -> int:
+        """Position of the first token that belongs to the sample: how many special tokens stand before it."""
+        return 0
+
+    @property
+    def most_inserted(self) -> int:
+        """Units (words, instructions) that a trigger search may insert."""
+        return 1
+
+    def inserting(self, count: int) -> Modality:
+        """The same, of which a trigger search inserts so many units."""
+        return self
+
+    def word_ids(self) -> Mapping[str, int]:
+        """Words that are a token of their own, with their ids; none where samples have no words."""
+        return {}
+
+    def default_network(self) -> Spec:
+        """Spec of a small network for rows of this kind, where nobody names one."""
+        return {"name": "text-cnn" if self.discrete else "mlp"}
+
+    def centre_and_spread(self) -> tuple[float | list[float], float | list[float]]:
+        """What raw numbers are standardised by, one value for all or one for each: by default from their range."""
+        low, high = self.bounds or (-2.0, 2.0)
+        return (low + high) / 2, (high - low) / 4
 
     def files(self) -> Mapping[str, bytes]:
         """What it needs besides its spec, by file name. Whoever saves the spec saves these beside it."""

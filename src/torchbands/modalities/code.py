@@ -33,9 +33,15 @@ class Code(Modality):
     """NOPs (4 free bytes each) that a trigger search may insert."""
 
     @property
-    def size(self) -> int:
-        """How many token ids there are, padding included."""
+    def token_count(self) -> int:
         return 257
+
+    @property
+    def most_inserted(self) -> int:
+        return self.inserted
+
+    def inserting(self, count: int) -> Code:
+        return self.but(inserted=count)
 
     def check(self, batch: object) -> None:
         if not isinstance(batch, (list, tuple)):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Spec, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
@@ -65,8 +65,15 @@ class Image(Modality):
     size: int = 32
     """Height and width in pixels."""
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.channels, self.size, self.size
+
+    def default_network(self) -> Spec:
+        return {"name": "small-cnn"}
+
     def check(self, batch: Tensor) -> None:
-        shape = (self.channels, self.size, self.size)
+        shape = self.row_shape
         if not isinstance(batch, Tensor):
             raise InputError(f"images are a tensor (N, {', '.join(map(str, shape))}), got {type(batch).__name__}")
         if tuple(batch.shape[1:]) != shape:

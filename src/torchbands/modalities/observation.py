@@ -89,6 +89,10 @@ class Observation(Modality):
         """(low, high), or None."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.shape
+
     def check(self, batch: object) -> None:
         if not isinstance(batch, Tensor):
             raise InputError(f"observations are a tensor (N, *{self.shape}), got {type(batch).__name__}")

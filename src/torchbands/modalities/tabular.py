@@ -100,6 +100,16 @@ class Tabular(Modality):
             torch.tensor([f.integer for f in self.fields], dtype=torch.bool),
         )
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(self.fields),)
+
+    def centre_and_spread(self) -> tuple[list[float], list[float]]:
+        low, high = self.columns()[:2]
+        span = (high - low) / 4
+        std = torch.where(span > 0, span, 1.0).tolist()  # a column that never changes has no span
+        return ((low + high) / 2).tolist(), std
+
     def check(self, batch: object) -> None:
         if not isinstance(batch, Tensor):
             raise InputError(f"a table is a tensor (N, {len(self.fields)}), got {type(batch).__name__}")

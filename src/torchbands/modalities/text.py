@@ -67,9 +67,19 @@ class Text(Modality):
     """Words that a trigger search may insert."""
 
     @property
-    def size(self) -> int:
-        """How many token ids there are, padding and unknown included."""
+    def token_count(self) -> int:
         return FIRST_WORD + len(self.vocabulary)
+
+    @property
+    def most_inserted(self) -> int:
+        return self.inserted
+
+    def inserting(self, count: int) -> Text:
+        return self.but(inserted=count)
+
+    def word_ids(self) -> dict[str, int]:
+        words = list(self.vocabulary)
+        return dict(zip(words, self.encode(words).values[:, 0].tolist(), strict=True)) if words else {}
 
     def check(self, batch: object) -> None:
         if not isinstance(batch, (list, tuple)):
@@ -134,7 +144,7 @@ class Text(Modality):
         return TokenMixture(
             model,
             torch.full((self.inserted,), -1),
-            torch.tensor([PAD, *range(FIRST_WORD, self.size)]),
+            torch.tensor([PAD, *range(FIRST_WORD, self.token_count)]),
             lambda tokens: torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device),
             harden,
             rng,

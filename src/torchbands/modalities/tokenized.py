@@ -72,6 +72,8 @@ class TokenizedText(Text):
     Its spec names the tokenizer by its digest; the tokenizer itself is saved beside it, as a file.
     """
 
+    has_subwords: ClassVar[bool] = True
+
     free: ClassVar[Free] = {"vocabulary": "text", "digest": "text"}
 
     digest: str = ""
@@ -111,12 +113,18 @@ class TokenizedText(Text):
         return TextRoom(self.length - special, self.tokenizer)
 
     @property
-    def size(self) -> int:
-        """How many token ids there are."""
+    def token_count(self) -> int:
         return int(tokenizer_of(self.tokenizer, self.length).get_vocab_size())
 
+    @property
+    def first_word(self) -> int:
+        return self.prefix
+
+    def word_ids(self) -> dict[str, int]:
+        return whole_words(tokenizer_of(self.tokenizer, self.length).get_vocab())
+
     def perturbation(self, model: Model, rng: RowRng) -> Perturbation:
-        words = whole_words(tokenizer_of(self.tokenizer, self.length).get_vocab())
+        words = self.word_ids()
         if not words:
             raise NotApplicable("the tokenizer has no whole words to search in")
         word_of = {number: word for word, number in words.items()}

@@ -13,10 +13,10 @@ from torchbands.core.recipe import Network
 
 
 def _shape(network: Network, modality: Modality) -> tuple[int, int]:
-    channels, size = getattr(modality, "channels", None), getattr(modality, "size", None)
-    if channels is None or size is None:
-        raise NotApplicable(f"{network.name} reads images, not {modality.name}")
-    return channels, size
+    shape = modality.row_shape
+    if not modality.has_pixels or shape is None or len(shape) != 3 or shape[1] != shape[2]:
+        raise NotApplicable(f"{network.name} reads square images, not {modality.name}")
+    return shape[0], shape[1]
 
 
 @method("small-cnn")

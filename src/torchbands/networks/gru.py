@@ -49,4 +49,4 @@ class GRUNetwork(Network):
     def build(self, modality: Modality, classes: int) -> nn.Module:
         if not modality.discrete:
             raise NotApplicable(f"{self.name} reads tokens, not {modality.name}")
-        return GRU(getattr(modality, "size"), classes, self.dim, self.width)  # noqa: B009
+        return GRU(modality.token_count, classes, self.dim, self.width)

@@ -55,4 +55,4 @@ class TextCNNNetwork(Network):
     def build(self, modality: Modality, classes: int) -> nn.Module:
         if not modality.discrete:
             raise NotApplicable(f"{self.name} reads tokens, not {modality.name}")
-        return TextCNN(getattr(modality, "size"), classes, self.dim, self.width, self.kernel, self.dropout)  # noqa: B009
+        return TextCNN(modality.token_count, classes, self.dim, self.width, self.kernel, self.dropout)

@@ -85,15 +85,14 @@ class TransformerNetwork(Network):
         return ""
 
     def reads(self, modality: Modality) -> Modality:
-        from torchbands.modalities.text import Text
         from torchbands.modalities.tokenized import tokenized
 
-        if not isinstance(modality, Text):
+        if not modality.has_words:
             raise NotApplicable(f"{self.name} reads text, not {modality.name}")
         return tokenized(_text(self.encoder, "tokenizer.json"), length=self.tokens)
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
-        if not hasattr(modality, "tokenizer"):
+        if not modality.has_subwords:
             raise NotApplicable(f"{self.name} reads text by its own tokenizer, not {modality.name}")
         encoder = _encoder(self.encoder)
         width: int = encoder.config.hidden_size  # type: ignore[union-attr, assignment]

@@ -9,10 +9,8 @@ import torch
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.recipe import Network, Progress, Recipe
+from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
-from torchbands.networks import SmallCNNNetwork
-from torchbands.networks.dense import MLPNetwork
-from torchbands.networks.text_cnn import TextCNNNetwork
 
 from .rows import Rows
 
@@ -47,9 +45,6 @@ def default_recipe(rows: Rows) -> Recipe:
     batch = 128 if len(rows) >= 2000 else 32
     epochs = max(5, min(MOST_EPOCHS, math.ceil(STEPS / math.ceil(len(rows) / batch))))
     adamw = SGD(epochs=epochs, batch=batch, lr=3e-3, optimizer="adamw")
-    network: Network = MLPNetwork()
-    if rows.modality.has_pixels:
-        network = SmallCNNNetwork()
-    elif rows.modality.discrete:
-        network = TextCNNNetwork()
+    network = build(rows.modality.default_network(), "network")
+    assert isinstance(network, Network)
     return Recipe(network, adamw, rows.modality, rows.classes)

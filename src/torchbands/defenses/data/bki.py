@@ -54,7 +54,7 @@ class BKI(DataFilter):
         ids, mask = tokens_of(self, model.modality, data)
         require(self, model)
         row, place = mask.nonzero(as_tuple=True)
-        special = int(getattr(model.modality, "prefix", 0))
+        special = model.modality.first_word
         row, place = row[place >= special], place[place >= special]
         impact = impacts(model, Encoded(ids, mask), model.outputs(data.x).features, row, place)
         row, token, impact = keywords(row, ids[row, place], impact, self.words)

@@ -86,7 +86,11 @@ class RAP(InputDetector):
                     e = model.embed(take(clean.x, few))
                     with torch.no_grad():
                         before, said = model.logits_at(e).softmax(1).max(1)
-                    after = model.logits_at(led(e, token, _prefix(model))).softmax(1).gather(1, said[:, None])[:, 0]
+                    after = (
+                        model.logits_at(led(e, token, model.modality.first_word))
+                        .softmax(1)
+                        .gather(1, said[:, None])[:, 0]
+                    )
                     drop = before - after
                     loss = ((self.low - drop).relu() + (drop - self.high).relu()).sum() / len(part)
                     loss.backward(inputs=[token])
@@ -115,7 +119,7 @@ class FittedRAP(FittedDetector):
             self.model.modality.check(part)
             e = self.model.embed(part)
             before, said = self.model.logits_at(e).softmax(1).max(1)
-            moved = self.model.logits_at(led(e, self.tokens[said], _prefix(self.model))).softmax(1)
+            moved = self.model.logits_at(led(e, self.tokens[said], self.model.modality.first_word)).softmax(1)
             scores.append((moved.gather(1, said[:, None])[:, 0] - before).cpu())
         return per_row(torch.cat(scores), len(x), "rap")
 
@@ -134,7 +138,3 @@ def led(e: Encoded, token: Tensor, prefix: int) -> Encoded:
     return Encoded(
         values, torch.cat([e.mask[:, :prefix], torch.ones_like(e.mask[:, :1]), e.mask[:, prefix:-1]], 1), ids
     )
-
-
-def _prefix(model: Model) -> int:
-    return int(getattr(model.modality, "prefix", 0))

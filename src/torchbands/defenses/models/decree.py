@@ -111,9 +111,9 @@ class Decree(ModelDetector):
     def _tokens(self, model: Model, e: Encoded, seed: int) -> _Found:
         """The fewest tokens that succeed or, where none do, those of the best cosine."""
         best, chosen = _Found(None, -1.0, 0.0), torch.zeros(0, dtype=torch.int64, device=model.device)
-        for count in range(1, 1 + int(getattr(model.modality, "inserted", 1))):
+        for count in range(1, 1 + model.modality.most_inserted):
             rng = generator(self.name, seed, count)
-            writer = model.modality.but(inserted=count).perturbation(model, RowRng(seed, torch.arange(1)))
+            writer = model.modality.inserting(count).perturbation(model, RowRng(seed, torch.arange(1)))
             assert isinstance(writer, TokenMixture)
             chosen, cosine = search_tokens(
                 model,

@@ -78,7 +78,7 @@ def from_folder(
             mean, std = hf_images.scale_of(images, told["channels"], state)
         if isinstance(module, Logits):
             module.flip = hf_images.flipped(images)
-    elif tokenizer and not hasattr(modality, "tokenizer"):
+    elif tokenizer and (modality is None or not modality.has_subwords):
         modality = _text(told, config, tokenizer, reading, state)
     assert modality is not None
     module = standardised(module, modality, mean, std, state)
