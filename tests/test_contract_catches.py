@@ -360,11 +360,11 @@ def test_a_crash_is_no_way_to_decline() -> None:
 class Joins(Server):
     """A server that is one function of the updates."""
 
-    def __init__(self, join: Callable[[Tensor], Tensor]) -> None:
-        self.join = join
+    def __init__(self, rule: Callable[[Tensor], Tensor]) -> None:
+        self.rule = rule
 
-    def step(self, sent: Updates, weights: Tensor) -> Aggregate:
-        return Aggregate(self.join(sent.weights), self.join(sent.buffers))
+    def join(self, sent: Updates, weights: Tensor) -> Aggregate:
+        return Aggregate(self.rule(sent.weights), self.rule(sent.buffers))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,7 +89,7 @@ def test_a_server_is_given_the_trusted_rows_that_it_asks_for() -> None:
 class _Keeps(Server):
     """Leaves the three lowest ids out, on the hidden knowledge of the test alone."""
 
-    def step(self, sent: Updates, weights: torch.Tensor) -> Aggregate:
+    def join(self, sent: Updates, weights: torch.Tensor) -> Aggregate:
         kept = sent.clients > 2
         return Aggregate(sent.weights[kept].mean(0), sent.buffers[kept].mean(0), (~kept).float(), kept)
 

@@ -27,5 +27,5 @@ class Mean(Aggregator):
 
 
 class MeanServer(Server):
-    def step(self, sent: Updates, weights: Tensor) -> Aggregate:
+    def join(self, sent: Updates, weights: Tensor) -> Aggregate:
         return Aggregate(sent.weights.mean(0), sent.buffers.mean(0))

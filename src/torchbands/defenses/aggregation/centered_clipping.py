@@ -10,6 +10,7 @@ from torchbands.core.errors import InputError
 from torchbands.core.federated import Aggregate, Aggregator, Server, Updates
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.defenses.aggregation._geometry import distances
 
 
 @method("centered-clipping", paper="Karimireddy et al., ICML 2021, arXiv:2012.10333")
@@ -41,9 +42,9 @@ class ClippingServer(Server):
         self.settings = settings
         self.center: Tensor | None = None
 
-    def step(self, sent: Updates, weights: Tensor) -> Aggregate:
+    def join(self, sent: Updates, weights: Tensor) -> Aggregate:
         center = torch.zeros_like(weights) if self.center is None else self.center
-        suspicion = (sent.weights - center).norm(dim=1) / self.settings.radius
+        suspicion = (distances(sent.weights, center) / self.settings.radius).clamp_max(1e30).float().cpu()
         for _ in range(self.settings.iterations):
             apart = sent.weights - center
             shrink = (self.settings.radius / apart.norm(dim=1, keepdim=True).clamp_min(1e-12)).clamp_max(1)

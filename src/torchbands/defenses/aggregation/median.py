@@ -8,6 +8,7 @@ from torchbands.core.data import Data
 from torchbands.core.federated import Aggregate, Aggregator, Server, Updates
 from torchbands.core.method import method
 from torchbands.core.model import Model
+from torchbands.defenses.aggregation._geometry import distances, middle, relative
 
 
 @method("median", paper="Yin et al., ICML 2018, arXiv:1803.01498", version=2)
@@ -23,13 +24,6 @@ class Median(Aggregator):
 
 
 class MedianServer(Server):
-    def step(self, sent: Updates, weights: Tensor) -> Aggregate:
-        middle = _middle(sent.weights)
-        far = (sent.weights - middle).norm(dim=1)
-        return Aggregate(middle, _middle(sent.buffers), far / far.median().clamp_min(1e-12))
-
-
-def _middle(rows: Tensor) -> Tensor:
-    """(n, D) -> (D,) medians."""
-    ordered, n = rows.sort(0).values, len(rows)
-    return (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    def join(self, sent: Updates, weights: Tensor) -> Aggregate:
+        joined = middle(sent.weights)
+        return Aggregate(joined, middle(sent.buffers), relative(distances(sent.weights, joined)))
