@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from torchbands.modalities.image import Image
-from torchbands.scanner.outcome import Alert, Answer, LedgerLine, Outcome, Picture, Subject, Verdict
+from torchbands.scanner.alerts import Alert
+from torchbands.scanner.outcome import Answer, LedgerLine, Outcome, Picture, Subject
+from torchbands.scanner.verdict import Verdict
 
 VERDICTS: tuple[Verdict, ...] = ("indicated", "unusual", "none", "inconclusive")
 TRIGGER = Alert(
@@ -35,7 +37,6 @@ def outcome(verdict: Verdict, **more: Any) -> Outcome:
             "safetensors",
             {"parameters": 23_146, "classes": 10, "tensors": ["features.0.weight", "head.weight"]},
         ),
-        verdict=verdict,
         alerts=alerts,
         trigger=Answer(None, reason=reasons[0]) if reasons else Answer(1 / 41 if found else 0.512, 11.3, 40),
         recipe=Answer(1 / 41 if apart else 0.317, 4.2, 40),
@@ -52,6 +53,7 @@ def outcome(verdict: Verdict, **more: Any) -> Outcome:
         created="2026-01-02T03:04:05+00:00",
         version="0.1.0",
     )
+    assert made.verdict == verdict
     return replace(made, **more)
 
 

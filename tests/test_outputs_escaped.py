@@ -52,9 +52,7 @@ def test_numbers_and_names_stay_as_they_are(cell: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_of_a_scan(kind: str) -> None:
-    outcome = Outcome(
-        Subject("model", EVIL, "0" * 64, EVIL), "inconclusive", reasons=(EVIL,), not_covered=(EVIL,), version=EVIL
-    )
+    outcome = Outcome(Subject("model", EVIL, "0" * 64, EVIL), reasons=(EVIL,), not_covered=(EVIL,), version=EVIL)
     assert harmless_text(render(outcome, kind, fail_on="medium"))
 
 

@@ -22,7 +22,9 @@ from torchbands.report.scan import FORMATS, SUFFIXES, render
 from torchbands.report.scan.formatting import facts as plain_facts
 from torchbands.report.scan.formatting import plain
 from torchbands.report.scan.sarif import uri_of
-from torchbands.scanner.outcome import LEVELS, RULES, Alert, Outcome, Picture, Subject, Verdict
+from torchbands.scanner.alerts import LEVELS, RULES, Alert
+from torchbands.scanner.outcome import Outcome, Picture, Subject
+from torchbands.scanner.verdict import Verdict
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "data" / "sarif" / "sarif-2.1.0.json").read_text("utf-8"))
 #: Markup, Markdown, ANSI, new lines, a null, a bell, bidi, zero width, a lone surrogate, a non-character, a link.
@@ -266,7 +268,7 @@ def test_plain_is_short_and_shows_what_hides() -> None:
 
 def test_a_scan_of_data_has_no_model_answers() -> None:
     alert = Alert("BD-DAT-01", "medium", "31 of 2,000 rows of class cat", "cat", {"rows": 31})
-    made = Outcome(Subject("data", "pets/", "cd" * 32), "indicated", (alert,), methods=("spectral-signatures",))
+    made = Outcome(Subject("data", "pets/", "cd" * 32), (alert,), methods=("spectral-signatures",))
     for format in FORMATS:
         shown = render(made, format)
         assert "31 of 2,000 rows" in shown.replace("\\", "") and "p_recipe" not in shown
@@ -276,7 +278,7 @@ def test_a_scan_of_data_has_no_model_answers() -> None:
 
 
 def test_nothing_of_an_empty_outcome_breaks() -> None:
-    made = Outcome(Subject("model", ""), "inconclusive")
+    made = Outcome(Subject("model", ""))
     for format in FORMATS:
         assert "nconclusive" in render(made, format)
     assert scan_outcomes.outcome("indicated").exit_code() == 1

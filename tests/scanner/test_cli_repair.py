@@ -57,7 +57,7 @@ def given(planted: Victim, other: Model, monkeypatch: pytest.MonkeyPatch, tmp_pa
     def scan(model: Model, *args: Any, **more: Any) -> Outcome:
         found = Strongest(0, None, Patch()) if more["alpha"] != 0.5 else Strongest()
         reasons = ("there are no reference models",)
-        return Outcome(Subject("model", "m"), "inconclusive", trigger=Answer(None), reasons=reasons, found=found)
+        return Outcome(Subject("model", "m"), trigger=Answer(None), reasons=reasons, found=found)
 
     monkeypatch.setattr("torchbands.scanner.judge.scan", scan)
     monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ def test_a_file_of_weights_is_repaired_and_opens_with_its_architecture(
 def test_only_a_calibrated_scan_ends_with_0_and_retuning_that_taught_nothing_is_told(
     given: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = Outcome(Subject("model", "m"), "none", trigger=Answer(0.5, references=40))
+    told = Outcome(Subject("model", "m"), trigger=Answer(0.5, references=40), methods=("target-inversion",))
     monkeypatch.setattr("torchbands.cli.repair._unasked", lambda before: told)
     monkeypatch.setattr("torchbands.scanner.reactivation.EPOCHS", 0)
     assert main(["repair", "victim", *ARGS, "-o", "again"]) == 0

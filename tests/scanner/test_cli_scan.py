@@ -27,7 +27,9 @@ from torchbands.core.errors import BandsError, InputError, NotApplicable, Unknow
 from torchbands.core.registry import build
 from torchbands.modalities.image import Image
 from torchbands.networks import SmallCNNNetwork
-from torchbands.scanner.outcome import LEVELS, Alert, Outcome, Subject, Verdict
+from torchbands.scanner.alerts import LEVELS, Alert
+from torchbands.scanner.outcome import Outcome, Subject
+from torchbands.scanner.verdict import Verdict
 from torchbands.testing.toys import toy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -426,7 +428,7 @@ def test_data_is_ranked_and_its_index_kept(
 
     def scan_data(rows: Any, **more: Any) -> Outcome:
         calls.append(more | {"rows": len(rows)})
-        return Outcome(Subject("data", rows.label, rows.sha256()), "indicated", (alert,), methods=("cross-split",))
+        return Outcome(Subject("data", rows.label, rows.sha256()), (alert,), methods=("cross-split",))
 
     monkeypatch.setattr("torchbands.scanner.dataset.scan_data", scan_data)
     data = ["scan", "data", "d.npz", "--false-alarms", "0.02", "--profile", "fast", "--seed", "3"]

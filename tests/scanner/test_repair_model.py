@@ -16,7 +16,7 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
-from torchbands.scanner.outcome import Answer, Outcome, Subject, Verdict
+from torchbands.scanner.outcome import Answer, Outcome, Subject
 from torchbands.scanner.reactivation import (
     CEILING,
     Aim,
@@ -28,6 +28,7 @@ from torchbands.scanner.reactivation import (
     shift_trigger,
 )
 from torchbands.scanner.repair_model import RepairResult, repair_model, split
+from torchbands.scanner.verdict import Verdict
 
 
 def planted(name: str, task: Task, seed: int, **settings: Any) -> Victim:
@@ -69,7 +70,7 @@ def judge_of(p: float | None, verdict: Verdict = "none") -> Any:
     def judge(model: Model) -> Outcome:
         judge.seen.append(model)  # type: ignore[attr-defined]
         reasons = () if p is not None and verdict != "inconclusive" else ("nothing to compare with",)
-        return Outcome(Subject("model", "m"), verdict, trigger=Answer(p, references=40), reasons=reasons)
+        return Outcome(Subject("model", "m"), trigger=Answer(p, references=40), reasons=reasons, methods=("one",))
 
     judge.seen = []  # type: ignore[attr-defined]
     return judge

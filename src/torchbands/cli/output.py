@@ -16,7 +16,8 @@ from torchbands.core.errors import BandsError, InputError, UnknownName, Unsuppor
 from . import console
 
 if TYPE_CHECKING:
-    from torchbands.scanner.outcome import Level, Outcome
+    from torchbands.scanner.alerts import Level
+    from torchbands.scanner.outcome import Outcome
 
 _SUFFIX = {".txt": "text", ".json": "json", ".sarif": "sarif", ".xml": "junit", ".html": "html", ".htm": "html",
            ".md": "markdown", ".markdown": "markdown"}  # fmt: skip
@@ -118,7 +119,7 @@ class Reports:
 
         said = f"{type(error).__name__}: {error}"
         declined = isinstance(error, (NotApplicable, Unsupported))
-        outcome = Outcome(Subject(kind, path), "inconclusive", reasons=(said,), version=__version__)
+        outcome = Outcome(Subject(kind, path), reasons=(said,), version=__version__)
         self._write(lambda format: render(outcome, format, fail_on=self.fail_on, error="" if declined else said))
 
     def _write(self, text_of: Callable[[str], str]) -> None:

@@ -122,7 +122,7 @@ def _no_aim(opened: Opened, before: Outcome) -> str | None:
 def _unasked(before: Outcome) -> Outcome:
     from torchbands.scanner.outcome import Answer, Outcome
 
-    return Outcome(before.subject, "inconclusive", trigger=Answer(None, reason=_UNCALIBRATED), reasons=(_UNCALIBRATED,))
+    return Outcome(before.subject, trigger=Answer(None, reason=_UNCALIBRATED), reasons=(_UNCALIBRATED,))
 
 
 def _references(opened: Opened, suspect: Model) -> list[Model]:

@@ -151,7 +151,6 @@ def _unjudged(opened: Opened, given: argparse.Namespace, reason: str) -> Outcome
     unasked = Answer(None, reason="the model was not judged")
     return Outcome(
         opened.suspect.subject(),
-        "inconclusive",
         trigger=unasked,
         recipe=unasked,
         not_covered=("everything but the file itself: no view looked at the model",),

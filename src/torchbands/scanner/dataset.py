@@ -29,7 +29,7 @@ from . import shared_values
 from .dataset_report import ALPHA, FEWEST_IN_CLASS
 from .feature_model import model_for
 from .in_memory import data_of, rows_of
-from .outcome import LedgerLine, Outcome, Verdict
+from .outcome import LedgerLine, Outcome
 from .ranking import Ranking, rank
 from .row_files import write_index
 from .rows import Rows
@@ -116,13 +116,13 @@ def scan_data(
         "not_covered": (*_NOT_COVERED, *said_of.small(rows)),
     }
     if reasons := _too_few(rows):
-        return Outcome(subject, "inconclusive", reasons=reasons, **base)
+        return Outcome(subject, reasons=reasons, **base)
     with measured() as cost:
         looked = _looked_at(rows, model, clean, false_alarms, profile, seed, tell)
         found, ranking, words, passes = looked.found, looked.ranking, looked.words, looked.passes
         if ranking is None:
             why = (next(line.reason for line in reversed(looked.ledger) if line.reason),)
-            return Outcome(subject, "inconclusive", ledger=looked.ledger, reasons=why, **base)
+            return Outcome(subject, ledger=looked.ledger, reasons=why, **base)
         alerts = said_of.alerts(rows, ranking, words, false_alarms)
         planted, untested = (
             tuple[Planted, ...](),
@@ -134,19 +134,17 @@ def scan_data(
     if folder is not None:
         write_index(Path(folder), rows, found, ranking)
     reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"], looked.groups)
-    verdict: Verdict = "indicated" if alerts else "inconclusive" if reasons else "none"
     if planted:
         base["not_covered"] = (*base["not_covered"], seen_in(planted, len(rows)))
     elif not alerts:
         base["not_covered"] = (*base["not_covered"], untested)
     return Outcome(
         subject,
-        verdict,
         alerts=alerts,
         ledger=tuple(said_of.with_words(line, words) for line in looked.ledger),
         target=rows.class_names[ranking.proven[0]] if alerts else None,
         reasons=reasons,
-        next_steps=said_of.next_steps(rows, ranking, looked.groups, verdict),
+        next_steps=said_of.next_steps(rows, ranking, looked.groups, found=bool(alerts)),
         pictures=said_of.pictures(rows, ranking, words, looked.groups),
         methods=tuple(found),
         calibration={

@@ -13,8 +13,9 @@ from torchbands.core.data import take
 from torchbands.core.defense import Suspicion
 from torchbands.defenses.data.cross_split import NATURAL
 
+from .alerts import RULES, Alert
 from .highlight import marked
-from .outcome import RULES, Alert, LedgerLine, Picture, Subject
+from .outcome import LedgerLine, Picture, Subject
 from .ranking import Ranking
 from .rows import Rows
 from .shared_values import ABOUT, NAME, Group
@@ -169,9 +170,9 @@ def _alike(rows: Rows, group: Group) -> str:
     )
 
 
-def next_steps(rows: Rows, ranking: Ranking, groups: Sequence[Group], verdict: str) -> tuple[str, ...]:
+def next_steps(rows: Rows, ranking: Ranking, groups: Sequence[Group], *, found: bool) -> tuple[str, ...]:
     """What a reader may do now: look at the named rows, or at those that stand out most where none is named."""
-    if verdict == "indicated":
+    if found:
         return (
             f"look at the {int(ranking.named.sum())} rows that are named (dropped in scores.csv, worst first), and "
             "train on cleaned.txt, which is all the others: both are written with -o DIR/",

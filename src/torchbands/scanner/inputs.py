@@ -14,9 +14,10 @@ from torchbands.core.data import take
 from torchbands.core.words import csv_cell
 from torchbands.measures.cost import measured
 
+from .alerts import RULES, Alert
 from .batch_test import batch_p, clean_to_name_one, fewest, sees_nothing
 from .guard import Guard, Judged, discoveries
-from .outcome import RULES, Alert, LedgerLine, Outcome, Picture, Subject
+from .outcome import LedgerLine, Outcome, Picture, Subject
 from .rows import Rows
 
 #: Most suspicious inputs that are shown, and named in the alert.
@@ -84,7 +85,6 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
         Subject(
             "input", rows.label, rows.sha256(), rows.modality.name, {"rows": len(rows), "refused": len(rows.refused)}
         ),
-        "indicated" if seen else "inconclusive" if reasons else "none",
         alerts=alerts,
         ledger=(line,),
         pictures=pictures,

@@ -23,6 +23,7 @@ from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.row_certainty import RowCertainty, trained_on
 from torchbands.measures.cost import measured
 
+from .alerts import RULES, Alert, Rule
 from .behaviour import advice, behaviour, differences
 from .calibrate import FEWEST, Compared, Kind, compare
 from .highlight import marked
@@ -30,7 +31,7 @@ from .in_memory import reading, rows_of
 from .in_memory_columns import Numbers
 from .left_out import left_out
 from .misread import AGAIN, Claim, Misread, misread
-from .outcome import RULES, Alert, Answer, LedgerLine, Outcome, Picture, Rule, Subject, Verdict
+from .outcome import Answer, LedgerLine, Outcome, Picture, Subject
 from .pairs import NOTHING, ByPair, cheapest
 from .pool import pools_of
 from .predictor import keeps_modes, predictor
@@ -38,6 +39,7 @@ from .references import VIEW_SEED, ReferenceSet
 from .rows import Rows
 from .same_network import as_references_read, same_network
 from .sizes import sizes_of
+from .verdict import Verdict, verdict_of
 from .view_cache import How
 from .views import Seen, look, views_of
 
@@ -113,14 +115,8 @@ def scan(
         reasons.insert(0, wrong.reason(names))
     if not any(s.finding is not None for s in seen if s.view.says == "trigger"):
         reasons.append("no trigger view applies to this model")
-    verdict: Verdict = "inconclusive" if reasons else "none"
-    if any(a.level != "low" for a in found):
-        verdict = "indicated"
-    elif found and not reasons:
-        verdict = "unusual"
     return Outcome(
         subject=subject,
-        verdict=verdict,
         alerts=tuple(found),
         trigger=made.trigger,
         recipe=made.recipe,
@@ -132,7 +128,7 @@ def scan(
         methods=tuple(s.view.name for s in made.seen if s.finding is not None),
         not_covered=(*NOT_COVERED[profile], *_not_searched(made.seen, suspect, made.answers.get("trigger"))),
         reasons=tuple(reasons),
-        next_steps=_next_steps(verdict, found, made, reference_set, alpha),
+        next_steps=_next_steps(verdict_of(found, reasons), made, reference_set, alpha),
         profile=profile,
         alpha=alpha,
         calibration={}
@@ -174,7 +170,6 @@ def _unread(
         subject = replace(subject, facts={**subject.facts, "labels_in_the_model": wrong.labels(names)})
     return Outcome(
         subject,
-        "inconclusive",
         trigger=unasked,
         recipe=unasked,
         not_covered=("everything: no view looked at the model",),
@@ -199,9 +194,7 @@ def _read_rightly(wrong: Misread, names: Sequence[str], reference_set: Reference
     )
 
 
-def _next_steps(
-    verdict: Verdict, found: Sequence[Alert], made: _Judged, reference_set: ReferenceSet | None, alpha: float
-) -> tuple[str, ...]:
+def _next_steps(verdict: Verdict, made: _Judged, reference_set: ReferenceSet | None, alpha: float) -> tuple[str, ...]:
     """What a reader may do now."""
     if reference_set is None:
         return ("train reference models on clean rows: bands scan model SUSPECT --data CLEAN --train-references",)
@@ -216,7 +209,7 @@ def _next_steps(
         )
     elif verdict == "unusual":
         steps.append("compare how the model and its references were trained; if that is known to differ, train others")
-    elif verdict == "none" and not found:
+    elif verdict == "none":
         steps.append(
             "nothing stands out; what was not covered is listed, and a fast scan can be repeated as a full one"
         )

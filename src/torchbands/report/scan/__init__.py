@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torchbands.core.errors import UnknownName
-from torchbands.scanner.outcome import Level, Outcome
+from torchbands.scanner.alerts import Level
+from torchbands.scanner.outcome import Outcome
 
 from . import html, json, junit, markdown, sarif, text
 

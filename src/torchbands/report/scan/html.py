@@ -10,7 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from torchbands.report.fragments import harmless
-from torchbands.scanner.outcome import LEVELS, RULES, Level, Outcome, Picture
+from torchbands.scanner.alerts import LEVELS, RULES, Level
+from torchbands.scanner.outcome import Outcome, Picture
 
 from . import formatting, pictures
 

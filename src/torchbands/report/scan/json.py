@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from torchbands.scanner.outcome import TOOL_ERROR, Level, Outcome
+from torchbands.scanner.alerts import Level
+from torchbands.scanner.outcome import Outcome
+from torchbands.scanner.verdict import TOOL_ERROR
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from torchbands.scanner.outcome import LEVELS, RULES, Level, Outcome
+from torchbands.scanner.alerts import LEVELS, RULES, Level
+from torchbands.scanner.outcome import Outcome
 
 from .formatting import number, plain
 

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from torchbands.scanner.outcome import RULES, Level, Outcome
+from torchbands.scanner.alerts import RULES, Level
+from torchbands.scanner.outcome import Outcome
 
 from .formatting import ANSWERS, REPAIR_COLUMNS, answers, cost, number, p_of, pair, plain, repairs, title
 

@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 from torchbands import __version__
-from torchbands.scanner.outcome import RULES, TOOL_ERROR, Alert, Level, Outcome, Rule
+from torchbands.scanner.alerts import RULES, Alert, Level, Rule
+from torchbands.scanner.outcome import Outcome
+from torchbands.scanner.verdict import TOOL_ERROR
 
 from .formatting import plain
 

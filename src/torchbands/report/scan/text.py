@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from torchbands.scanner.outcome import RULES, Alert, Level, Outcome
+from torchbands.scanner.alerts import RULES, Alert, Level
+from torchbands.scanner.outcome import Outcome
 
 from .formatting import (
     ANSWERS,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from torchbands.core.errors import InputError, MissingExtra, Unsupported
-from torchbands.scanner.outcome import Level
+from torchbands.scanner.alerts import Level
 
 from . import archives, claims, other_tools, pickles, tensors
 from .files import read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from torchbands.scanner.outcome import RULES, Alert, Level
+from torchbands.scanner.alerts import RULES, Alert, Level
 
 CODE, MALFORMED, UNUSUAL, NON_FINITE = "BD-FILE-01", "BD-FILE-02", "BD-FILE-03", "BD-FILE-04"
 

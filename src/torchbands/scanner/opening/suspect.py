@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchbands.core.errors import InputError, Unsupported
-from torchbands.scanner.outcome import Alert, Level, Subject
+from torchbands.scanner.alerts import Alert, Level
+from torchbands.scanner.outcome import Subject
 
 from . import archives, onnx_graph, other_tools, pickles, tensors
 from .files import ADAPTER, Folder, read

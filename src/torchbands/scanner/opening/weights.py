@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchbands.core.errors import InputError, Unsupported
-from torchbands.scanner.outcome import Alert
+from torchbands.scanner.alerts import Alert
 
 from .refusal import NON_FINITE, Refusal, listed, malformed, shown
 from .tensors import Shape
