@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -21,10 +22,11 @@ import report_store
 from torchbands import zoo
 from torchbands.cli import main
 from torchbands.cli.doctor import CORE, EXTRAS
-from torchbands.cli.flags import field_docs, settings
+from torchbands.cli.flags import add_settings, field_docs, settings, with_settings
 from torchbands.core.attack import Victim
 from torchbands.core.errors import NotApplicable
-from torchbands.core.registry import find, listing
+from torchbands.core.method import Method
+from torchbands.core.registry import build, find, listing
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
@@ -49,6 +51,26 @@ def test_help_and_data_do_not_import_torch(args: list[str]) -> None:
     assert done.stderr.strip() == "False" and done.stdout
 
 
+@pytest.mark.parametrize(
+    "args",
+    [["list"], ["list", "repair", "--json"], ["show", "badnetz"], ["attack", "badnetz"], ["defend", "i-bauu", "v"]],
+)
+def test_listing_and_suggesting_import_no_method(args: list[str]) -> None:
+    code = (
+        f"import sys; from torchbands.cli import main; main({args!r}); "
+        "print('torch' in sys.modules, 'torchbands.attacks' in sys.modules, file=sys.stderr)"
+    )
+    assert python("-c", code).stderr.strip().splitlines()[-1] == "False False"
+
+
+def test_showing_a_method_imports_no_other() -> None:
+    code = (
+        "import sys; from torchbands.cli import main; main(['show', 'badnets']); "
+        "print([m for m in sys.modules if m.startswith('torchbands.defenses')], file=sys.stderr)"
+    )
+    assert python("-c", code).stderr.strip() == "[]"
+
+
 def test_help_names_every_command_and_exit_code() -> None:
     done = bands("--help")
     assert done.returncode == 0
@@ -69,7 +91,9 @@ def test_help_names_every_command_and_exit_code() -> None:
         (["attack", "badnets", "--task", "vision/digit"], "Did you mean 'vision/digits'"),
         (["attack", "badnets", "--task", "{"], "not JSON"),
         (["attack", "badnets", "--rate", "2"], "rate is a fraction in [0, 1], got 2.0"),
-        (["attack", "badnets", "--rat", "0.1"], "--rate"),
+        (["attack", "badnets", "--rat", "0.1"], "Did you mean --rate?"),
+        (["attack", "badnets", "--labels", "all"], "all-to-one"),
+        (["scan", "model", "x", "--dat", "y"], "Did you mean --data?"),
         (["attack", "badnets", "--control", "nowhere"], "train, none or a victim directory"),
         (["defend", "neural-clense", "x"], "Did you mean 'neural-cleanse'"),
         (["defend", "neural-cleanse", "nowhere"], "no victim directory"),
@@ -179,6 +203,26 @@ def test_every_method_can_be_shown_and_names_its_settings(capsys: pytest.Capture
     for cls in listing():
         assert main(["show", f"{cls.role}/{cls.name}"]) == 0
         assert cls.name in capsys.readouterr().out
+
+
+def test_flags_read_every_type_of_setting() -> None:
+    def flags(name: str, *args: str) -> Method:
+        start = build(name)
+        parser = argparse.ArgumentParser()
+        add_settings(parser, start)
+        return with_settings(start, parser.parse_args(args))
+
+    assert (
+        flags("neural-cleanse(rows=9)", "--betas", "0.1", "0.2").label() == "neural-cleanse(rows=9, betas=(0.1, 0.2))"
+    )
+    assert flags("badencoder", "--no-frozen").label() in ("badencoder(frozen=False)", "badencoder")
+    assert flags("observation(low=-2.0, high=2.0)", "--low", "-1.5").low == -1.5  # type: ignore[attr-defined]
+    assert flags("observation(low=-2.0, high=2.0)", "--low", "None", "--high", "None").label() == "observation"
+    assert flags("cross-split", "--learner", "sgd(lr=0.5)").learner.lr == 0.5  # type: ignore[attr-defined]
+    assert flags("layerwise-weight-poisoning", "--words", "a", "b").words == ("a", "b")  # type: ignore[attr-defined]
+    assert flags("lws", "--thesaurus", "((big, large), (odd, strange))").thesaurus[1] == ("odd", "strange")  # type: ignore[attr-defined]
+    for cls in listing():
+        assert flags(f"{cls.role}/{cls.name}") == cls(), "every method can be given flags"
 
 
 def test_the_help_of_a_setting_is_the_string_under_it() -> None:

@@ -11,6 +11,7 @@ import pytest
 from torchbands.core import registry
 from torchbands.core.errors import InputError, UnknownName
 from torchbands.core.method import Method, key_of, method
+from torchbands.core.method_index import FOLDERS, ROOT, Entry, built_in
 from torchbands.core.registry import build, find, listing, roles
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
@@ -30,6 +31,30 @@ def scratch() -> Iterator[None]:
 def test_every_method_comes_back_from_json(cls: type[Method]) -> None:
     made = cls()
     assert build(json.loads(json.dumps(made.spec()))) == made
+
+
+def test_the_index_of_the_source_says_what_the_classes_say() -> None:
+    index = {(entry.role, entry.name): entry for entry in built_in()}
+    assert len(index) == len(built_in()) > 100
+    ours = [cls for cls in listing() if cls.__module__.startswith("torchbands.")]
+    assert {(cls.role, cls.name): Entry.of(cls) for cls in ours} == index
+
+
+def test_every_module_that_registers_a_method_lies_where_the_index_looks() -> None:
+    registered = {
+        path.relative_to(ROOT).parts[0] for path in ROOT.rglob("*.py") if "\n@method(" in path.read_text("utf-8")
+    }
+    assert registered <= set(FOLDERS)
+
+
+def test_a_built_in_name_is_taken_before_its_module_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.discover_plug_ins()
+    monkeypatch.delitem(registry._methods, ("trigger", "patch"))
+    with pytest.raises(InputError, match="registered twice: by torchbands.triggers.image"):
+
+        @method("patch")
+        class _(Trigger):
+            """Another patch."""
 
 
 def test_settings_survive_json_with_their_types() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from torchbands.core.attack import Victim
-from torchbands.core.defense import DEFENSE_ROLES
+from torchbands.core.method import DEFENSE_ROLES
 from torchbands.core.registry import listing
 
 README = Path(__file__).parents[1] / "README.md"

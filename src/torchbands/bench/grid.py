@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from torchbands.core.attack import Attack
-from torchbands.core.defense import DEFENSE_ROLES
 from torchbands.core.devices import default_device
 from torchbands.core.errors import InputError, UnknownName
-from torchbands.core.method import Method, key_of
+from torchbands.core.method import DEFENSE_ROLES, Method, key_of
 from torchbands.core.model import dtype_name, fast_dtype
 from torchbands.core.registry import build
 from torchbands.core.task import Task

@@ -3,110 +3,66 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from torchbands import bench, zoo
 from torchbands.core.attack import Attack, Victim
-from torchbands.core.defense import DEFENSE_ROLES
-from torchbands.core.errors import InputError, UnknownName
-from torchbands.core.method import Method
+from torchbands.core.errors import InputError
 from torchbands.core.model import Model
-from torchbands.core.registry import build, listing
-from torchbands.core.spec_text import name_of
+from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.zoo.victims import kind_of
 
 from . import console
-from .flags import method_of, parse
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackFlags:
-    """What every attack may be told."""
-
-    task: Annotated[str, tyro.conf.arg(help="A task: its name, name(setting=value), or a JSON object.")] = (
-        "vision/fashion-mnist"
-    )
-    seed: Annotated[int, tyro.conf.arg(help="Tells this repetition from another.")] = 0
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(
-            aliases=["-o"], metavar="DIR", help="Where the victim is kept; victims/TASK-ATTACK-SEED when not given."
-        ),
-    ] = None
-    control: Annotated[
-        str,
-        tyro.conf.arg(
-            metavar="train|none|DIR",
-            help="The never-poisoned model that every triggered number is compared to: trained too, left out, or a "
-            "victim directory of the clean attack.",
-        ),
-    ] = "train"
-    json: Annotated[bool, tyro.conf.arg(help="Print JSON and nothing else on stdout.")] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class DefendFlags:
-    """What every defense may be told."""
-
-    victim: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="VICTIM", help="Made by `bands attack`.")]
-    seed: Annotated[int, tyro.conf.arg(help="Tells this repetition from another.")] = 0
-    out: Annotated[
-        Path | None,
-        tyro.conf.arg(aliases=["-o"], metavar="DIR", help="Where a repair's model is kept, as a victim directory."),
-    ] = None
-    json: Annotated[bool, tyro.conf.arg(help="Print JSON and nothing else on stdout.")] = False
+from .flags import method_of, with_settings
 
 
 def attack(given: argparse.Namespace) -> int:
     """Train a victim, keep it, and say what it does."""
-    method, flags = parse(build(given.name, "attack"), AttackFlags, given.rest, f"bands attack {given.name}")
-    task = method_of(flags.task, "task")
+    method = with_settings(given.start, given)
+    task = method_of(given.task, "task")
     assert isinstance(method, Attack)
     if not isinstance(task, Task):
-        raise InputError(f"{flags.task!r} is a {task.role}, not a task", hint="see: bands list task")
-    given_control = _given_control(flags.control)
-    out = flags.out or Path("victims") / f"{task.name.replace('/', '-')}-{method.name}-{flags.seed}"
+        raise InputError(f"{given.task!r} is a {task.role}, not a task", hint="see: bands list task")
+    given_control = _given_control(given.control)
+    out = given.out or Path("victims") / f"{task.name.replace('/', '-')}-{method.name}-{given.seed}"
     kind_of().check(out)
     with console.progress_bar() as bar:
-        victim = method.run(task, flags.seed, progress=lambda a, b, w: bar(a, b, f"{method.name}: {w}"))
+        victim = method.run(task, given.seed, progress=lambda a, b, w: bar(a, b, f"{method.name}: {w}"))
         zoo.save(victim, out)
-        control = given_control or _train_control(flags.control, victim, bar)
+        control = given_control or _train_control(given.control, victim, bar)
         bar(1, 1, "measuring")
         found = bench.assess(victim, control)
-    facts = {"victim": str(out), "attack": method.spec(), "task": task.spec(), "seed": flags.seed, "info": victim.info}
-    if flags.json:
+    facts = {"victim": str(out), "attack": method.spec(), "task": task.spec(), "seed": given.seed, "info": victim.info}
+    if given.json:
         console.print_json(facts | {k: found[k] for k in ("metrics", "stealth")})
         return 0
-    _print_metrics(f"{method.label()} on {task.name}, seed {flags.seed}", found["metrics"], _EFFECT)
+    _print_metrics(f"{method.label()} on {task.name}, seed {given.seed}", found["metrics"], _EFFECT)
     print(f"victim: {out}")
     return 0
 
 
 def defend(given: argparse.Namespace) -> int:
     """Run a defense of any role on a victim."""
-    start = build(given.name, _defense(name_of(given.name)).role)
-    method, flags = parse(start, DefendFlags, given.rest, f"bands defend {given.name}")
-    if not flags.victim.is_dir():
-        raise InputError(f"{flags.victim} is no victim directory", hint="make one: bands attack badnets -o DIR")
-    if flags.out is not None and method.role != "repair":
+    method = with_settings(given.start, given)
+    if not given.victim.is_dir():
+        raise InputError(f"{given.victim} is no victim directory", hint="make one: bands attack badnets -o DIR")
+    if given.out is not None and method.role != "repair":
         raise InputError(f"{method.name} is a {method.role}: it makes no model to keep", hint="leave -o out")
-    if flags.out is not None:
-        kind_of(repaired=True).check(flags.out)
+    if given.out is not None:
+        kind_of(repaired=True).check(given.out)
     made: list[Model] = []
     with console.progress_bar() as bar:
         bar(0, None, "loading the victim")
-        victim = zoo.load(flags.victim)
+        victim = zoo.load(given.victim)
         bar(0, None, f"running {method.name}")
-        found = bench.judge(victim, method, seed=flags.seed, keep=made.append)
-    if flags.out is not None:
-        zoo.save(replace(victim, model=made[0], info={**victim.info, "repaired_by": method.spec()}), flags.out)
-    if flags.json:
-        facts = {"victim": str(flags.victim), "defense": method.spec(), "role": method.role, "seed": flags.seed}
+        found = bench.judge(victim, method, seed=given.seed, keep=made.append)
+    if given.out is not None:
+        zoo.save(replace(victim, model=made[0], info={**victim.info, "repaired_by": method.spec()}), given.out)
+    if given.json:
+        facts = {"victim": str(given.victim), "defense": method.spec(), "role": method.role, "seed": given.seed}
         console.print_json(facts | found)
         return 0
     title = f"{method.label()} ({method.role}) on {victim.attack.label()}, {victim.task.name}, seed {victim.seed}"
@@ -116,20 +72,9 @@ def defend(given: argparse.Namespace) -> int:
     if found.get("target") is not None:
         print(f"suspected class: {found['target']} ({victim.task.class_names[found['target']]})")
     print(f"cost: {used}, {cost['clean_samples']} clean samples")
-    if flags.out is not None:
-        print(f"repaired model: {flags.out}")
+    if given.out is not None:
+        print(f"repaired model: {given.out}")
     return 0
-
-
-def _defense(name: str) -> type[Method]:
-    defenses = [cls for cls in listing() if cls.role in DEFENSE_ROLES]
-    found = [cls for cls in defenses if name in (cls.name, f"{cls.role}/{cls.name}")]
-    if not found:
-        raise UnknownName("defense", name, [cls.name for cls in defenses], hint="see them all with: bands list")
-    if len(found) > 1:
-        options = " or ".join(f"{cls.role}/{cls.name}" for cls in found)
-        raise InputError(f"{name!r} names {len(found)} defenses", hint=f"say which: {options}")
-    return found[0]
 
 
 def _given_control(text: str) -> Victim | None:

@@ -14,7 +14,7 @@ from torchbands import __version__
 from . import console
 
 CORE = (
-    *("torch", "numpy", "scipy", "scikit-learn", "safetensors", "filelock", "tyro", "rich", "jinja2", "markupsafe"),
+    *("torch", "numpy", "scipy", "scikit-learn", "safetensors", "filelock", "rich", "jinja2", "markupsafe"),
     "pillow",
 )
 #: Extra -> (distribution, module) pairs it brings.

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dataclasses
 import inspect
 import json
 import textwrap
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from torchbands.core.errors import InputError
 from torchbands.core.method import Method, hints_of
 from torchbands.core.registry import build
+from torchbands.core.spec_text import read, spelled
 
-from .streams import raw_streams
+_PLAIN: dict[Any, str] = {int: "INT", float: "FLOAT", str: "TEXT"}
+#: In front of the settings' names among what was parsed, which they would else share with the command's own flags.
+_DEST = "setting:"
 
 
 @dataclass(frozen=True)
@@ -58,40 +62,48 @@ def field_docs(cls: type) -> dict[str, str]:
     return found
 
 
-def parse(start: Method, common: type, args: Sequence[str], prog: str) -> tuple[Method, Any]:
-    """A method and an instance of `common` (a dataclass of flags every method has) from a command line.
+def add_settings(parser: argparse.ArgumentParser, start: Method) -> None:
+    """Add a flag for every setting of a method.
 
     Args:
         start: what the settings are where no flag says otherwise.
-
-    Raises InputError for a value that the method refuses; leaves with 0 after --help and 2 on a wrong command line.
     """
-    import tyro
-
-    cls = type(start)
-    shared = dataclasses.fields(common)
-    hints = typing.get_type_hints(common, include_extras=True)
-    fields: list[Any] = [(f.name, hints[f.name], f) for f in shared]
-    taken = {f.name for f in shared}
-    flag_of: dict[str, str] = {}
-    types = hints_of(cls)  # type: ignore[arg-type]
-    for setting in settings(cls):
+    group = parser.add_argument_group(f"settings of {start.name}")
+    taken = {action.dest for action in parser._actions}
+    types = hints_of(type(start))  # type: ignore[arg-type]
+    for setting in settings(type(start)):
         flag = f"method_{setting.name}" if setting.name in taken else setting.name
-        flag_of[setting.name] = flag
-        hint, default = types[setting.name], getattr(start, setting.name)
-        if _holds_method(hint):
-            hint, default = str, _as_text(default)
-        told: Any = Annotated[hint, tyro.conf.arg(help=setting.about or None)]
-        fields.append((flag, told, dataclasses.field(default=default)))
-    made = dataclasses.make_dataclass(cls.name, fields, kw_only=True)
-    about = textwrap.dedent(inspect.getdoc(cls) or "").split("\n\n")[0]
-    with raw_streams():
-        config = (tyro.conf.FlagCreatePairsOff,)
-        given: Any = tyro.cli(made, args=list(args), prog=prog, description=about, config=config)
-    params = {name: getattr(given, flag) for name, flag in flag_of.items()}
-    params = {k: _from_text(v) if _holds_method(types[k]) else v for k, v in params.items()}
-    extra = common(**{f.name: getattr(given, f.name) for f in shared})
-    return build({"role": cls.role, "name": cls.name, "params": params}), extra
+        default = getattr(start, setting.name)
+        shown = " ".join(map(spelled, default)) if isinstance(default, tuple) else spelled(default)
+        about = f"{setting.about} (default: {shown or 'none'})".strip().replace("%", "%%")
+        group.add_argument(
+            f"--{flag.replace('_', '-')}", dest=_DEST + setting.name, default=argparse.SUPPRESS, help=about,
+            **_reading(types[setting.name], type(start), setting.name),
+        )  # fmt: skip
+
+
+def with_settings(start: Method, given: argparse.Namespace) -> Method:
+    """The method with what the flags of `add_settings` say. Raises InputError for a value that it refuses."""
+    said = {name.removeprefix(_DEST): value for name, value in vars(given).items() if name.startswith(_DEST)}
+    spec = start.spec()
+    return build(spec | {"params": spec["params"] | said}) if said else start
+
+
+def _reading(hint: Any, cls: type[Method], name: str) -> dict[str, Any]:
+    """How argparse reads a value of a type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if hint in _PLAIN:
+        return {"type": hint, "metavar": _PLAIN[hint]}
+    if origin is typing.Literal and all(isinstance(a, str) for a in args):
+        return {"choices": args}
+    if _holds_method(hint):
+        return {"type": _from_text, "metavar": "METHOD"}
+    if origin is tuple and args[0] in _PLAIN and set(args[1:]) <= {args[0], ...}:
+        many: Any = "*" if args[-1] is ... else len(args)
+        return {"type": args[0], "nargs": many, "metavar": _PLAIN[args[0]]}
+    return {"type": lambda text: read(f"{cls.name}({name}={text})")["params"][name], "metavar": "VALUE"}
 
 
 def method_of(text: str, role: str) -> Method:
@@ -109,10 +121,6 @@ def _from_text(text: Any) -> str | Mapping[str, Any]:
             f"not JSON: {text!r} ({error})", hint='write it as \'{"name": "...", "setting": 1}\''
         ) from None
     return found  # type: ignore[no-any-return]
-
-
-def _as_text(value: Any) -> str:
-    return value.label() if isinstance(value, Method) else str(value)
 
 
 def _holds_method(hint: Any) -> bool:

@@ -8,7 +8,8 @@ import shlex
 from typing import Any
 
 from torchbands.core.method import Method
-from torchbands.core.registry import build, listing
+from torchbands.core.method_index import Entry
+from torchbands.core.registry import build, entries
 from torchbands.core.spec_text import spelled
 
 from . import console
@@ -34,12 +35,12 @@ _USED = {"attack": "bands attack {}"} | dict.fromkeys(
 
 def show_list(given: argparse.Namespace) -> int:
     """Every method, or those of one role."""
-    found = listing(given.role)
+    found = entries(given.role)
     if given.json:
-        console.print_json([_facts(cls) for cls in found])
+        console.print_json([_facts(entry) for entry in found])
         return 0
     columns: tuple[str, ...] = ("role", "name", "paper", "what it is")
-    rows: list[tuple[str, ...]] = [(cls.role, cls.name, _marked(cls), _first_line(cls)) for cls in found]
+    rows: list[tuple[str, ...]] = [(entry.role, entry.name, _marked(entry), entry.summary) for entry in found]
     to = console.out()
     if to.is_terminal and to.width < NARROW:
         columns, rows = columns[:3], [row[:3] for row in rows]  # `bands show NAME` says what it is
@@ -53,7 +54,7 @@ def show(given: argparse.Namespace) -> int:
     cls = type(made)
     if given.json:
         told = {"doc": inspect.getdoc(cls) or "", "settings": _settings(made)}
-        console.print_json(_facts(cls) | told | {"spec": made.spec()})
+        console.print_json(_facts(Entry.of(cls)) | told | {"spec": made.spec()})
         return 0
     to = console.out()
 
@@ -77,22 +78,29 @@ def show(given: argparse.Namespace) -> int:
             rows.append((f"--{s.name.replace('_', '-')}", s.type, _value(s.default), *here, s.about))
         console.print_table(columns, rows)
     if cls.role in _USED:
-        alone = len([c for c in listing() if c.name == cls.name]) == 1
+        alone = len([entry for entry in entries() if entry.name == cls.name]) == 1
         name = made.label() if alone else f"{cls.role}/{made.label()}"
         line()
         line(f"use it: {_USED[cls.role].format(shlex.quote(name))}")
     return 0
 
 
-def _marked(cls: type[Method]) -> str:
+def _marked(entry: Entry) -> str:
     """Its paper, after the warning that must stand wherever its name does, however narrow the list is."""
-    return ("[unreproduced] " if cls.unreproduced else "") + cls.paper
+    return ("[unreproduced] " if entry.unreproduced else "") + entry.paper
 
 
-def _facts(cls: type[Method]) -> dict[str, Any]:
-    about = {"role": cls.role, "name": cls.name, "version": cls.version, "paper": cls.paper, "needs": list(cls.needs)}
-    about["unreproduced"] = cls.unreproduced or None
-    return about | {"about": _first_line(cls), "module": cls.__module__}
+def _facts(entry: Entry) -> dict[str, Any]:
+    return {
+        "role": entry.role,
+        "name": entry.name,
+        "version": entry.version,
+        "paper": entry.paper,
+        "needs": list(entry.needs),
+        "unreproduced": entry.unreproduced or None,
+        "about": entry.summary,
+        "module": entry.module,
+    }
 
 
 def _settings(made: Method) -> list[dict[str, Any]]:
@@ -120,7 +128,3 @@ def _value(value: Any) -> str:
 def _need(need: str) -> str:
     kind, _, count = need.partition(":")
     return f"{count} clean labelled samples" if kind == "clean" else _NEEDS.get(kind, kind)
-
-
-def _first_line(cls: type[Method]) -> str:
-    return (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")

@@ -24,17 +24,17 @@ def load(name: str) -> ModuleType:
     Raises InputError where it is no Python file, stops with an error, takes a name that is taken, or has no methods.
     """
     from torchbands.core import registry
+    from torchbands.core.method import METHODS
 
     path = Path(name).expanduser()
     if path.suffix != ".py" or not path.is_file():
         known = "is no Python file" if path.exists() else "is not there"
         raise InputError(f"--load {name}: {known}", hint="as in: bands --load my_method.py list")
     path = path.resolve()
-    registry.discover()  # first, so that a name that is taken is refused here and not later
-    before = len(registry.listing())
+    registry.discover_plug_ins()  # first, so that a name that is taken is refused here and not later
+    before = set(METHODS)
     module = _module(path)
-    found = registry.listing()
-    if len(found) == before and not any(cls.__module__ == module.__name__ for cls in found):
+    if before == set(METHODS) and not any(cls.__module__ == module.__name__ for cls in METHODS.values()):
         raise InputError(
             f"--load {name}: it registers no method",
             hint='a class becomes one by @torchbands.method("its-name"): see docs/extend.md',

@@ -1,13 +1,18 @@
-"""The command tree, in argparse alone: `bands --help` imports nothing else."""
+"""The command tree. Building it imports argparse alone, so that `bands --help` answers at once."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from torchbands import __version__
-from torchbands.core.errors import UnknownName
+from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.method import DEFENSE_ROLES
 
 from . import scanning
 from .streams import raw_streams
@@ -20,15 +25,16 @@ _GROUPS = {
     "data": ("list", "get", "path"),
 }
 _COMMANDS = ("scan", "refs", "guard", "repair", "list", "show", "attack", "defend", "bench", "data", "doctor")
-_FLAGS_OF = "its own flags; see them with: bands {} NAME --help"
 
 
 def run(args: Sequence[str]) -> int:
     """Parse and carry out."""
-    parser = make_parser()
     _suggest(args)
+    parser = make_parser(args)
     with raw_streams():
-        given = parser.parse_args(args)
+        given, unknown = parser.parse_known_args(args)
+        if unknown:
+            _refuse(getattr(given, "parser", parser), unknown)
     if not hasattr(given, "calls"):
         parser.print_help()
         return 0
@@ -37,8 +43,12 @@ def run(args: Sequence[str]) -> int:
     return code
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The whole tree."""
+def make_parser(args: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The whole tree.
+
+    Args:
+        args: the command line; where it names a method to attack or defend with, its settings become flags.
+    """
     parser = argparse.ArgumentParser(
         prog="bands",
         description="Plant published backdoor attacks in models you train, find them, remove them, and measure it all.",
@@ -63,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     def command(name: str, calls: str, about: str) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
-        made.set_defaults(calls=calls)
+        made.set_defaults(calls=calls, parser=made)
         return made
 
     scanning.add_to(commands)
@@ -77,17 +87,74 @@ def make_parser() -> argparse.ArgumentParser:
         help="a name, role/name where two roles share one, or what a report prints: 'i-bau(rounds=1)'",
     )
     _json(show)
-    for name, about in (
-        ("attack", "train a model with a planted backdoor and measure what it does"),
-        ("defend", "run a defense on a victim made by `bands attack`"),
-    ):
-        made = command(name, f"attack_defend:{name}", about)
-        made.add_argument("name", metavar="NAME", help=f"see: bands list{' attack' if name == 'attack' else ''}")
-        made.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help=_FLAGS_OF.format(name))
+    _attack(command("attack", "attack_defend:attack", "train a model with a planted backdoor and measure it"), args)
+    _defend(command("defend", "attack_defend:defend", "run a defense on a victim made by `bands attack`"), args)
     _bench(commands)
     _data(commands)
     _json(command("doctor", "doctor:doctor", "say what is installed, which device is used and which data is here"))
     return parser
+
+
+def _attack(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
+    parser.add_argument("name", metavar="NAME", help="an attack, with its settings or without: see `bands list attack`")
+    parser.add_argument(
+        "--task", default="vision/fashion-mnist", metavar="TASK",
+        help="a task: its name, name(setting=value), or a JSON object (default: vision/fashion-mnist)",
+    )  # fmt: skip
+    _seed(parser)
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="where the victim is kept (default: victims/TASK-ATTACK-SEED)"
+    )
+    parser.add_argument(
+        "--control", default="train", metavar="train|none|DIR",
+        help="the model without poison that every number with a trigger is compared to: trained as well, left out, or "
+        "a victim directory of the attack `clean` (default: train)",
+    )  # fmt: skip
+    _json(parser)
+    _settings(parser, args, "attack", ("attack",))
+
+
+def _defend(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
+    parser.add_argument("name", metavar="NAME", help="a defense, with its settings or without: see `bands list`")
+    parser.add_argument("victim", type=Path, metavar="VICTIM", help="a victim directory made by `bands attack`")
+    _seed(parser)
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="where the repaired model is kept, as a victim directory"
+    )
+    _json(parser)
+    _settings(parser, args, "defend", DEFENSE_ROLES)
+
+
+def _settings(parser: argparse.ArgumentParser, args: Sequence[str], command: str, roles: Sequence[str]) -> None:
+    """Add the settings of the method that is named, and nothing where none is: its module is imported for it."""
+    if list(args[:1]) != [command] or len(args) < 2 or args[1].startswith("-"):
+        parser.epilog = f"a method's settings are flags too; see them with: bands {command} NAME --help"
+        return
+    from torchbands.core.registry import build
+
+    from .flags import add_settings
+
+    start = build(args[1], _role(args[1], roles))
+    parser.description = textwrap.dedent(type(start).__doc__ or "").split("\n\n")[0]
+    parser.set_defaults(start=start)
+    add_settings(parser, start)
+
+
+def _role(text: str, roles: Sequence[str]) -> str:
+    """Which of several roles a method has. Raises UnknownName where none has it, InputError where several have."""
+    from torchbands.core.registry import entries
+    from torchbands.core.spec_text import name_of
+
+    name = name_of(text)
+    known = [entry for entry in entries() if entry.role in roles]
+    found = [entry for entry in known if name in (entry.name, f"{entry.role}/{entry.name}")]
+    if not found:
+        kind = "attack" if "attack" in roles else "defense"
+        raise UnknownName(kind, name, [entry.name for entry in known], hint="see them all with: bands list")
+    if len(found) > 1:
+        options = " or ".join(f"{entry.role}/{entry.name}" for entry in found)
+        raise InputError(f"{name!r} names {len(found)} defenses", hint=f"say which: {options}")
+    return found[0].role
 
 
 def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -100,10 +167,10 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     run.add_argument("--store", metavar="DIR", required=True, help="where the results are kept")
     run.add_argument("--seeds", type=int, metavar="N", help="use seeds 0..N-1 in place of the grid's own")
     run.add_argument("--no-report", action="store_true", help="do not write DIR/report.* at the end")
-    run.set_defaults(calls="bench:run")
+    run.set_defaults(calls="bench:run", parser=run)
     status = verbs.add_parser("status", help="how much of a store is finished", allow_abbrev=False)
     status.add_argument("store", metavar="DIR")
-    status.set_defaults(calls="bench:status")
+    status.set_defaults(calls="bench:status", parser=status)
     report = verbs.add_parser("report", help="write the report of a store", allow_abbrev=False)
     report.add_argument("store", metavar="DIR")
     report.add_argument(
@@ -115,7 +182,7 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="of html, markdown, json, csv (every number, one a row) and latex (tables for a paper); default: the "
         "first three, or the suffix of FILE",
     )
-    report.set_defaults(calls="bench:report")
+    report.set_defaults(calls="bench:report", parser=report)
     for verb in (run, status):
         _json(verb)
 
@@ -124,16 +191,29 @@ def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     data = commands.add_parser("data", help="list, fetch and find the real data sets", allow_abbrev=False)
     verbs = data.add_subparsers(metavar="COMMAND", required=True)
     listing = verbs.add_parser("list", help="which data sets there are, and which are here", allow_abbrev=False)
-    listing.set_defaults(calls="data:show_list")
+    listing.set_defaults(calls="data:show_list", parser=listing)
     _json(listing)
     for name, about in (("get", "fetch and verify a data set"), ("path", "print where a data set is cached")):
         verb = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
         verb.add_argument("name", metavar="NAME", help="of `bands data list`; get knows minilm and wordnet too")
-        verb.set_defaults(calls=f"data:{name}")
+        verb.set_defaults(calls=f"data:{name}", parser=verb)
+
+
+def _seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed of this run (default: 0)")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
+
+
+def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """End as argparse does on a wrong command line, with the nearest flag, which argparse does not name."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    typed = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+    close = difflib.get_close_matches(typed, flags, n=1) if typed else []
+    said = f". Did you mean {close[0]}?" if close else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{said}")
 
 
 def _suggest(args: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The commands of the scanner in the command tree: scan, refs, guard, repair. argparse alone, as in tree.py."""
+"""The commands of the scanner in the command tree: scan, refs, guard, repair."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _group(commands: Commands[argparse.ArgumentParser], name: str, about: str) -
 
 def _verb(verbs: Commands[argparse.ArgumentParser], name: str, calls: str, about: str) -> argparse.ArgumentParser:
     made = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
-    made.set_defaults(calls=calls)
+    made.set_defaults(calls=calls, parser=made)
     return made
 
 

@@ -165,9 +165,6 @@ class Repair(Method):
         """A repaired copy; the model given is not changed."""
 
 
-DEFENSE_ROLES = ("input-detector", "model-detector", "data-filter", "training", "repair", "aggregator")
-
-
 def require(method: Method, model: Model, clean: Data | None = None) -> None:
     """Raise NotApplicable when a model cannot serve a method's needs, InputError when clean data falls short or is not
     what the model takes."""

@@ -27,6 +27,8 @@ NEEDS = (
     *("gradients", "features", "weights", "units", "logits", "model"),
     *("clean", "training-run", "poison-rate", "target"),
 )
+#: Roles whose methods defend.
+DEFENSE_ROLES = ("input-detector", "model-detector", "data-filter", "training", "repair", "aggregator")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class Method:
 
 #: Every method class that was imported, by role and name.
 METHODS: dict[tuple[str, str], type[Method]] = {}
+#: Names that are taken by methods that may not be imported yet, with the modules that define them.
+RESERVED: dict[tuple[str, str], str] = {}
 M = TypeVar("M", bound=Method)
 
 
@@ -113,8 +117,9 @@ def register(cls: type[Method]) -> None:
     """Enter a method class; the same (role, name) twice from different modules is refused."""
     key = (cls.role, cls.name)
     old = METHODS.get(key)
-    if old is not None and (old.__module__, old.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise InputError(f"{cls.role} {cls.name!r} is registered twice: by {old.__module__} and {cls.__module__}")
+    other = RESERVED.get(key, cls.__module__) if old is None else old.__module__
+    if other != cls.__module__ or (old is not None and old.__qualname__ != cls.__qualname__):
+        raise InputError(f"{cls.role} {cls.name!r} is registered twice: by {other} and {cls.__module__}")
     METHODS[key] = cls
 
 

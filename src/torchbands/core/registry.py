@@ -1,5 +1,8 @@
-"""Names to methods. Built-in methods are found by walking the packages, others through the entry points
-`torchbands.methods`; a broken plug-in warns and never kills its host."""
+"""Names to methods.
+
+Built-in methods are known from their source (`method_index`) and imported when they are used; others are found through
+the entry points `torchbands.methods`, and a broken plug-in warns and never kills its host.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,29 @@ from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from typing import Any
 
+from . import method_index
 from .errors import InputError, UnknownName
 from .method import METHODS as _methods
-from .method import Method, hints_of
+from .method import RESERVED, Method, hints_of
+from .method_index import Entry
 from .outside import is_free, refuse_absent, refuse_outside
 from .spec_text import name_of, read
 
-BUILT_IN = ("networks", "learners", "modalities", "tasks", "triggers", "attacks", "defenses", "measures", "testing")
 ENTRY_POINTS = "torchbands.methods"
 
 
 @lru_cache(maxsize=1)
 def discover() -> None:
     """Import every built-in method module and every installed plug-in, once."""
-    for package in BUILT_IN:
-        _import_tree(f"torchbands.{package}")
+    for folder in method_index.FOLDERS:
+        _import_tree(f"torchbands.{folder}")
+    discover_plug_ins()
+
+
+@lru_cache(maxsize=1)
+def discover_plug_ins() -> None:
+    """Import every installed plug-in, once. Names of built-in methods are taken, imported or not."""
+    RESERVED.update({(entry.role, entry.name): entry.module for entry in _built_in()})
     for point in plug_ins():
         try:
             importlib.import_module(point.value.split(":")[0])
@@ -56,35 +67,65 @@ def _import_tree(name: str) -> None:
         importlib.import_module(found.name)
 
 
+def _built_in() -> tuple[Entry, ...]:
+    entries = method_index.built_in()
+    if not entries:  # installed without source
+        discover()
+    return entries
+
+
+def _known() -> dict[tuple[str, str], str]:
+    """The role and name of every method, and the module that defines it."""
+    discover_plug_ins()
+    built_in = {(entry.role, entry.name): entry.module for entry in _built_in()}
+    return built_in | {key: cls.__module__ for key, cls in _methods.items()}
+
+
+def _of_role(role: str | None) -> list[tuple[str, str]]:
+    known = _known()
+    if role is not None and role not in {r for r, _ in known}:
+        raise UnknownName("role", role, {r for r, _ in known})
+    return sorted(key for key in known if role in (None, key[0]))
+
+
+def entries(role: str | None = None) -> list[Entry]:
+    """Every method of one role (or all), by role and name, without importing the built-in ones."""
+    keys = _of_role(role)
+    read = {(entry.role, entry.name): entry for entry in _built_in()}
+    return [Entry.of(_methods[key]) if key in _methods else read[key] for key in keys]
+
+
 def roles() -> list[str]:
     """Every role that has at least one method."""
-    discover()
-    return sorted({role for role, _ in _methods})
+    return sorted({role for role, _ in _known()})
 
 
 def listing(role: str | None = None) -> list[type[Method]]:
     """Method classes of one role (or all), by name."""
-    discover()
-    if role is not None and role not in {r for r, _ in _methods}:
-        raise UnknownName("role", role, roles())
-    return [cls for (r, _), cls in sorted(_methods.items()) if role is None or r == role]
+    return [_imported(key) for key in _of_role(role)]
+
+
+def _imported(key: tuple[str, str]) -> type[Method]:
+    if key not in _methods:
+        importlib.import_module(_known()[key])
+    return _methods[key]
 
 
 def find(name: str, role: str | None = None) -> type[Method]:
     """The class of a name. `role/name` also works; an ambiguous or unknown name is an error that helps."""
     if (role, name) in _methods:
         return _methods[(role or "", name)]
-    discover()
-    if "/" in name and name.split("/", 1)[0] in ({r for r, _ in _methods} if role is None else {role}):
+    known = _known()
+    if "/" in name and name.split("/", 1)[0] in ({r for r, _ in known} if role is None else {role}):
         role, name = name.split("/", 1)
-    found = [cls for (r, n), cls in _methods.items() if n == name and role in (None, r)]
+    found = [key for key in known if key[1] == name and role in (None, key[0])]
     if not found:
-        names = [n for r, n in _methods if role in (None, r)]
+        names = [n for r, n in known if role in (None, r)]
         raise UnknownName(role or "method", name, names, hint="see them all with: bands list")
     if len(found) > 1:
-        options = ", ".join(f"{cls.role}/{name}" for cls in found)
+        options = ", ".join("/".join(key) for key in found)
         raise InputError(f"{name!r} names {len(found)} methods: {options}", hint="say which, role first")
-    return found[0]
+    return _imported(found[0])
 
 
 def build(
@@ -147,8 +188,7 @@ def _default(cls: type[Method], name: str) -> Any:
 
 def _meant(value: Any, hint: type[Method]) -> str | None:
     """The role of the setting, where a name is of it: two roles may share a name."""
-    discover()
-    return hint.role if isinstance(value, str) and (hint.role, name_of(value)) in _methods else None
+    return hint.role if isinstance(value, str) and (hint.role, name_of(value)) in _known() else None
 
 
 def _coerce(value: Any, hint: Any, where: str, file: Path | None) -> Any:

@@ -7,9 +7,8 @@ import json
 import sys
 import typing
 
-from torchbands.core.defense import DEFENSE_ROLES
 from torchbands.core.errors import InputError
-from torchbands.core.method import NEEDS, Method
+from torchbands.core.method import DEFENSE_ROLES, NEEDS, Method
 from torchbands.core.registry import build, find
 from torchbands.testing.fixtures import demand
 
