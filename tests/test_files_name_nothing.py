@@ -149,7 +149,7 @@ def test_a_guard_names_no_folder(planted_victim: Victim, tmp_path: Path) -> None
 
 
 def test_references_name_no_folder(tmp_path: Path, planted_victim: Victim) -> None:
-    from torchbands.scanner.references import references_of
+    from torchbands.scanner.reference_training import references_of
 
     refs = references_of(
         planted_victim.task.but(learner=build({"name": "sgd", "epochs": 1})), tmp_path / "r", n=1, profile="fast"

@@ -23,7 +23,9 @@ from torchbands.datasets import cache
 from torchbands.datasets.language import has_synonyms
 from torchbands.report.read import read as read_store
 from torchbands.scanner.guard import Guard
-from torchbands.scanner.references import CARD, ReferenceSet, references_of
+from torchbands.scanner.reference_files import CARD
+from torchbands.scanner.reference_training import references_of
+from torchbands.scanner.references import ReferenceSet
 from torchbands.zoo import files
 from torchbands.zoo.victims import kind_of
 
@@ -122,7 +124,7 @@ def test_a_signal_leaves_no_temporary_file(tmp_path: Path) -> None:
         "def run(args):\n"
         "    with files.new_directory(Path(sys.argv[1]) / 'v', files.Kind('it', 'card.json', frozenset())) as at:\n"
         "        (at / 'half').touch(); print('ready', flush=True); time.sleep(60)\n"
-        "from torchbands.cli import tree; tree.run = run; sys.exit(cli.main())"
+        "from torchbands.cli import parser; parser.run = run; sys.exit(cli.main())"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(torchbands.__file__).parents[1])}
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env=env) as process:

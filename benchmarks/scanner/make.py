@@ -18,7 +18,9 @@ from torchbands.core.metric import Undefined
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.scanner.pairs import ByPair, ask, forward_of, nothing_asked
-from torchbands.scanner.references import VIEW_SEED, ReferenceSet, references_of
+from torchbands.scanner.reference_files import CARD, MODELS
+from torchbands.scanner.reference_training import references_of, train_one
+from torchbands.scanner.references import VIEW_SEED, ReferenceSet
 from torchbands.scanner.view_cache import ASKED
 from torchbands.scanner.views import PROFILES, View, look, white_box
 from torchbands.zoo.files import write_json
@@ -40,21 +42,13 @@ def references(store: Path, setting: Setting, part: int, parts: int) -> None:
         references_of(setting.task, folder, n=1, profile="fast")
     while not (folder / "card.json").is_file():
         time.sleep(1)
-    from torchbands.scanner import references as population
-
-    made = population.ReferenceSet.load(folder)
-    recipe = population.Recipe(
-        lambda: setting.task.network.build(setting.task.modality, setting.task.classes),
-        setting.task.network.spec(),
-        (setting.task.learner,),
-        int(getattr(setting.task, "rows", 0)),
-    )
-    whole = setting.task.but(rows=0) if recipe.rows else setting.task
+    made, rows = ReferenceSet.load(folder), int(getattr(setting.task, "rows", 0))
+    whole = setting.task.but(rows=0) if rows else setting.task
     data = whole.load("train")
     for i in range(part, setting.references, parts):
-        member = folder / population.MODELS / f"{i:04d}"
-        if not (member / population.CARD).is_file():
-            population.train_one(member, recipe, data, made, "fast", 0, i)
+        member = folder / MODELS / f"{i:04d}"
+        if not (member / CARD).is_file():
+            train_one(member, [setting.task.recipe], data, made, "fast", 0, i, rows=rows)
             print(setting.name, "reference", i, flush=True)
 
 

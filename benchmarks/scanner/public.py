@@ -19,12 +19,15 @@ from torch import nn
 from benchmarks.fresh import versions
 from torchbands import __version__, scan
 from torchbands.core.data import Data
+from torchbands.core.recipe import Recipe
 from torchbands.learners.sgd import SGD
 from torchbands.networks import ResNetNetwork
 from torchbands.networks.layers import Normalize
 from torchbands.scanner.opening import Suspect, open_suspect
 from torchbands.scanner.outcome import Outcome
-from torchbands.scanner.references import Recipe, ReferenceSet, train_references
+from torchbands.scanner.recipes import OwnNetwork
+from torchbands.scanner.reference_training import train_references
+from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.views import PROFILES
 from torchbands.tasks.vision import CIFAR10
 from torchbands.zoo.files import write_json
@@ -94,9 +97,9 @@ def references(store: Path, task: CIFAR10, rows: Data) -> ReferenceSet:
         module.normalize.load_state_dict(Normalize(3, MEAN, STD).state_dict())  # type: ignore[union-attr]
         return module
 
-    recipe = Recipe(fresh, network.spec(), (CHEAP,), ROWS)
+    recipe = Recipe(OwnNetwork(fresh, network.spec()), CHEAP, task.modality, task.classes)
     return train_references(
-        store / "refs", recipe, task.load("train"), task.modality, task.class_names, n=REFERENCES, clean=rows,
+        store / "refs", recipe, task.load("train"), task.class_names, n=REFERENCES, rows=ROWS, clean=rows,
         profile="fast", label=task.name, progress=lambda done, total, what: print(what, done, "of", total, flush=True),
     )  # fmt: skip
 

@@ -20,7 +20,8 @@ from torchbands import zoo
 from torchbands.core.data import Batch, Data
 from torchbands.core.model import Model
 from torchbands.defenses.models.target_inversion import TargetInversion
-from torchbands.scanner.references import VIEW_SEED, WEIGHTS, ReferenceSet
+from torchbands.scanner.reference_files import WEIGHTS
+from torchbands.scanner.references import VIEW_SEED, ReferenceSet
 from torchbands.scanner.same_trigger import SHOWN, disobeyed, halves, obeyed, written
 from torchbands.triggers.image import MaskPattern
 

@@ -44,8 +44,10 @@ _WHERE = {
     "scanner.judge": ("scan",),
     "scanner.alerts": ("Alert",),
     "scanner.outcome": ("Outcome",),
-    "scanner.references": ("ReferenceSet", "references_of", "train_references"),
     "scanner.reading": ("read_rows",),
+    "scanner.recipes": ("OwnNetwork", "OwnTraining"),
+    "scanner.reference_training": ("references_of", "train_references"),
+    "scanner.references": ("ReferenceSet",),
     "scanner.rows": ("Rows",),
 }
 _NAMES = {name: module for module, names in _WHERE.items() for name in names}

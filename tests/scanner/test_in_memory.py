@@ -334,12 +334,12 @@ def test_samples_of_a_kind_that_is_known_are_taken_as_they_are() -> None:
 def test_scan_data_and_references_take_what_people_hold(tmp_path: Path) -> None:
     few = tb.scan_data(pd.DataFrame(TABLE.numpy()).assign(label=Y.numpy()))
     assert few.verdict == "inconclusive" and few.subject.path == "frame"
-    from torchbands.scanner.references import Recipe
+    from torchbands.core.recipe import Recipe
     from torchbands.scanner.repair_model import repair_model
 
     made = tb.build("small-cnn(widths=(4,))")
     learner = tb.build("sgd(epochs=1)")
-    recipe = Recipe(lambda: made.build(Image(channels=3, size=SIZE), 3), made.spec(), (learner,), 0)  # type: ignore
+    recipe = Recipe(made, learner, Image(channels=3, size=SIZE), 3)  # type: ignore[arg-type]
     loader = DataLoader(TensorDataset(torch.rand(60, 3, SIZE, SIZE), torch.arange(60) % 3), batch_size=20)
     refs = tb.train_references(tmp_path / "refs", recipe, loader, n=1, profile="fast")
     assert refs.class_names == ("0", "1", "2") and len(refs.clean) == 12

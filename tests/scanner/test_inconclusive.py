@@ -22,7 +22,9 @@ from torchbands.defenses.models.universal_perturbation import UniversalPerturbat
 from torchbands.scanner import pool, view_cache
 from torchbands.scanner.judge import _lacks, _not_searched, scan
 from torchbands.scanner.pairs import NOTHING
-from torchbands.scanner.references import CARD, MODELS, SUM, WEIGHTS, ReferenceSet, references_of
+from torchbands.scanner.reference_files import CARD, MODELS, SUM, WEIGHTS
+from torchbands.scanner.reference_training import references_of
+from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.view_cache import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
 from torchbands.testing.toys import toy

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.model import Model
+from torchbands.core.recipe import Recipe
 from torchbands.core.seeding import seeded
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
@@ -18,7 +19,8 @@ from torchbands.networks import SmallCNNNetwork
 from torchbands.scanner.calibrate import Kind
 from torchbands.scanner.judge import scan
 from torchbands.scanner.outcome import Outcome
-from torchbands.scanner.references import Recipe, ReferenceSet, train_references
+from torchbands.scanner.reference_training import train_references
+from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.view_cache import How
 from torchbands.scanner.views import PROFILES, View
 
@@ -47,7 +49,7 @@ def _pairs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def refs(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
-    recipe = Recipe(lambda: NETWORK.build(KIND, CLASSES), NETWORK.spec(), (LEARNER,))
+    recipe = Recipe(NETWORK, LEARNER, KIND, CLASSES)
     names = [f"sign {k}" for k in range(CLASSES)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PROFILES, "fast", VIEWS)
@@ -55,7 +57,6 @@ def refs(tmp_path_factory: pytest.TempPathFactory) -> ReferenceSet:
             tmp_path_factory.mktemp("many") / "refs",
             recipe,
             _rows(416, 0),
-            KIND,
             names,
             n=REFERENCES,
             clean=_rows(260, 1),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
 from torchbands.core.model import Model
+from torchbands.core.recipe import Recipe
 from torchbands.learners.sgd import SGD
 from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
@@ -22,8 +23,8 @@ from torchbands.scanner.left_out import left_out
 from torchbands.scanner.misread import misread
 from torchbands.scanner.opening.own_code import own_attribute
 from torchbands.scanner.outcome import Answer
-from torchbands.scanner.recipes import OwnTraining, pool_around
-from torchbands.scanner.references import Recipe, add_checkpoint, train_references
+from torchbands.scanner.recipes import OwnNetwork, OwnTraining, pool_around
+from torchbands.scanner.reference_training import add_checkpoint, train_references
 from torchbands.scanner.same_network import as_references_read, behind_normalisation, same_network, shapes_of
 
 IMAGE = Image(channels=1, size=8)
@@ -58,17 +59,18 @@ def test_a_pool_varies_what_was_not_said_and_nothing_else() -> None:
 
 def test_own_training_more_recipes_and_own_checkpoints_share_a_folder(tmp_path: Path) -> None:
     own = OwnTraining(fit, "mine:fit")
-    given = (bright(), IMAGE, ("dark", "bright"))
-    refs = train_references(tmp_path / "refs", Recipe(tiny, "mine", (own,)), *given, n=2, profile="fast")
+    given = (bright(), ("dark", "bright"))
+    first = Recipe(OwnNetwork(tiny, "mine"), own, IMAGE, 2)
+    refs = train_references(tmp_path / "refs", first, *given, n=2, profile="fast")
     assert refs.card["recipes"][0]["own training"] == "mine:fit" and refs.summary()["accuracy"][0] > 0.9
-    second = Recipe(tiny, "mine", (SGD(epochs=2, batch=32),))
+    second = first.but(learner=SGD(epochs=2, batch=32))
     with pytest.raises(InputError) as refused:
         train_references(tmp_path / "refs", second, *given, n=2, profile="fast")
     assert "--add" in str(refused.value.hint)
     for _ in range(2):  # the same call again adds nothing
         refs = train_references(tmp_path / "refs", second, *given, n=1, profile="fast", add=True)
         assert sorted(refs.recipes()) == [0, 0, 1]
-    refs = train_references(tmp_path / "refs", Recipe(tiny, "mine", (own,)), *given, n=2, profile="fast")
+    refs = train_references(tmp_path / "refs", first, *given, n=2, profile="fast")
     assert sorted(refs.recipes()) == [0, 0, 1]
     checkpoint = Model(tiny(), IMAGE, 2)
     assert add_checkpoint(refs, checkpoint, "fast", "a.pt") and not add_checkpoint(refs, checkpoint, "fast", "b.pt")
@@ -83,7 +85,7 @@ def test_a_training_function_of_another_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="network, x, y"):
         OwnTraining(lambda network: network, "mine:fit")
     (tmp_path / "mine.py").write_text("def fit(network, x, y):\n    return 3\n")
-    own = OwnTraining.named(f"{tmp_path / 'mine.py'}:fit")
+    own = OwnTraining.read(f"{tmp_path / 'mine.py'}:fit")
     with pytest.raises(InputError, match="returned int"):
         own.fit(Model(tiny(), IMAGE, 2), bright())
     with pytest.raises(InputError, match="no file"):

@@ -13,9 +13,11 @@ from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
-from torchbands.scanner import references as population
+from torchbands.scanner import reference_training
 from torchbands.scanner.judge import scan
-from torchbands.scanner.references import CARD, MODELS, WEIGHTS, Recipe, ReferenceSet, references_of, train_references
+from torchbands.scanner.reference_files import CARD, MODELS, WEIGHTS
+from torchbands.scanner.reference_training import references_of, train_references
+from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.view_cache import SEEN
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy
@@ -67,7 +69,7 @@ def test_a_training_that_ends_between_weights_and_card_is_done_again(
     task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(population, "sha256", _killed)
+        patch.setattr(reference_training, "sha256", _killed)
         with pytest.raises(KeyboardInterrupt):
             references_of(task, tmp_path / "refs", n=1, profile="fast")
     assert not list((tmp_path / "refs" / MODELS).iterdir())
@@ -85,13 +87,22 @@ def test_other_data_under_the_same_name_are_refused(task, tmp_path: Path) -> Non
     data = task.load("train")
     other = Data(data.x.flip(0), data.y)
     folder, names, told = tmp_path / "refs", task.class_names, {"n": 1, "profile": "fast", "label": "mine"}
-    recipe = Recipe(lambda: task.network.build(task.modality, task.classes), task.network.spec(), (task.learner,))
-    train_references(folder, recipe, data, task.modality, names, **told)
-    train_references(folder, recipe, data, task.modality, names, **told)
+    train_references(folder, task.recipe, data, names, **told)
+    train_references(folder, task.recipe, data, names, **told)
     with pytest.raises(InputError, match="training_sha256"):
-        train_references(folder, recipe, other, task.modality, names, **told)
+        train_references(folder, task.recipe, other, names, **told)
     with pytest.raises(InputError, match="views_sha256"):
-        train_references(folder, recipe, data, task.modality, names, clean=task.load("clean"), **told)
+        train_references(folder, task.recipe, data, names, clean=task.load("clean"), **told)
+
+
+def test_recipes_that_are_no_pool_are_refused(task, tmp_path: Path) -> None:
+    other = task.recipe.but(network=task.network.but(widths=(4, 8)))
+    data, folder = task.load("train"), tmp_path / "refs"
+    with pytest.raises(InputError, match="differ in their learners alone"):
+        train_references(folder, [task.recipe, other], data, task.class_names, n=2, profile="fast")
+    with pytest.raises(InputError, match="for 4 classes, the rows have 3"):
+        train_references(folder, task.recipe, data, task.class_names[:3], n=2, profile="fast")
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("kind", ["image", "text", "code"])

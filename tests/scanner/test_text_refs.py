@@ -14,7 +14,8 @@ from torchbands.modalities.tokenized import TokenizedText
 from torchbands.networks.transformer import export
 from torchbands.scanner.judge import scan
 from torchbands.scanner.opening import open_suspect
-from torchbands.scanner.references import ReferenceSet, references_of
+from torchbands.scanner.reference_training import references_of
+from torchbands.scanner.references import ReferenceSet
 
 
 @pytest.fixture(scope="module")

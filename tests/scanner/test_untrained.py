@@ -57,7 +57,8 @@ def test_a_factory_draws_what_no_layer_can(tmp_path: Path) -> None:
     arch, module = own(tmp_path)
     torch.save(module.state_dict(), tmp_path / "m.pt")
     suspect = open_suspect(tmp_path / "m.pt", arch=arch, modality=Image(channels=3, size=16), mean=0.4, std=0.2)
-    name, fresh = untrained_like(suspect, arch)
+    network = untrained_like(suspect, arch)
+    name, fresh = network.named, network.make
     with seeded("one"):
         one = fresh()
     with seeded("two"):
@@ -92,7 +93,7 @@ def test_classes_of_transformers_are_built_anew(tmp_path: Path) -> None:
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path)
     suspect = open_suspect(tmp_path)
     assert suspect.model is not None, suspect
-    _, fresh = untrained_like(suspect, None)
+    fresh = untrained_like(suspect, None).make
     made, theirs = parameters(fresh()), parameters(suspect.model.module)
     assert made.keys() == theirs.keys()
     moved = [name for name, p in made.items() if not torch.equal(p, theirs[name])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,10 @@ from .printed_command import concrete
 from .suspect_flags import Opened, misreading, open_with, rows_of
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from torchbands.core.data import Data
     from torchbands.core.modality import Modality
-    from torchbands.core.recipe import Learner
+    from torchbands.core.recipe import Learner, Network
     from torchbands.core.task import Task
-    from torchbands.scanner.recipes import Trains
     from torchbands.scanner.references import ReferenceSet
     from torchbands.scanner.rows import Rows
 
@@ -50,7 +47,8 @@ def trained(
     given: argparse.Namespace, opened: Opened | None, rows: Rows | None, folder: Path, bar: console.Bar
 ) -> ReferenceSet:
     """References of an opened suspect, or of the network that --arch names, on these rows."""
-    from torchbands.scanner.references import Recipe, train_references
+    from torchbands.core.recipe import Recipe
+    from torchbands.scanner.reference_training import train_references
 
     if opened is not None and opened.suspect.model is None:
         why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it holds no model"
@@ -61,7 +59,7 @@ def trained(
     data, clean, per_model = _data(rows, task, given)
     modality = _modality(opened, rows, task)
     names = tuple(map(str, task.class_names)) if task is not None else rows.class_names if rows is not None else ()
-    architecture, fresh = _network(given, opened, task, modality, len(names))
+    network = _network(given, opened, task)
     of_suspect = _task(opened, None)
     found, pool = recipes(of_suspect or task, of_suspect is not None, given, modality, per_model or len(data))
     if pool:
@@ -71,11 +69,12 @@ def trained(
         )
     return train_references(
         folder,
-        Recipe(fresh, architecture, found, per_model, settles=pool),
+        [Recipe(network, learner, modality, len(names)) for learner in found],
         data,
-        modality,
         names,
         n=given.count,
+        rows=per_model,
+        settles=pool,
         clean=clean,
         profile=given.profile,
         seed=given.seed,
@@ -88,7 +87,7 @@ def trained(
 
 def recipes(
     task: Task | None, known: bool, given: argparse.Namespace, modality: Modality, rows: int
-) -> tuple[tuple[Trains, ...], bool]:
+) -> tuple[tuple[Learner, ...], bool]:
     """How references are trained, and whether that is a pool of guesses around the task's recipe or the default.
 
     Args:
@@ -97,7 +96,7 @@ def recipes(
     from torchbands.learners.sgd import SGD
     from torchbands.scanner.recipes import OwnTraining, long_enough, pool_around
 
-    own = tuple(OwnTraining.named(text) for text in given.train)
+    own = tuple(OwnTraining.read(text) for text in given.train)
     if own:
         return own + (learners(task.learner if task is not None else SGD(), given) if given.recipe else ()), False
     base = task.learner if task is not None else long_enough(SGD(), rows)
@@ -113,7 +112,9 @@ def recipes(
 
 def add(given: argparse.Namespace) -> int:
     """Keep clean models that somebody trained as references, in a folder that is there or in a new one."""
-    from torchbands.scanner.references import CARD, ReferenceSet, add_checkpoint, start_empty
+    from torchbands.scanner.reference_files import CARD
+    from torchbands.scanner.reference_training import add_checkpoint, start_empty
+    from torchbands.scanner.references import ReferenceSet
 
     folder, new = Path(given.refs), 0
     there = (folder / CARD).is_file()
@@ -218,10 +219,8 @@ def _modality(opened: Opened | None, rows: Rows | None, task: Task | None) -> Mo
     return rows.modality
 
 
-def _network(
-    given: argparse.Namespace, opened: Opened | None, task: Task | None, modality: Modality, classes: int
-) -> tuple[Any, Callable[[], nn.Module]]:
-    """What the card calls the architecture, and how to build it untrained."""
+def _network(given: argparse.Namespace, opened: Opened | None, task: Task | None) -> Network:
+    """What the references are built by."""
     if opened is not None:
         from torchbands.scanner.untrained import untrained_like
 
@@ -234,7 +233,7 @@ def _network(
         raise InputError("references of your own network need a model of it", hint="name it: --like SUSPECT")
     network = network_of(given.arch) if given.arch else task.network if task is not None else None
     assert network is not None
-    return network.spec(), lambda: network.build(modality, classes)
+    return network
 
 
 def _tell(reference_set: ReferenceSet, given: argparse.Namespace) -> int:

@@ -143,17 +143,30 @@ class Recipe:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Model:
-        """A model trained on rows, or in environments.
+        """A model trained on rows, or in environments. Arguments are those of `fit`."""
+        fitted = seed_of("fit", seed)
+        return self.fit(self.fresh(seed), source, hooks=hooks, clean=clean, seed=fitted, progress=progress)
+
+    def fit(
+        self,
+        model: Model,
+        source: Source,
+        *,
+        hooks: Sequence[Hook] = (),
+        clean: Data | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Model:
+        """The model, trained in place, with what the training has to tell in its `facts`.
 
         Args:
             clean: trusted rows, where the learner asks for some.
 
-        Raises NotApplicable where the learner needs trusted rows and none are given.
+        Raises NotApplicable where the learner asks for trusted rows and none are given.
         """
         if (needed := self.learner.trusted_rows()) and clean is None:
             raise NotApplicable(f"{self.learner.label()} needs {needed} trusted clean rows, and none were given")
-        model = self.fresh(seed)
-        facts = self.learner.fit(model, source, hooks=hooks, clean=clean, seed=seed_of("fit", seed), progress=progress)
+        facts = self.learner.fit(model, source, hooks=hooks, clean=clean, seed=seed, progress=progress)
         model.facts.update(facts)
         model.module.zero_grad(set_to_none=True)
         return model

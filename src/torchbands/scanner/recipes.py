@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import Diverged, InputError
+from torchbands.core.hook import Hook
+from torchbands.core.method import Spec
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
-from torchbands.core.recipe import Learner
+from torchbands.core.recipe import Learner, Network, Progress, TrainingFacts
 from torchbands.core.seeding import seeded
 from torchbands.learners.sgd import SGD
 
@@ -27,17 +30,30 @@ SLOWER, TRIES = 0.2, 2
 LEARNED = 1.5
 
 
-class Trains(Protocol):
-    """What a reference is trained by: a Learner, or the user's own function."""
+@dataclass(frozen=True)
+class OwnNetwork(Network):
+    """An architecture that is built by code and not by a spec: a user's own, or one like a suspect's.
 
-    def fit(self, model: Model, data: Data, *, seed: int = 0) -> object:
-        """Train the model in place. What it returns is not read."""
+    Attributes:
+        make: a new untrained module; drawn from torch's global generator, which is seeded around the call.
+        named: what to call it in the card: a network's spec, or "package.module:factory".
+    """
 
-    def spec(self) -> dict[str, Any]:
-        """JSON-ready, for the card of the references."""
+    name: ClassVar[str] = "own network"
+    make: Callable[[], nn.Module]
+    named: Any
+
+    def build(self, modality: Modality, classes: int) -> nn.Module:
+        return self.make()
 
 
-class OwnTraining:
+def called(network: Network) -> Any:
+    """What a card calls an architecture."""
+    return network.named if isinstance(network, OwnNetwork) else network.spec()
+
+
+@dataclass(frozen=True)
+class OwnTraining(Learner):
     """The user's own training function, `fit(network, x, y)` or `fit(network, x, y, seed)`.
 
     It trains the untrained network that it is given on raw samples (images are float32 in [0, 1], any normalisation is
@@ -45,19 +61,21 @@ class OwnTraining:
     The card names it, and never runs it: it comes from the command line or from Python alone.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
-        self.function, self.name = function, name
-        takes = inspect.signature(function).parameters
-        named = [p for p in takes.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        self.seeds = "seed" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
-        if len(named) < 3 and not any(p.kind is p.VAR_POSITIONAL for p in takes.values()):
+    name: ClassVar[str] = "own training"
+    function: Callable[..., Any]
+    named: str
+
+    def __post_init__(self) -> None:
+        takes = inspect.signature(self.function).parameters
+        given = [p for p in takes.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        if len(given) < 3 and not any(p.kind is p.VAR_POSITIONAL for p in takes.values()):
             raise InputError(
-                f"{name} takes ({', '.join(takes)}), expected (network, x, y) or (network, x, y, seed)",
+                f"{self.named} takes ({', '.join(takes)}), expected (network, x, y) or (network, x, y, seed)",
                 hint="def fit(network, x, y, seed): train the network in place, or return a trained one",
             )
 
     @classmethod
-    def named(cls, text: str) -> OwnTraining:
+    def read(cls, text: str) -> OwnTraining:
         """From `package.module:function` or `./file.py:function`, as the user typed it."""
         from .opening.own_code import own_attribute
 
@@ -66,27 +84,41 @@ class OwnTraining:
             raise InputError(f"--train {text!r} names {type(found).__name__}, expected a function")
         return cls(found, text)
 
-    def fit(self, model: Model, data: Data, *, seed: int = 0) -> None:
-        x, y = whole(data.x), data.y
+    def learn(
+        self,
+        model: Model,
+        source: Data,
+        *,
+        hooks: Sequence[Hook],
+        clean: Data | None,
+        seed: int,
+        progress: Progress | None,
+    ) -> TrainingFacts:
+        x, y = whole(source.x), source.y
         if isinstance(x, Tensor):
             x, y = x.to(model.device), y.to(model.device)
         shapes = {k: t.shape for k, t in model.module.state_dict().items()}
+        takes = inspect.signature(self.function).parameters
+        seeds = "seed" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
         with model.training(), seeded("own training", seed):
-            made = self.function(model.module, x, y, **({"seed": seed} if self.seeds else {}))
+            made = self.function(model.module, x, y, **({"seed": seed} if seeds else {}))
         made = model.module if made is None else made
         if not isinstance(made, nn.Module) or {k: t.shape for k, t in made.state_dict().items()} != shapes:
             raise InputError(
-                f"{self.name} returned {type(made).__name__}, which has not the weights of the network that it was "
+                f"{self.named} returned {type(made).__name__}, which has not the weights of the network that it was "
                 "given",
                 hint="train that network in place and return it, or nothing",
             )
         if made is not model.module:
             model.module.load_state_dict(made.state_dict())
         model.module.eval().requires_grad_(True)
-        model.module.zero_grad(set_to_none=True)
+        return {}
 
-    def spec(self) -> dict[str, Any]:
-        return {"own training": self.name, "source_sha256": _source(self.function)}
+    def spec(self) -> Spec:
+        return {"own training": self.named, "source_sha256": _source(self.function)}
+
+    def label(self) -> str:
+        return told(self.spec())
 
 
 def _source(function: Callable[..., Any]) -> str:
@@ -135,11 +167,11 @@ def pool_around(base: Learner, modality: Modality, fixed: Collection[str] = ()) 
     return tuple(made)
 
 
-def settled(learner: Trains, fit: Callable[[Trains], Model], learns: Callable[[Model], bool]) -> Model:
+def settled(learner: Learner, fit: Callable[[Learner], Model], learns: Callable[[Model], bool]) -> Model:
     """A model that learned something: a training that diverged or learned next to nothing is done again, slower."""
     for again in range(TRIES + 1):
         rate = getattr(learner, "lr", None)
-        slower = learner.but(lr=rate * SLOWER**again) if isinstance(learner, Learner) and rate is not None else learner
+        slower = learner if rate is None else learner.but(lr=rate * SLOWER**again)
         try:
             model = fit(slower)
         except Diverged:
@@ -148,9 +180,8 @@ def settled(learner: Trains, fit: Callable[[Trains], Model], learns: Callable[[M
             continue
         if learns(model):
             return model
-    name = learner.label() if isinstance(learner, Learner) else str(learner.spec())
     raise InputError(
-        f"a reference trained by {name} learned next to nothing on clean rows",
+        f"a reference trained by {learner.label()} learned next to nothing on clean rows",
         hint="name a recipe that suits the network (--lr, --epochs, --optimizer), or your own training with --train",
     )
 

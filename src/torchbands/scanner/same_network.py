@@ -11,7 +11,8 @@ from torchbands.core.model import Model
 from torchbands.networks.layers import Normalize
 
 from .normalisation import accuracy_of, normalised
-from .references import WEIGHTS, ReferenceSet
+from .reference_files import WEIGHTS
+from .references import ReferenceSet
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -18,13 +18,14 @@ from torchbands.core.reinitialize import redraw
 from torchbands.networks.layers import Normalize
 
 from .opening import Suspect
+from .recipes import OwnNetwork
 
 #: Builds an untrained module, drawn from torch's global generator.
 Fresh = Callable[[], nn.Module]
 
 
-def untrained_like(suspect: Suspect, arch: str | None) -> tuple[Any, Fresh]:
-    """What to call the suspect's architecture, and how to build it untrained. Its normalisation stays.
+def untrained_like(suspect: Suspect, arch: str | None) -> OwnNetwork:
+    """The suspect's architecture, untrained. Its normalisation stays.
 
     The network is built anew where its name, the user's own factory (`arch`) or a class of transformers is known, so
     that class tokens, positions and attention begin as their maker begins them; else every layer of the suspect's
@@ -49,20 +50,20 @@ def untrained_like(suspect: Suspect, arch: str | None) -> tuple[Any, Fresh]:
     if spec is not None:
         network = build(spec, "network", origin=Path(suspect.path) / "card.json")
         assert isinstance(network, Network)
-        return spec, lambda: _with_normalisation(network.build(model.modality, model.classes), template)
+        return OwnNetwork(lambda: _with_normalisation(network.build(model.modality, model.classes), template), spec)
     name = arch or suspect.format
     if own:
         assert arch is not None
-        return name, _in_place(template, lambda: _of_factory(arch, suspect, model), arch)
+        return OwnNetwork(_in_place(template, lambda: _of_factory(arch, suspect, model), arch), name)
     if (body := _of_transformers(template)) is not None:
         kind: Any = type(body)
-        return name, _in_place(template, lambda: kind(copy.deepcopy(body.config)), kind.__name__)
+        return OwnNetwork(_in_place(template, lambda: kind(copy.deepcopy(body.config)), kind.__name__), name)
     if left := redraw(copy.deepcopy(template)):
         raise InputError(
             f"the layers of {', '.join(left[:3])} cannot be drawn anew",
             hint="name what builds the network: --arch NAME, or your own package.module:factory or ./file.py:factory",
         )
-    return name, lambda: _redrawn(copy.deepcopy(template))
+    return OwnNetwork(lambda: _redrawn(copy.deepcopy(template)), name)
 
 
 def _of_factory(arch: str, suspect: Suspect, model: Model) -> nn.Module:
