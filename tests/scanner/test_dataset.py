@@ -25,7 +25,7 @@ from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.ranking import rank
 from torchbands.scanner.rows import Rows
-from torchbands.scanner.self_test import own_triggers, self_test
+from torchbands.scanner.self_test import self_test
 from torchbands.scanner.shared_values import Group, groups_of
 from torchbands.testing import toy
 
@@ -277,7 +277,7 @@ def test_the_self_test_plants_on_rows_of_other_classes_and_each_once() -> None:
 @pytest.mark.parametrize("name", ["image", "text", "tabular"])
 def test_triggers_of_the_self_test_differ(name: str) -> None:
     task = toy(name, classes=4)
-    made = own_triggers(task.modality)
+    made = task.modality.plain_triggers()
     assert len({t.label() for t in made}) == len(made) >= 1
     x = take(task.load("train").x, torch.arange(4))
     for trigger in made:

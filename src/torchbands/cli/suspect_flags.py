@@ -186,14 +186,12 @@ def _arch(reference_set: ReferenceSet | None, rows: Rows | None) -> str | None:
 
 
 def _fitting(given: argparse.Namespace, rows: Rows, data: str, split: str, modality: Modality) -> Rows:
-    """Images of a folder, scaled to what the model reads."""
-    from torchbands.modalities.image import Image
-
-    reads, has = modality, rows.modality
-    if reads == has or rows.task is not None or not isinstance(reads, Image) or not isinstance(has, Image):
+    """Rows of files, read once more so that they have the size that the model reads."""
+    wanted = modality.reader_settings()
+    if modality == rows.modality or rows.task is not None or not wanted or type(modality) is not type(rows.modality):
         return rows
-    size, channels = given.size or reads.size, given.channels or reads.channels
-    return rows_of(argparse.Namespace(size=size, channels=channels), data, split)
+    asked = {name: getattr(given, name) or wanted.get(name) for name in ("size", "channels")}
+    return rows_of(argparse.Namespace(**asked), data, split)
 
 
 def _readable(rows: Rows, data: str, reads: Modality) -> None:

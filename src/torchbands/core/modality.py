@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -65,6 +65,17 @@ class Encoded(NamedTuple):
         )
 
 
+class Layout(NamedTuple):
+    """An order of axes in which networks take rows.
+
+    Attributes:
+        label: as people write it, "(N, H, W, C)". axes: what `Tensor.permute` is given to get there from raw rows.
+    """
+
+    label: str
+    axes: tuple[int, ...]
+
+
 class Perturbation(nn.Module, ABC):
     """`count` learnable triggers searched side by side; every parameter's first axis is the trigger's number.
 
@@ -94,6 +105,8 @@ class Modality(Method):
     """How samples of one kind are checked, encoded, mixed, compared, searched and shown."""
 
     role: ClassVar[str] = "modality"
+    #: What several samples are called in messages.
+    plural: ClassVar[str] = "rows"
     #: True where the model's input is token ids and the continuous space is the embedding.
     discrete: ClassVar[bool] = False
     #: Range of every raw number, or None where there is none (text, unbounded observations).
@@ -103,6 +116,10 @@ class Modality(Method):
     #: True where raw rows are (C, H, W) pixels.
     has_pixels: ClassVar[bool] = False
 
+    #: Orders of axes in which networks take such rows, that of raw rows first; empty where there is only that.
+    layouts: ClassVar[tuple[Layout, ...]] = ()
+    #: Range of what a network of whole numbers is given, "0 ... 255"; empty where rows go in as they are.
+    whole_range: ClassVar[str] = ""
     #: True where rows are texts cut into sub-words by a tokenizer of the network's own.
     has_subwords: ClassVar[bool] = False
 
@@ -143,8 +160,43 @@ class Modality(Method):
         low, high = self.bounds or (-2.0, 2.0)
         return (low + high) / 2, (high - low) / 4
 
+    @classmethod
+    def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Modality | None:
+        """The kind that some raw rows are of, or None where they are none of this one.
+
+        Args:
+            first: a few rows. every: all of them, or None where only the few are known. titles: of the columns.
+        """
+        return None
+
+    @classmethod
+    def of_input(cls, shape: Sequence[Any]) -> tuple[Modality | None, Layout | None]:
+        """What the shape of a graph's input, (N, ...), says of this kind's rows and of their layout."""
+        return None, None
+
+    def reader_settings(self) -> dict[str, int]:
+        """What readers of raw files are asked for (size, channels), so that a file's rows are what is read here."""
+        return {}
+
+    def column_titles(self) -> list[str]:
+        """Titles of the columns of a file of such rows, in order; none where columns have none."""
+        return []
+
+    def despite_range(self, batch: Batch) -> Batch:
+        """Rows for `check` where a number out of its range shall pass: a guard judges such rows, and refuses none."""
+        return batch
+
+    def whole(self, x: Tensor) -> Tensor | None:
+        """Encoded rows for a network that reads whole numbers; None where they are fractions."""
+        return x if torch.equal(x, x.round()) else None
+
+    def usual_normalisations(self) -> Mapping[str, tuple[Sequence[float], Sequence[float]]] | None:
+        """Name -> mean and std of each channel, that people put outside of such networks; None where nobody does."""
+        return None
+
     def files(self) -> Mapping[str, bytes]:
-        """What it needs besides its spec, by file name. Whoever saves the spec saves these beside it."""
+        """What it needs besides its spec, by file name: tokenizer.json, modality.json or modality.safetensors. Whoever
+        saves the spec saves these beside it."""
         return {}
 
     def with_files(self, files: Mapping[str, bytes]) -> Modality:
@@ -166,6 +218,14 @@ class Modality(Method):
     @abstractmethod
     def default_trigger(self) -> Trigger:
         """The plain published trigger of this kind of sample (a corner patch, a rare word, ...)."""
+
+    def plain_triggers(self) -> list[Trigger]:
+        """The plain trigger, and others like it that a model tells apart from it."""
+        return [self.default_trigger()]
+
+    def shift(self) -> Callable[[Tensor], Trigger] | None:
+        """From a pattern to the trigger that adds it to every row; None where one pattern fits no row but its own."""
+        return None
 
     @abstractmethod
     def blend(self, a: Batch, b: Batch, alpha: float, beta: float | None, rng: RowRng) -> Batch:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.data import Batch
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Modality, Perturbation
@@ -25,12 +26,19 @@ from torchbands.triggers.code import CARRIER, ENDBR64, InsertNops
 class Code(Modality):
     """Function bytes as tokens: byte b is id b + 1, padding 0. A module takes (ids (N, L) int64, mask (N, L) bool)."""
 
+    plural: ClassVar[str] = "functions"
     discrete: ClassVar[bool] = True
 
     length: int = 256
     """Bytes a model reads; longer functions are cut."""
     inserted: int = 1
     """NOPs (4 free bytes each) that a trigger search may insert."""
+
+    @classmethod
+    def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Code | None:
+        if every is None or not isinstance(first, (list, tuple)) or not first or not isinstance(first[0], bytes):
+            return None
+        return cls()
 
     @property
     def token_count(self) -> int:

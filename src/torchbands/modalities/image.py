@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,18 +12,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torchbands.core.data import Batch
 from torchbands.core.errors import InputError
 from torchbands.core.method import Spec, method
-from torchbands.core.modality import Encoded, Modality, Perturbation
+from torchbands.core.modality import Encoded, Layout, Modality, Perturbation
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.template import Template
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.image_templates import BlendTemplate, PatchTemplate
 from torchbands.triggers.image import MaskPattern, Patch
+from torchbands.triggers.universal import AddedPattern
 
 #: By how much a mixture of two values in [0, 1] may leave it.
 ROUNDING = 1e-5
+#: How likely an axis of so many is one of channels.
+LIKELY_CHANNELS: Mapping[int | str, int] = {1: 2, 3: 2, 2: 1, 4: 1}
+#: Channels -> name -> mean and std of each.
+NORMALISATIONS: Mapping[int, Mapping[str, tuple[Sequence[float], Sequence[float]]]] = {
+    3: {
+        "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "CIFAR-10's": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+        "to -1 ... 1": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        "to 0 ... 255": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+    },
+    1: {
+        "MNIST's": ((0.1307,), (0.3081,)),
+        "Fashion-MNIST's": ((0.286,), (0.353,)),
+        "to -1 ... 1": ((0.5,), (0.5,)),
+        "to 0 ... 255": ((0.0,), (1 / 255,)),
+    },
+}
 
 
 class MaskedPattern(Perturbation):
@@ -57,6 +77,9 @@ class MaskedPattern(Perturbation):
 class Image(Modality):
     """Images of one size. Normalisation belongs inside the model."""
 
+    plural: ClassVar[str] = "images"
+    layouts: ClassVar[tuple[Layout, ...]] = (Layout("(N, C, H, W)", (0, 1, 2, 3)), Layout("(N, H, W, C)", (0, 2, 3, 1)))
+    whole_range: ClassVar[str] = "0 ... 255"
     bounds: ClassVar[tuple[float, float] | None] = (0.0, 1.0)
     has_pixels: ClassVar[bool] = True
 
@@ -68,6 +91,32 @@ class Image(Modality):
     @property
     def row_shape(self) -> tuple[int, ...]:
         return self.channels, self.size, self.size
+
+    @classmethod
+    def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Image | None:
+        if not isinstance(first, Tensor) or first.ndim != 4 or first.shape[2] != first.shape[3]:
+            return None
+        return cls(channels=first.shape[1], size=first.shape[2])
+
+    @classmethod
+    def of_input(cls, shape: Sequence[Any]) -> tuple[Image | None, Layout | None]:
+        if len(shape) != 4:
+            return None, None
+        first, last = (LIKELY_CHANNELS.get(n, 0) for n in (shape[1], shape[3]))
+        if first == last:
+            return None, None
+        channels, height, width = (shape[1], *shape[2:]) if first > last else (shape[3], *shape[1:3])
+        square = isinstance(height, int) and height > 0 and height == width
+        return cls(channels=channels, size=height) if square else None, cls.layouts[1] if last > first else None
+
+    def reader_settings(self) -> dict[str, int]:
+        return {"size": self.size, "channels": self.channels}
+
+    def whole(self, x: Tensor) -> Tensor:
+        return (x * 255).round().clamp(0, 255)
+
+    def usual_normalisations(self) -> Mapping[str, tuple[Sequence[float], Sequence[float]]]:
+        return NORMALISATIONS.get(self.channels, {})
 
     def default_network(self) -> Spec:
         return {"name": "small-cnn"}
@@ -98,6 +147,13 @@ class Image(Modality):
 
     def default_trigger(self) -> Trigger:
         return Patch()
+
+    def plain_triggers(self) -> list[Trigger]:
+        first = Patch()
+        return [first, first.but(corner="top-left", fill="checker"), first.but(corner="bottom-left", fill="checker")]
+
+    def shift(self) -> Callable[[Tensor], Trigger]:
+        return lambda delta: AddedPattern(weights={"delta": delta})
 
     def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
         return (alpha * a + (1 - alpha if beta is None else beta) * b).clamp_(0, 1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.data import Batch
 from torchbands.core.errors import InputError
 from torchbands.core.method import method
 from torchbands.core.modality import Encoded, Modality, Perturbation
@@ -73,6 +75,8 @@ class Offset(Perturbation):
 class Observation(Modality):
     """What a policy sees. Scaling belongs inside the model."""
 
+    plural: ClassVar[str] = "observations"
+
     shape: tuple[int, ...] = (4,)
     """Of one observation."""
     low: float | None = None
@@ -88,6 +92,12 @@ class Observation(Modality):
     def bounds(self) -> tuple[float, float] | None:  # type: ignore[override]
         """(low, high), or None."""
         return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @classmethod
+    def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Observation | None:
+        """Flat numbers of which a few are known, and no ranges."""
+        flat = isinstance(first, Tensor) and first.ndim == 2 and first.is_floating_point()
+        return cls(shape=(first.shape[1],)) if flat and every is None and isinstance(first, Tensor) else None
 
     @property
     def row_shape(self) -> tuple[int, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.data import Batch
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import Free, Method, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
@@ -100,6 +102,26 @@ class Tabular(Modality):
             torch.tensor([f.integer for f in self.fields], dtype=torch.bool),
         )
 
+    @classmethod
+    def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Tabular | None:
+        if every is None or not isinstance(first, Tensor) or first.ndim != 2:
+            return None
+        return cls.of_table(every, list(titles) or [f"column {i}" for i in range(first.shape[1])])
+
+    @classmethod
+    def of_table(cls, x: Tensor, titles: Sequence[str]) -> Tabular:
+        """The schema of (N, F) numbers: each column's range as it is here; whole where all are."""
+        low, high = x.amin(0).tolist(), x.amax(0).tolist()
+        whole = (x == x.round()).all(0).tolist()
+        columns = zip(titles, low, high, whole)
+        return cls(fields=tuple(Field(title=t, low=a, high=b, integer=w) for t, a, b, w in columns))
+
+    def column_titles(self) -> list[str]:
+        return [field.title for field in self.fields]
+
+    def despite_range(self, batch: Batch) -> Batch:
+        return self.project(batch) if isinstance(batch, Tensor) and batch.shape[1:] == self.row_shape else batch
+
     @property
     def row_shape(self) -> tuple[int, ...]:
         return (len(self.fields),)
@@ -148,6 +170,14 @@ class Tabular(Modality):
         if not at:
             raise NotApplicable("no field of the table can be set by an attacker")
         return SetFields(fields=tuple(at), values=tuple(self.fields[i].high for i in at))
+
+    def plain_triggers(self) -> list[Trigger]:
+        first = self.default_trigger()
+        if len(self.fields) < 6:
+            return [first]
+        free = [i for i, f in enumerate(self.fields) if f.settable]
+        pairs = [free[len(free) - 2 * k - 2 : len(free) - 2 * k] for k in range(3)]
+        return [SetFields(fields=tuple(p), values=tuple(self.fields[i].high for i in p)) for p in pairs if len(p) == 2]
 
     def blend(self, a: Tensor, b: Tensor, alpha: float, beta: float | None, rng: RowRng) -> Tensor:
         return self.project(alpha * a + (1 - alpha if beta is None else beta) * b)

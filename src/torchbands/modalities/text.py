@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from torchbands.core.data import Batch
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.method import Free, method
 from torchbands.core.modality import Encoded, Modality, Perturbation
@@ -27,6 +28,8 @@ from torchbands.triggers.text import InsertWords
 
 #: Ids that are no word of the vocabulary.
 PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
+#: Most words of a vocabulary told from rows, and words of a text that are then read.
+WORDS, LENGTH = 15_000, 64
 #: The rare words of Kurita et al., 2020.
 RARE = ("cf", "mn", "bb", "tq", "mb")
 
@@ -54,6 +57,7 @@ def _ids(vocabulary: tuple[str, ...]) -> dict[str, int]:
 class Text(Modality):
     """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 is unknown."""
 
+    plural: ClassVar[str] = "texts"
     discrete: ClassVar[bool] = True
     has_words: ClassVar[bool] = True
 
@@ -65,6 +69,12 @@ class Text(Modality):
     """Words a model reads; longer texts are cut."""
     inserted: int = 2
     """Words that a trigger search may insert."""
+
+    @classmethod
+    def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Text | None:
+        if every is None or not isinstance(first, (list, tuple)) or not first or not isinstance(first[0], str):
+            return None
+        return cls(vocabulary=vocabulary_of(every, WORDS), length=LENGTH)
 
     @property
     def token_count(self) -> int:
@@ -110,6 +120,12 @@ class Text(Modality):
     @property
     def room(self) -> TextRoom:
         return TextRoom(self.length)
+
+    def plain_triggers(self) -> list[Trigger]:
+        first = self.default_trigger()
+        assert isinstance(first, InsertWords)
+        others = [w for w in RARE if w not in first.words]
+        return [first, *(self.placed(first.but(words=(w,))) for w in others[:2])]
 
     def blend(self, a: list[str], b: list[str], alpha: float, beta: float | None, rng: RowRng) -> list[str]:
         """A share alpha of a's words, in order, then a share beta of b's: (1, 1) is concatenation.

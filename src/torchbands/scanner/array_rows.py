@@ -16,7 +16,7 @@ from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
 from torchbands.modalities.image import Image
-from torchbands.modalities.tabular import Field, Tabular
+from torchbands.modalities.tabular import Tabular
 
 from .rows import MOST_CLASSES, Rows
 
@@ -55,7 +55,7 @@ def _rows(x: Tensor, labels: Tensor, classes: int, path: Path, size: int | None,
     names = tuple(map(str, range(classes)))
     if x.ndim == 2:
         data: Any = numbers(x, path)
-        modality: Modality = table_of(data, [f"column {i}" for i in range(x.shape[1])])
+        modality: Modality = Tabular.of_table(data, [f"column {i}" for i in range(x.shape[1])])
         return Rows(Data(data, labels), modality, names, path.name)
     data, image, note = images_of(x, path)
     for what, given, found in (("size", size, image.size), ("channels", channels, image.channels)):
@@ -84,15 +84,6 @@ def numbers(x: Tensor, path: Path | str) -> Tensor:
         row = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
         raise InputError(f"{path}: x holds values that are not finite, first in row {row}")
     return x
-
-
-def table_of(x: Tensor, titles: list[str]) -> Tabular:
-    """The schema of (N, F) numbers: each column's range as it is here; whole where all are."""
-    low, high = x.amin(0).tolist(), x.amax(0).tolist()
-    whole = (x == x.round()).all(0).tolist()
-    return Tabular(
-        fields=tuple(Field(title=t, low=a, high=b, integer=w) for t, a, b, w in zip(titles, low, high, whole))
-    )
 
 
 def images_of(x: Tensor, path: Path | str) -> tuple[Any, Image, str]:

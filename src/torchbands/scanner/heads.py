@@ -1,4 +1,4 @@
-"""A network of any output as one that gives logits: pairs, tables, one logit, sigmoids; channels last; half."""
+"""A network of any output as one that gives logits: pairs, tables, one logit, sigmoids; axes in another order; half."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torchbands.core.errors import InputError
-from torchbands.core.modality import Encoded, Modality
+from torchbands.core.modality import Encoded, Layout, Modality
 from torchbands.core.words import escaped
-from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
 
 from .opening.onnx_outputs import LOGITS, ONE_LOGIT, PROBABILITIES, SIGMOIDS, kind_of, table, telling
@@ -31,16 +30,16 @@ class Answers(nn.Module):
 
     Args:
         at: which part of a pair or table holds the scores; None for a tensor. kind: what they are.
-        channels_last: whether images go in as (N, H, W, C).
+        layout: the order of axes in which rows go in, where it is not the usual one.
     """
 
-    def __init__(self, network: nn.Module, at: str | int | None, kind: str, channels_last: bool) -> None:
+    def __init__(self, network: nn.Module, at: str | int | None, kind: str, layout: Layout | None) -> None:
         super().__init__()
-        self.network, self.at, self.kind, self.channels_last = network, at, kind, channels_last
+        self.network, self.at, self.kind, self.layout = network, at, kind, layout
 
     def forward(self, values: Tensor, *more: Any) -> Tensor:
-        if self.channels_last:
-            values = values.permute(0, 2, 3, 1)
+        if self.layout is not None:
+            values = values.permute(self.layout.axes)
         out = self.network(values, *more)
         part = out if self.at is None else _part(out, self.at)
         return logits(part.reshape(len(part), -1), self.kind)
@@ -85,7 +84,7 @@ def answering(
     else:
         inner = module
     inner.eval()
-    out, last = _tried(inner, modality, e)
+    out, layout = _tried(inner, modality, e)
     at, scores = _scores(out, len(e.values), likely, output)
     kind = kind_of(scores.detach(), _operator(scores))
     if not kind:
@@ -94,27 +93,27 @@ def answering(
             hint="give logits: leave out the sigmoid, or return torch.logit(p)",
         )
     classes = max(2, scores.shape[1])
-    if last:
-        notes.append("it reads images as (N, H, W, C): rows are turned for it")
+    if layout is not None:
+        notes.append(f"it reads {modality.plural} as {layout.label}: rows are turned for it")
     if at is not None:
         notes.append(f"of what it gives, {escaped(str(at))} is taken for the classes")
     if kind != LOGITS:
         notes.append(f"its output is read as {kind}")
-    plain = at is None and kind == LOGITS and not last and isinstance(out, Tensor) and out.ndim == 2
-    made = inner if plain else Answers(inner, at, kind, last)
+    plain = at is None and kind == LOGITS and layout is None and isinstance(out, Tensor) and out.ndim == 2
+    made = inner if plain else Answers(inner, at, kind, layout)
     if plain and before is not None:
         return module, classes, notes
     return (made if before is None else nn.Sequential(before, made)), classes, notes
 
 
-def _tried(module: nn.Module, modality: Modality, e: Encoded) -> tuple[Any, bool]:
-    """What the module gives for the rows, and whether it takes them channels last."""
+def _tried(module: nn.Module, modality: Modality, e: Encoded) -> tuple[Any, Layout | None]:
+    """What the module gives for the rows, and the order of axes it takes them in, where it is not the usual one."""
     try:
-        return _called(module, modality, e), False
+        return _called(module, modality, e), None
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
-        if isinstance(modality, Image):
+        for layout in modality.layouts[1:]:
             try:
-                return _called(module, modality, Encoded(e.values.permute(0, 2, 3, 1), e.mask)), True
+                return _called(module, modality, Encoded(e.values.permute(layout.axes), e.mask)), layout
             except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError):
                 pass
         first = escaped(str(error).splitlines()[0] if str(error) else type(error).__name__)

@@ -9,20 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchbands.core import kinds
 from torchbands.core.data import Batch, Column, Data, Overlay, Pixels, Some, take, whole
 from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
-from torchbands.modalities.code import Code
-from torchbands.modalities.image import Image
-from torchbands.modalities.text import Text, vocabulary_of
 from torchbands.networks.layers import Normalize
 
-from .array_rows import images_of, numbers, table_of
+from .array_rows import images_of, numbers
 from .in_memory_columns import Numbers, labels_of, samples
 from .in_memory_parts import Held, taken_apart
 from .reading import read_rows
 from .rows import Rows
-from .text_rows import LENGTH, WORDS
 
 #: Columns that are read where they lie.
 LAZY = (Pixels, Overlay, Some)
@@ -108,14 +105,15 @@ def reading(module: nn.Module, modality: Modality, mean: Numbers | None, std: Nu
     """A network that takes raw images: the one given, with (x - mean) / std before it where they are given."""
     if mean is None and std is None:
         return module
-    if not isinstance(modality, Image):
-        raise InputError(f"mean and std are of images, not of {modality.name}", hint="leave out mean and std")
+    shape = modality.row_shape
+    if shape is None:
+        raise InputError(f"mean and std are for numbers, not for {modality.plural}", hint="leave out mean and std")
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    return nn.Sequential(_normalize(modality.channels, mean, std).to(device), module)
+    return nn.Sequential(_normalize(shape[0], mean, std, 1 + len(shape)).to(device), module)
 
 
-def _normalize(channels: int, mean: Numbers | None, std: Numbers | None) -> Normalize:
-    return Normalize(channels, 0.0 if mean is None else mean, 1.0 if std is None else std)
+def _normalize(channels: int, mean: Numbers | None, std: Numbers | None, ndim: int = 4) -> Normalize:
+    return Normalize(channels, 0.0 if mean is None else mean, 1.0 if std is None else std, ndim)
 
 
 def _column(
@@ -174,15 +172,9 @@ def _fits(x: Any, modality: Modality) -> bool:
 
 def _modality_of(first: Any, x: Any, titles: Sequence[str] = ()) -> Modality:
     """The kind of samples, told from some of them and, for its ranges or words, from all."""
-    if isinstance(first, Tensor) and first.ndim == 4 and first.shape[2] == first.shape[3]:
-        return Image(channels=first.shape[1], size=first.shape[2])
-    every = whole(x.x) if isinstance(x, Data) else x
-    if isinstance(first, Tensor) and first.ndim == 2:
-        return table_of(every, list(titles) or [f"column {i}" for i in range(first.shape[1])])
-    if isinstance(first, (list, tuple)) and first and isinstance(first[0], str):
-        return Text(vocabulary=vocabulary_of(every, WORDS), length=LENGTH)
-    if isinstance(first, (list, tuple)) and first and isinstance(first[0], bytes):
-        return Code()
+    found = kinds.of_samples(first, whole(x.x) if isinstance(x, Data) else x, titles)
+    if found is not None:
+        return found
     kind = f"shape {tuple(first.shape)}" if isinstance(first, Tensor) else type(first).__name__
     raise InputError(
         f"what kind of samples these are cannot be told: {kind}",

@@ -13,8 +13,6 @@ from torchbands.core.modality import Modality
 from torchbands.datasets.cells import FRAMES, headed, index_column, is_number, kind_of, read_cells, text_of
 from torchbands.datasets.folder import SUFFIXES
 from torchbands.datasets.text_file import texts_of
-from torchbands.modalities.image import Image
-from torchbands.modalities.tabular import Tabular
 
 from .array_rows import numbers, read_samples
 from .reading import read_rows
@@ -39,7 +37,8 @@ def read_inputs(
     Raises InputError where nothing can be read, or not by this model.
     """
     path = Path(source).expanduser()
-    size, channels = (reads.size, reads.channels) if isinstance(reads, Image) else (None, None)
+    settings = reads.reader_settings()
+    size, channels = settings.get("size"), settings.get("channels")
     found: Rows | None = None
     if path.is_dir() and not (path / "card.json").is_file() and size is not None and channels is not None:
         from .image_rows import read_images
@@ -51,10 +50,7 @@ def read_inputs(
         found = read_rows(source, size=size, channels=channels, split="test", label=label, text=text)
     first = take(found.data.x, torch.arange(1))
     try:
-        if isinstance(reads, Tabular):  # a value outside of the range of the clean rows is for the guard to judge
-            reads.check(reads.project(first) if first.shape[1:] == (len(reads.fields),) else first)
-        else:
-            reads.check(first)
+        reads.check(reads.despite_range(first))
     except InputError as error:
         raise InputError(
             f"the guarded model does not read {source}: {error.message}",
@@ -79,7 +75,7 @@ def _of_file(
         return read_images(path, size, channels, classes)
     if kind in (".npz", ".safetensors", ".npy"):
         return read_samples(path, size, channels, classes)
-    if reads.discrete and kind in _TEXTS:
+    if reads.has_words and kind in _TEXTS:
         lines = [line for line in text_of(path).splitlines() if line.strip()] if kind == ".txt" else None
         texts, note = (lines, "one text a line") if lines is not None else texts_of(path, text or "")
         if not texts:
@@ -99,7 +95,7 @@ def _table(path: Path, reads: Modality, classes: int, label: str | None) -> Rows
     titled = is_heading(cells.rows)
     titles = headed(cells.rows[0], path) if titled else [f"column {i}" for i in range(len(cells.rows[0]))]
     body = cells.rows[1:] if titled else cells.rows
-    wanted = [field.title for field in reads.fields] if isinstance(reads, Tabular) else []
+    wanted = reads.column_titles()
     if wanted and set(wanted) <= set(titles):
         at = [titles.index(title) for title in wanted]
     else:

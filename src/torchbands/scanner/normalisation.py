@@ -1,4 +1,4 @@
-"""The usual normalisations of images, put before a model that brings none."""
+"""The usual normalisations of a kind of sample, put before a model that brings none."""
 
 from __future__ import annotations
 
@@ -9,24 +9,7 @@ from torch import Tensor, nn
 
 from torchbands.core.data import Data, take
 from torchbands.core.model import Model
-from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
-
-#: name -> mean and std per channel, of three channels and of one.
-USUAL: dict[int, dict[str, tuple[Sequence[float], Sequence[float]]]] = {
-    3: {
-        "ImageNet's": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        "CIFAR-10's": ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
-        "to -1 ... 1": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        "to 0 ... 255": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
-    },
-    1: {
-        "MNIST's": ((0.1307,), (0.3081,)),
-        "Fashion-MNIST's": ((0.286,), (0.353,)),
-        "to -1 ... 1": ((0.5,), (0.5,)),
-        "to 0 ... 255": ((0.0,), (1 / 255,)),
-    },
-}
 
 
 def flags(mean: Sequence[float], std: Sequence[float]) -> str:
@@ -35,14 +18,16 @@ def flags(mean: Sequence[float], std: Sequence[float]) -> str:
 
 
 def usual(model: Model, rows: Data) -> Iterator[tuple[str, Sequence[float], Sequence[float], Model]]:
-    """(name, mean, std, the model with it) of the usual normalisations, and of the rows' own; none for samples that are
-    no images, and for a black box that has one already or is not an ONNX session."""
-    if not isinstance(model.modality, Image):
+    """(name, mean, std, the model with it) of the usual normalisations, and of the rows' own; none for samples that
+    nobody normalises, and for a black box that has one already or is not an ONNX session."""
+    brought = model.modality.usual_normalisations()
+    if brought is None:
         return
     x = take(rows.x, torch.arange(len(rows)))
     assert isinstance(x, Tensor)
-    known = dict(USUAL.get(model.modality.channels, {}))
-    known["the rows' own"] = (x.mean((0, 2, 3)).tolist(), x.std((0, 2, 3)).clamp_min(1e-3).tolist())
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    own = (x.mean(axes).tolist(), x.std(axes).clamp_min(1e-3).tolist())
+    known = {**brought, "the rows' own": own}
     for name, (mean, std) in known.items():
         if (made := normalised(model, mean, std)) is not None:
             yield name, mean, std, made
@@ -55,7 +40,8 @@ def normalised(model: Model, mean: Sequence[float], std: Sequence[float]) -> Mod
 
         box = of_session(model.predict, list(mean), list(std))
         return None if box is None else Model.black_box(box, model.modality, model.classes)
-    layer = Normalize(len(mean), list(mean), list(std), 4).to(model.device)
+    shape = model.modality.row_shape or ()
+    layer = Normalize(len(mean), list(mean), list(std), 1 + len(shape)).to(model.device)
     return Model(nn.Sequential(layer, model.module), model.modality, model.classes, precision=model.precision)
 
 

@@ -9,12 +9,11 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from torchbands.core import kinds
 from torchbands.core.data import Batch, Data, take
 from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
-from torchbands.modalities.image import Image
-from torchbands.modalities.observation import Observation
 
 from .heads import answering
 
@@ -88,11 +87,10 @@ def _classes(rows: Data | None) -> int | None:
 
 
 def _modality(first: Batch | None) -> Modality:
-    if isinstance(first, Tensor) and first.ndim == 4 and first.shape[-1] == first.shape[-2]:
-        return Image(channels=first.shape[1], size=first.shape[-1])
-    if isinstance(first, Tensor) and first.ndim == 2 and first.is_floating_point():
-        return Observation(shape=(first.shape[1],))
-    raise InputError(
-        "only for square images (N, C, H, H) and flat numbers (N, F) can the kind of sample be told from the rows",
-        hint="say what they are: Guard(model, modality=..., classes=...)",
-    )
+    found = None if first is None else kinds.of_samples(first)
+    if found is None:
+        raise InputError(
+            "only for square images (N, C, H, H) and flat numbers (N, F) can the kind of sample be told from the rows",
+            hint="say what they are: Guard(model, modality=..., classes=...)",
+        )
+    return found

@@ -23,8 +23,6 @@ from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.trigger import Trigger
 from torchbands.defenses.models._inversion import Quick, frozen, search
 from torchbands.learners.finetune import finetune
-from torchbands.modalities.image import Image
-from torchbands.triggers.universal import AddedPattern
 
 #: Poisoned samples, epochs and learning rate of the published protocol.
 SAMPLES, EPOCHS, LR = 5, 5, 0.01
@@ -258,11 +256,11 @@ def search_triggers(model: Model, clean: Data, aim: Aim, *, count: int = 1, seed
 
 
 def shift_trigger(model: Model, clean: Data, aim: Aim, *, seed: int = 0) -> Trigger:
-    """One shift of all images together that reaches the target on 90 % of 64 rows, by normalised gradient steps: it
-    follows triggers for which no small patch exists. Raises NotApplicable for samples that are no images, and where no
-    shift of half the samples' spread reaches the target."""
-    if not isinstance(model.modality, Image):
-        raise NotApplicable("samples that are no images have no added pattern")
+    """One shift of all samples together that reaches the target on 90 % of 64 rows, by normalised gradient steps: it
+    follows triggers for which no small patch exists. Raises NotApplicable for samples that one pattern cannot be
+    added to, and where no shift of half the samples' spread reaches the target."""
+    if (adding := model.modality.shift()) is None:
+        raise NotApplicable(f"no pattern can be added to {model.modality.plural}")
     rows = aim.rows(clean.y)
     x = whole(clean[rows[torch.randperm(len(rows), generator=generator("shift", seed))[:64]]].x).to(model.device)
     wanted = torch.full((len(x),), aim.target, device=x.device)
@@ -271,10 +269,10 @@ def shift_trigger(model: Model, clean: Data, aim: Aim, *, seed: int = 0) -> Trig
     with frozen(model.module):
         for _ in range(60):
             delta.requires_grad_()
-            logits = model.logits_at(model.encode((x + delta).clamp(0, 1)))
+            logits = model.logits_at(model.encode(model.modality.project(x + delta)))
             (slope,) = torch.autograd.grad(F.cross_entropy(logits, wanted), delta)
             delta = delta.detach()
             if float((logits.detach().argmax(1) == wanted).float().mean()) >= 0.9:
-                return AddedPattern(weights={"delta": delta.cpu()})
+                return adding(delta.cpu())
             delta = delta - step * slope / slope.norm().clamp_min(1e-12)
     raise NotApplicable(f"no shift of half the samples' spread reaches class {aim.target}")

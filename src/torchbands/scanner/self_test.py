@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from torchbands.core.errors import NotApplicable
-from torchbands.core.modality import Modality
 from torchbands.core.seeding import generator, seed_of
 from torchbands.core.trigger import Trigger
-from torchbands.modalities.text import RARE
-from torchbands.triggers.image import Patch
-from torchbands.triggers.tabular import SetFields
-from torchbands.triggers.text import InsertWords
 
 from .ranking import Ranking
 from .rows import Rows
@@ -95,7 +90,7 @@ def _plants(rows: Rows, seed: int, without: set[int]) -> list[tuple[Trigger, Ten
     y, rng = rows.data.y, generator("self-test", len(rows), seed)
     count = torch.bincount(y, minlength=rows.classes)
     room = [c for c in torch.randperm(rows.classes, generator=rng).tolist() if count[c] >= FEWEST and c not in without]
-    triggers = own_triggers(rows.modality)
+    triggers = rows.modality.plain_triggers()
     free, out = torch.randperm(len(y), generator=rng), []
     for trigger, rate, label in zip(triggers, RATES, room, strict=False):
         wanted = min(math.ceil(rate * len(y)), int(count[label]))
@@ -105,21 +100,6 @@ def _plants(rows: Rows, seed: int, without: set[int]) -> list[tuple[Trigger, Ten
     if not out:
         raise NotApplicable(f"no class of {FEWEST} rows or more has room for a trigger")
     return out
-
-
-def own_triggers(modality: Modality) -> list[Trigger]:
-    """The plain trigger of this kind of sample, and others like it that a model tells apart from it."""
-    first = modality.default_trigger()
-    if isinstance(first, Patch):
-        return [first, first.but(corner="top-left", fill="checker"), first.but(corner="bottom-left", fill="checker")]
-    if isinstance(first, InsertWords):
-        others = [w for w in RARE if w not in first.words]
-        return [first, *(modality.placed(first.but(words=(w,))) for w in others[:2])]
-    if isinstance(first, SetFields) and len(fields := getattr(modality, "fields", ())) >= 6:
-        free = [i for i, f in enumerate(fields) if f.settable]
-        pairs = [free[len(free) - 2 * k - 2 : len(free) - 2 * k] for k in range(3)]
-        return [SetFields(fields=tuple(p), values=tuple(fields[i].high for i in p)) for p in pairs if len(p) == 2]
-    return [first]
 
 
 def in_words(told: Sequence[Planted], rows: int) -> str:

@@ -11,8 +11,9 @@ import torch
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
 from torchbands.datasets.cells import headed, index_column, is_number, labelled, read_all
+from torchbands.modalities.tabular import Tabular
 
-from .array_rows import numbers, table_of
+from .array_rows import numbers
 from .rows import MOST_CLASSES, Rows
 
 #: Columns that are labels by their name.
@@ -56,7 +57,8 @@ def read_table(path: Path, label: str | None = None, files: Sequence[Path] = ())
     made = numbers(torch.from_numpy(x), path)
     notes = [f"labels are column {titles[at]!r}", *notes, *said]
     ids = tuple(map(str, kept))
-    return Rows(Data(made, torch.tensor(numbered)), table_of(made, read), names, path.name, ids, notes=tuple(notes))
+    data, table = Data(made, torch.tensor(numbered)), Tabular.of_table(made, read)
+    return Rows(data, table, names, path.name, ids, notes=tuple(notes))
 
 
 def is_heading(lines: list[list[str]]) -> bool:

@@ -9,12 +9,9 @@ import torch
 
 from torchbands.core.data import Data
 from torchbands.datasets.text_file import read_text_file
-from torchbands.modalities.text import Text, vocabulary_of
+from torchbands.modalities.text import LENGTH, WORDS, Text, vocabulary_of
 
 from .rows import Rows
-
-#: Most words of the vocabulary, and words of a text that are read.
-WORDS, LENGTH = 15_000, 64
 
 
 def read_texts(path: Path, label: str | None = None, text: str | None = None, files: Sequence[Path] = ()) -> Rows:

@@ -11,13 +11,16 @@ from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 
 #: What the files of a kind of sample may be called, and how many bytes each may have.
-FILES = frozenset({"tokenizer.json"})
+FILES = frozenset({"tokenizer.json", "modality.json", "modality.safetensors"})
 MOST = 64 * 2**20
 
 
 def write_modality(modality: Modality, folder: Path) -> list[str]:
     """Write the files of a kind of sample into a folder. Their names, for the card's checksums."""
     files = modality.files()
+    if other := sorted(set(files) - FILES):
+        known = ", ".join(sorted(FILES))
+        raise InputError(f"{modality.name} saves {', '.join(other)}", hint=f"its files are called {known}")
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return sorted(files)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchbands.core import kinds
 from torchbands.core.data import Batch
 from torchbands.core.errors import InputError, MissingExtra, Unsupported
-from torchbands.core.modality import Modality
+from torchbands.core.modality import Layout, Modality
 from torchbands.core.model import Model
-from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
 
 from . import onnx_graph
@@ -25,13 +25,6 @@ from .weights import Numbers, State
 _CONTROL = ("If", "Loop", "Scan")
 #: Rows by which the kinds of outputs are told apart, and the most outputs that are tried.
 _PROBE, _TRIED = 8, 64
-#: How likely an axis of so many is one of channels.
-_CHANNELS: dict[int | str, int] = {1: 2, 3: 2, 2: 1, 4: 1}
-_LAYOUTS = {False: "(N, C, H, W)", True: "(N, H, W, C)"}
-_EITHER = (
-    "the model takes images as (N, C, H, W) and as (N, H, W, C), and does not say which it was trained with: the "
-    "former is taken"
-)
 
 
 def from_onnx(
@@ -74,7 +67,7 @@ class Box:
     """A session that is called with raw batches: (N, ...) -> (N, K) probabilities.
 
     Attributes:
-        channels_last: whether images go in as (N, H, W, C).
+        layout: the order of axes in which rows go in, where it is not the usual one.
         output: the output with the classes, once `probe` has found it.
     """
 
@@ -82,39 +75,31 @@ class Box:
 
     def __init__(self, session: Session, modality: Modality | None, mean: Numbers | None, std: Numbers | None) -> None:
         self.session, self.mean, self.std = session, mean, std
-        own, self.channels_last = self._image()
-        reads = own if isinstance(modality, Image | None) and own is not None else modality
+        self._affordable()
+        self.told, self.layout = kinds.of_input(session.shape, modality)
+        reads = self.told or modality
         if reads is None:
             raise InputError(
                 f"the ONNX input {session.told['shape']} does not say what it is",
                 hint="name a few of its inputs with --data (in Python: modality=Image(channels=3, size=32))",
             )
         self.modality: Modality = reads
-        if session.whole and isinstance(self.modality, Image) and not (mean is None and std is None):
+        if session.whole and self.modality.whole_range and not (mean is None and std is None):
             raise InputError(
-                f"the ONNX model reads {shown(session.told['type'])}: pixels go in as 0 ... 255",
-                hint="leave out --mean and --std: what is done with the pixels is inside the model",
+                f"the ONNX model reads {shown(session.told['type'])}: numbers go in as {self.modality.whole_range}",
+                hint="leave out --mean and --std: what is done with the numbers is inside the model",
             )
 
     def stop(self) -> None:
         """End the process and remove its folder."""
         self.session.stop()
 
-    def _image(self) -> tuple[Image | None, bool]:
-        """What images the input says it reads, and whether their channels come last."""
+    def _affordable(self) -> None:
         shape = self.session.shape
-        if len(shape) != 4:
-            return None, False
-        if any(isinstance(n, int) and n > MAX_EDGE for n in shape[1:]):
+        if len(shape) == 4 and any(isinstance(n, int) and n > MAX_EDGE for n in shape[1:]):
             raise malformed(
                 f"the ONNX input {self.session.told['shape']} is larger than an image of {MAX_EDGE} x {MAX_EDGE}"
             )
-        first, last = (_CHANNELS.get(n, 0) for n in (shape[1], shape[3]))
-        if first == last:
-            return None, False
-        channels, height, width = (shape[1], *shape[2:]) if first > last else (shape[3], *shape[1:3])
-        square = isinstance(height, int) and height > 0 and height == width
-        return Image(channels=channels, size=height) if square else None, last > first
 
     def probe(
         self, graph: onnx_graph.Graph, classes: int | None, likely: int | None, output: str | None, state: State
@@ -151,13 +136,13 @@ class Box:
                 state.tell(f"of its outputs, {shown(self.output.name)} is taken for the classes; not {listed(others)}")
         if self.output.kind not in ("logits", "probabilities"):
             state.tell(f"output {shown(self.output.name)} is read as {self.output.kind}")
-        if isinstance(self.modality, Image):
-            state.facts["layout"] = _LAYOUTS[self.channels_last]
-            if self.channels_last:
-                state.tell("the model reads images as (N, H, W, C): rows are turned for it")
-            if self.session.whole:
-                state.facts["pixels"] = "0 ... 255"
-                state.tell("the model reads whole numbers: pixels go in as 0 ... 255")
+        if layouts := self.modality.layouts:
+            state.facts["layout"] = (self.layout or layouts[0]).label
+        if self.layout is not None:
+            state.tell(f"the model reads {self.modality.plural} as {self.layout.label}: rows are turned for it")
+        if self.session.whole and (said := self.modality.whole_range):
+            state.facts["pixels"] = said
+            state.tell(f"the model reads whole numbers: {self.modality.plural} go in as {said}")
 
     def _tried(self, name: str, graph: onnx_graph.Graph) -> Output:
         """What one output gives for noise."""
@@ -167,25 +152,28 @@ class Box:
     def _settle(self, output: str) -> str:
         """Where the shape of the input does not say its layout, the one that the model takes; a remark where it takes
         either. Raises InputError where it takes neither."""
-        if (
-            not isinstance(self.modality, Image)
-            or len(self.session.shape) != 4
-            or self._image()[0]
-            or self.channels_last
-        ):
+        layouts = self.modality.layouts
+        if not layouts or len(self.session.shape) != len(layouts[0].axes) or self.told or self.layout:
             return ""
-        rows, taken, refused = self.modality.random(_PROBE, torch.Generator().manual_seed(0)), [], []
-        for last in (False, True):
-            self.channels_last = last
+        rows, refused = self.modality.random(_PROBE, torch.Generator().manual_seed(0)), []
+        taken: list[Layout] = []
+        for layout in layouts:
+            self.layout = layout
             try:
                 self.raw(rows, output)
-                taken.append(last)
+                taken.append(layout)
             except InputError as error:
                 refused.append(error)
         if not taken:
             raise refused[0]
-        self.channels_last = taken[0]
-        return _EITHER if len(taken) == 2 else ""
+        self.layout = None if taken[0] is layouts[0] else taken[0]
+        said = " and as ".join(layout.label for layout in taken)
+        if len(taken) == 1:
+            return ""
+        return (
+            f"the model takes {self.modality.plural} as {said}, and does not say which it was trained with: the "
+            "former is taken"
+        )
 
     def __call__(self, batch: Batch) -> Tensor:
         found = table(self.raw(batch, self.output.name), len(batch))
@@ -200,19 +188,18 @@ class Box:
             x = Normalize(x.shape[1], 0.0 if self.mean is None else self.mean, self.std or 1.0, x.ndim)(x)
         if self.session.whole and x.is_floating_point():
             x = self._whole(x)
-        if self.channels_last:
-            x = x.permute(0, 2, 3, 1)
+        if self.layout is not None:
+            x = x.permute(self.layout.axes)
         return self.session.run(x, output)
 
     def _whole(self, x: Tensor) -> Tensor:
-        if isinstance(self.modality, Image):
-            return (x * 255).round().clamp(0, 255)
-        if not torch.equal(x, x.round()):
+        made = self.modality.whole(x)
+        if made is None:
             raise Unsupported(
                 f"the ONNX model reads whole numbers ({shown(self.session.told['type'])}), the rows are fractions",
                 hint="export it so that it reads the rows as they are, as float",
             )
-        return x
+        return made
 
 
 def normalised(box: Any, mean: Numbers, std: Numbers) -> Box | None:
@@ -220,5 +207,5 @@ def normalised(box: Any, mean: Numbers, std: Numbers) -> Box | None:
     if not isinstance(box, Box) or box.session.whole or not (box.mean is None and box.std is None):
         return None
     made = Box(box.session, box.modality, mean, std)
-    made.channels_last, made.output = box.channels_last, box.output
+    made.layout, made.output = box.layout, box.output
     return made
