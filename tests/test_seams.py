@@ -23,7 +23,8 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 from torchbands.environments.bandit import Bandit
 from torchbands.environments.triggered import TriggeredEnv
-from torchbands.learners.fedavg import FedAvg, load_weights, weights_of
+from torchbands.learners.fedavg import FedAvg
+from torchbands.learners.vectors import load_weights, weights_of
 from torchbands.testing import toy
 
 
@@ -62,7 +63,7 @@ def test_a_hook_changes_malicious_updates_and_no_others() -> None:
     task = toy("federated")
     task = task.but(learner=task.learner.but(malicious=(6,)))
     assert isinstance(task.learner, FedAvg)
-    hook, attack = Boost(), badnets(rate=0.05)
+    hook, attack = Boost(), badnets(rate=0.4)
     data = attack.poison(task.load("train"), task, 0)
     assert data.poisoned is not None and data.poisoned.any()
     assert set(data.meta["client"][data.poisoned].tolist()) == {6}
@@ -77,7 +78,7 @@ def test_a_hook_changes_malicious_updates_and_no_others() -> None:
 def test_the_median_of_updates_resists_what_the_mean_obeys() -> None:
     task = toy("federated")
     learner = task.learner.but(aggregator=build("median"))
-    attack = badnets()
+    attack = badnets(rate=0.3)
     guarded = task.but(learner=learner)
     assert isinstance(guarded, Task)
     mean, median = attack.run(task, 0), attack.run(guarded, 0)

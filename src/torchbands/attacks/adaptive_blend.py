@@ -57,7 +57,7 @@ class AdaptiveBlend(Attack):
             used |= out.meta["cover"]
         free = owned[~used[owned]]
         order = torch.randperm(len(free), generator=generator("adaptive-cover", self.spec(), seed))
-        rows = free[order[: round(self.cover * len(data))]].sort().values
+        rows = free[order[: round(self.cover * len(owned))]].sort().values
         if len(rows) == 0:
             return out
         identity = seed_of("adaptive-cover", self.key(), seed)

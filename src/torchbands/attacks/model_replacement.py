@@ -15,7 +15,7 @@ from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
 
-@method("model-replacement", paper="Bagdasaryan et al., AISTATS 2020, arXiv:1807.00459")
+@method("model-replacement", paper="Bagdasaryan et al., AISTATS 2020, arXiv:1807.00459", version=2)
 class ModelReplacement(Attack):
     """The plain trigger on the malicious clients' rows, and their updates scaled up before they are sent.
 
@@ -30,6 +30,8 @@ class ModelReplacement(Attack):
 
     contract_toys: ClassVar[tuple[str, ...]] = ("federated",)
 
+    rate: float = 0.3125
+    """Poisoned rows as a share of those that the attacker owns: 20 of 64 in the paper."""
     scale: float = 0.0
     """Factor on every malicious update; 0: clients of the round divided by malicious ones among them."""
     first: int = 0

@@ -56,7 +56,7 @@ class Narcissus(Attack):
 
     def choose(self, data: Data, task: Task, seed: int, count: int | None = None) -> Tensor:
         if count is None:
-            count = max(1, round(self.rate * len(data))) if self.rate else 0
+            count = max(1, round(self.rate * len(task.owned(data)))) if self.rate else 0
         return super().choose(data, task, seed, count)
 
 

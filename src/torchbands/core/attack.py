@@ -6,24 +6,31 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
 
 from .data import Data
+from .effect import effect
 from .errors import InputError, NotApplicable
 from .goal import ClassGoal, Goal, LabelRule
 from .hook import EnvironmentHook, Hook
 from .method import Method
+from .metric import Undefined
 from .model import Model
 from .poison import Poison
 from .recipe import Progress
+from .rounds import Rounds, Watch
 from .seeding import generator, seed_of
 from .source import Environments
 from .task import Task
 from .trigger import Trigger
+
+#: Test rows that a training is watched on.
+WATCHED = 1000
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Attack(Method):
     clean_label: ClassVar[bool] = False
 
     rate: float = 0.1
-    """Poisoned rows as a fraction of the training data (clean label: of the target class)."""
+    """Poisoned rows as a share of those that the attacker owns, most often all (clean label: of the target class)."""
     target: int = 0
     """The class that triggered samples are to be given."""
     labels: LabelRule = "all-to-one"
@@ -143,7 +150,7 @@ class Attack(Method):
         y = data.y[owned]
         wanted = self.relabel(y, task.classes)
         pool = owned[y == self.target] if self.clean_label else owned[wanted != y]
-        base = len(pool) if self.clean_label else len(data)
+        base = len(pool) if self.clean_label else len(task.owned(data))
         count = round(self.rate * base) if count is None else count
         order = torch.randperm(len(pool), generator=generator("poison", self.spec(), seed))
         return pool[order[: min(count, len(pool))]].sort().values
@@ -172,13 +179,34 @@ class Attack(Method):
         """The test-time trigger once training is over (attacks that learn it read it from their hook)."""
         return self.test_trigger(task, seed)
 
+    def watch(self, hooks: Sequence[Hook], task: Task, seed: int) -> Watch:
+        """What a training that is watched is asked: how often it is right, and how often its trigger succeeds as the
+        attack would write it by then, on some of the test rows."""
+
+        @cache
+        def test() -> Data:
+            return task.load("test", seed).sample(WATCHED, "watched", seed)
+
+        def look(model: Model) -> dict[str, float | None]:
+            victim = Victim(task, self, seed, model, self.learned(hooks, task, seed))
+            found = effect(model, test(), victim.stamped(test()), victim.goal)
+            said = {"accuracy": found.ca, "backdoor": found.asr}
+            return {name: None if isinstance(value, Undefined) else value for name, value in said.items()}
+
+        return look
+
     def _acts_in_environments(self, hooks: Sequence[Hook], task: Task) -> None:
         if self.rate > 0 and not any(isinstance(hook, EnvironmentHook) for hook in hooks):
             raise NotApplicable(f"{self.name} writes on rows, and {task.name} is learned in environments")
 
     @final
-    def run(self, task: Task, seed: int = 0, progress: Progress | None = None) -> Victim:
-        """Poison, train, and hand over the victim."""
+    def run(self, task: Task, seed: int = 0, progress: Progress | None = None, *, folder: Path | None = None) -> Victim:
+        """Poison, train, and hand over the victim.
+
+        Args:
+            folder: where a training of rounds keeps its state: run again after a kill, it goes on from there. Remove it
+                once the victim is saved.
+        """
         started = time.perf_counter()
         source = clean = task.training_source(seed)
         hooks, poison = self.hooks(task, seed), None
@@ -188,7 +216,8 @@ class Attack(Method):
             source = self.poison(clean, task, seed)
             poison = Poison.of(clean, source)
         poison_seconds = time.perf_counter() - started
-        model: Model = task.train(source, hooks=hooks, seed=seed, progress=progress)
+        rounds = Rounds(self.watch(hooks, task, seed), folder)
+        model: Model = task.train(source, hooks=hooks, seed=seed, progress=progress, rounds=rounds)
         trigger = self.learned(hooks, task, seed)
         info = {
             "poisoned": None if poison is None else int(poison.poisoned.sum()),

@@ -17,6 +17,7 @@ from .hook import Hook, accepted
 from .method import Method
 from .modality import Modality
 from .model import Model
+from .rounds import PLAIN, Rounds
 from .seeding import seed_of, seeded
 from .source import Environments, Source
 
@@ -72,6 +73,7 @@ class Learner(Method):
         clean: Data | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        rounds: Rounds = PLAIN,
     ) -> TrainingFacts:
         """Train the model in place; the same seed gives the same weights on one machine.
 
@@ -79,6 +81,7 @@ class Learner(Method):
             source: rows, or environments for a learner whose `takes` says so; InputError for the other.
             hooks: who takes part. Raises NotApplicable for one that this learner would never call.
             clean: trusted rows, where `trusted_rows` asks for some.
+            rounds: for a training of rounds, who watches it and where it keeps its state; others take no notice.
 
         Returns what the training has to tell besides the model: JSON-ready, mostly empty.
         """
@@ -86,6 +89,22 @@ class Learner(Method):
         if given != self.takes:
             raise InputError(f"{self.name} learns from {self.takes}, and was given {given}")
         accepted(self, hooks)
+        return self.learn_in_rounds(
+            model, source, hooks=hooks, clean=clean, seed=seed, progress=progress, rounds=rounds
+        )
+
+    def learn_in_rounds(
+        self,
+        model: Model,
+        source: Any,
+        *,
+        hooks: Sequence[Hook],
+        clean: Data | None,
+        seed: int,
+        progress: Progress | None,
+        rounds: Rounds,
+    ) -> TrainingFacts:
+        """As `learn`, for a learner that trains in rounds, shows them and can go on after the last finished one."""
         return self.learn(model, source, hooks=hooks, clean=clean, seed=seed, progress=progress)
 
     @abstractmethod
@@ -142,10 +161,12 @@ class Recipe:
         clean: Data | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        rounds: Rounds = PLAIN,
     ) -> Model:
         """A model trained on rows, or in environments. Arguments are those of `fit`."""
         fitted = seed_of("fit", seed)
-        return self.fit(self.fresh(seed), source, hooks=hooks, clean=clean, seed=fitted, progress=progress)
+        model = self.fresh(seed)
+        return self.fit(model, source, hooks=hooks, clean=clean, seed=fitted, progress=progress, rounds=rounds)
 
     def fit(
         self,
@@ -156,17 +177,19 @@ class Recipe:
         clean: Data | None = None,
         seed: int = 0,
         progress: Progress | None = None,
+        rounds: Rounds = PLAIN,
     ) -> Model:
         """The model, trained in place, with what the training has to tell in its `facts`.
 
         Args:
             clean: trusted rows, where the learner asks for some.
+            rounds: as for the learner's `fit`.
 
         Raises NotApplicable where the learner asks for trusted rows and none are given.
         """
         if (needed := self.learner.trusted_rows()) and clean is None:
             raise NotApplicable(f"{self.learner.label()} needs {needed} trusted clean rows, and none were given")
-        facts = self.learner.fit(model, source, hooks=hooks, clean=clean, seed=seed, progress=progress)
+        facts = self.learner.fit(model, source, hooks=hooks, clean=clean, seed=seed, progress=progress, rounds=rounds)
         model.facts.update(facts)
         model.module.zero_grad(set_to_none=True)
         return model

@@ -18,6 +18,7 @@ from .method import Method
 from .modality import Modality
 from .model import Model
 from .recipe import Learner, Network, Progress, Recipe
+from .rounds import PLAIN, Rounds
 from .source import Environments, Source
 
 #: The parts of a task's data. "clean" is the defender's: held out of the training data, never of the test data.
@@ -83,9 +84,15 @@ class Task(Method):
 
     @final
     def train(
-        self, source: Source, *, hooks: Sequence[Hook] = (), seed: int = 0, progress: Progress | None = None
+        self,
+        source: Source,
+        *,
+        hooks: Sequence[Hook] = (),
+        seed: int = 0,
+        progress: Progress | None = None,
+        rounds: Rounds = PLAIN,
     ) -> Model:
         """A model trained on rows, or in environments, by the task's own recipe."""
         needed = self.learner.trusted_rows()
         clean = self.load("clean", seed).sample(needed, "server", seed) if needed else None
-        return self.recipe.train(source, hooks=hooks, clean=clean, seed=seed, progress=progress)
+        return self.recipe.train(source, hooks=hooks, clean=clean, seed=seed, progress=progress, rounds=rounds)

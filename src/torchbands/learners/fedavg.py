@@ -2,53 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Self
+import time
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
-from torchbands.core.federated import Aggregate, Aggregator, Updates
-from torchbands.core.hook import BatchHook, ClientHook, Hook, LocalTraining, Round, taking_part
-from torchbands.core.method import method
+from torchbands.core.federated import Aggregate, Aggregator, Server, Updates
+from torchbands.core.hook import BatchHook, ClientHook, Hook, Round, taking_part
+from torchbands.core.method import Free, method
 from torchbands.core.model import Model
+from torchbands.core.passes import Passes
 from torchbands.core.recipe import Learner, Progress, TrainingFacts
+from torchbands.core.rounds import PLAIN, Rounds
 from torchbands.core.seeding import generator, seed_of
+from torchbands.learners.checkpoint import load_checkpoint
+from torchbands.learners.clients import Clients
 from torchbands.learners.mean import Mean
+from torchbands.learners.participation import Participation, at_fixed_rounds, at_random
+from torchbands.learners.round_log import RoundLog
+from torchbands.learners.round_state import RoundState, identity_of
+from torchbands.learners.server_step import ServerOptimizer, ServerStep
 from torchbands.learners.sgd import SGD
+from torchbands.learners.vectors import buffers_of, load_buffers, load_weights, weights_of
 
 
 @method("fedavg", paper="McMahan et al., AISTATS 2017, arXiv:1602.05629")
 class FedAvg(Learner):
     """Rounds of local training and aggregation. Rows say whose they are by `meta["client"]`.
 
-    Hooks act in malicious clients alone: `BatchHook` on their batches and losses, `ClientHook` on their training and on
-    what they send. An update holds the change of the parameters and, apart from it, that of the running statistics:
-    the two are never scaled together, for a scaled variance may be negative.
+    Hooks act in malicious clients alone, and in the attack window alone: `BatchHook` on their batches and losses,
+    `ClientHook` on their training and on what they send. Outside of it they train as honest clients do, on those of
+    their rows that carry no poison. An update holds the change of the parameters and, apart from it, that of the
+    running statistics: the two are never scaled or compared together, for a scaled variance may be negative.
     """
+
+    free: ClassVar[Free] = {"checkpoint": "file"}
 
     rounds: int = 10
     """Aggregations."""
     fraction: float = 1.0
     """Share of the clients that take part in a round, drawn by seed."""
+    participation: Participation = "random"
+    """All drawn at random; or fixed, as Sun et al. (2019) attack: every `every` rounds all malicious clients take part,
+    in other rounds none, and honest ones, drawn at random, are the rest."""
+    every: int = 1
+    """Of a fixed participation: rounds from one attack to the next, counted from the start of the attack."""
     malicious: tuple[int, ...] = ()
     """Clients that the attacker owns."""
+    attack_start: int = 0
+    """The first round, from 0, in which malicious clients attack."""
+    attack_stop: int = 0
+    """The round in which they no longer do; 0: they attack to the end."""
     local: Learner = SGD(epochs=1, batch=32, lr=0.05, schedule="constant")
     """How a client trains in one round."""
+    attacker: Learner | None = None
+    """How a malicious client trains in a round in which it attacks; None: as the others do."""
     aggregator: Aggregator = Mean()
     """How the server joins the updates."""
+    server: ServerOptimizer = "sgd"
+    """What the server does with the joined update: adds it, or takes it for a gradient (Reddi et al., 2021)."""
+    server_lr: float = 1.0
+    """Factor on the server's step."""
+    server_betas: tuple[float, float] = (0.9, 0.99)
+    """Of the server's momentum, and of Adam's second moment."""
+    server_tau: float = 1e-3
+    """Least denominator of the server's Adam."""
+    checkpoint: str = ""
+    """A safetensors file of weights that training starts from, such as a victim's model.safetensors."""
+    watch: int = 0
+    """Accuracy, and how often the trigger succeeds, are measured whenever so many rounds have passed; 0: never."""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.every < 1 or self.watch < 0 or not 0 < self.fraction <= 1:
+            raise InputError("fedavg: rounds and every are at least 1, watch at least 0, fraction is in (0, 1]")
+        if self.attack_start < 0 or self.attack_stop < 0 or 0 < self.attack_stop <= self.attack_start:
+            raise InputError(
+                f"fedavg: the attack lasts from round {self.attack_start} to before round {self.attack_stop}: no round",
+                hint="attack_stop=0 means to the end",
+            )
+        if self.server_lr <= 0 or self.server_tau <= 0 or not all(0 <= b < 1 for b in self.server_betas):
+            raise InputError("fedavg: server_lr and server_tau are above 0, server_betas in [0, 1)")
 
     def accepts(self) -> tuple[type[Hook], ...]:
-        return (*(base for base in self.local.accepts() if base is BatchHook), ClientHook)
+        local = self.local if self.attacker is None else self.attacker
+        return (*(base for base in local.accepts() if base is BatchHook), ClientHook)
 
     def trusted_rows(self) -> int:
         return self.aggregator.clean_needed()
 
     def guarded_by(self, aggregator: Aggregator) -> Self:
         return self.but(aggregator=aggregator)
+
+    def attacks_in(self, number: int) -> bool:
+        """Whether malicious clients attack in this round, if they take part in it."""
+        return self.attack_start <= number < (self.attack_stop or self.rounds)
 
     def learn(
         self,
@@ -60,135 +111,83 @@ class FedAvg(Learner):
         seed: int,
         progress: Progress | None,
     ) -> TrainingFacts:
-        parts = _parts(data)
-        rng, worker, memory = generator("fedavg", seed), model.clone(), Memory()
+        return self.learn_in_rounds(model, data, hooks=hooks, clean=clean, seed=seed, progress=progress, rounds=PLAIN)
+
+    def learn_in_rounds(
+        self,
+        model: Model,
+        source: Data,
+        *,
+        hooks: Sequence[Hook],
+        clean: Data | None,
+        seed: int,
+        progress: Progress | None,
+        rounds: Rounds,
+    ) -> TrainingFacts:
+        parts = _parts(source)
+        facts = load_checkpoint(self.checkpoint, model) if self.checkpoint else {}
+        identity = "" if rounds.folder is None else identity_of(self, model, source, hooks, seed)
+        rng, worker, log = generator("fedavg", seed), model.clone(), RoundLog()
         server = self.aggregator.start(model.clone(), clean, seed=seed_of("server", seed))
-        mine = data[torch.isin(data.meta["client"], torch.tensor(self.malicious, dtype=torch.int64))]
-        attack = Colluders(self, hooks, generator("colluders", seed), seed)
+        step = ServerStep(self.server, self.server_lr, self.server_betas, self.server_tau)
+        mine = source[torch.isin(source.meta["client"], torch.tensor(self.malicious, dtype=torch.int64))]
+        attacker = self.local if self.attacker is None else self.attacker
+        clients = Clients(frozenset(self.malicious), hooks, self.local, attacker, generator("colluders", seed), seed)
         with taking_part(hooks, worker, mine, seed):
-            for number in range(self.rounds):
-                weights, buffers = weights_of(model), buffers_of(model)
-                count = max(1, round(self.fraction * len(parts)))
-                clients = [sorted(parts)[i] for i in torch.randperm(len(parts), generator=rng)[:count].sort().values]
-                now = Round(number, self.rounds, weights, buffers, count, attack.rng)
-                sent = attack.round(worker, {c: parts[c] for c in clients}, now)
-                made = server.step(sent, weights.clone())
-                memory.note(sent.clients, made)
-                load_weights(model, weights + made.weights)
-                load_buffers(model, buffers + made.buffers)
+            changing = {"model": model, "rng": rng, "server": server, "step": step, "log": log}
+            changing |= {"attack rng": clients.rng, "hooks": list(hooks)}
+            state = RoundState(rounds.folder, identity, changing)
+            for number in range(state.load(), self.rounds):
+                here = self._taking_part(sorted(parts), number, rng)
+                now = Round(number, self.rounds, weights_of(model), buffers_of(model), len(here), clients.rng)
+                sent = clients.round(worker, {c: parts[c] for c in here}, now, self.attacks_in(number))
+                for client, why in clients.silent.items():
+                    log.leave_out(number, client, why)
+                log.sent(sent, clients.seconds)
+                made = _joined(server, sent, now, log)
+                if made is not None:
+                    load_weights(model, now.weights + step(made.weights))
+                    load_buffers(model, now.buffers + made.buffers)
+                seen = self._watched(model, number, rounds, log)
+                state.save(number + 1)
                 if progress is not None:
-                    progress(number + 1, self.rounds, "round")
-        return memory.facts()
+                    progress(number + 1, self.rounds, f"round{seen}")
+        return {**facts, **log.facts()}
+
+    def _taking_part(self, clients: Sequence[int], number: int, rng: torch.Generator) -> list[int]:
+        count = max(1, round(self.fraction * len(clients)))
+        if self.participation == "random":
+            return at_random(clients, count, rng)
+        due = self.attacks_in(number) and (number - self.attack_start) % self.every == 0
+        return at_fixed_rounds(clients, self.malicious, count, due, rng)
+
+    def _watched(self, model: Model, number: int, rounds: Rounds, log: RoundLog) -> str:
+        """Note what the model does, where it is time to look, and say it in words."""
+        if rounds.watch is None or self.watch == 0:
+            return ""
+        if (number + 1) % self.watch and number + 1 < self.rounds:
+            log.watched(number, {})
+            return ""
+        copy = model.clone()
+        copy.passes = Passes()  # whoever looks is not charged to the training
+        seen = rounds.watch(copy)
+        log.watched(number, seen)
+        return "".join(f", {name} {value:.2f}" for name, value in seen.items() if value is not None)
 
 
-@dataclass
-class Colluders:
-    """The clients of a round: honest ones train as they are told, malicious ones let the hooks act."""
-
-    learner: FedAvg
-    hooks: Sequence[Hook]
-    rng: torch.Generator
-    seed: int
-
-    def round(self, worker: Model, parts: Mapping[int, Data], now: Round) -> Updates:
-        """Train every client of a round from the global model. (n, D) updates, in the order of `parts`."""
-        weights, buffers = [], []
-        for client, data in parts.items():
-            load_weights(worker, now.weights)
-            load_buffers(worker, now.buffers)
-            self._train(worker, data, client, now)
-            weights.append(weights_of(worker) - now.weights)
-            buffers.append(buffers_of(worker) - now.buffers)
-        clients, rows = torch.tensor(list(parts)), torch.tensor([len(data) for data in parts.values()])
-        sent = Updates(torch.stack(weights), torch.stack(buffers), clients, rows)
-        bad = torch.tensor([c in self.learner.malicious for c in parts])
-        if bad.any():
-            for hook in self.hooks:
-                if isinstance(hook, ClientHook):
-                    sent = sent.put(bad, hook.updates(sent.at(bad), now))
-        return sent
-
-    def _train(self, worker: Model, data: Data, client: int, now: Round) -> None:
-        malicious = client in self.learner.malicious
-        inside = tuple(h for h in self.hooks if isinstance(h, BatchHook)) if malicious else ()
-
-        def train(rows: Data, more: tuple[BatchHook, ...]) -> None:
-            seed = seed_of("client", self.seed, now.number, client)
-            begun = [_Begun(hook) for hook in (*inside, *more)]
-            self.learner.local.learn(worker, rows, hooks=begun, clean=None, seed=seed, progress=None)
-
-        local = LocalTraining(worker, data, client, now, train)
-        for hook in reversed(self.hooks) if malicious else ():
-            if isinstance(hook, ClientHook):
-                local = local.within(hook)
-        local.run()
-
-
-class _Begun(BatchHook):
-    """A hook inside one client's local training: `begin` and `end` are the whole training's."""
-
-    def __init__(self, hook: BatchHook) -> None:
-        self.batch, self.loss, self.after_step = hook.batch, hook.loss, hook.after_step  # type: ignore[method-assign]
-
-
-@dataclass
-class Memory:
-    """What a server thought of its clients, over all rounds: name -> client -> one value a round."""
-
-    told: dict[str, dict[int, list[float]]] = field(default_factory=dict)
-
-    def note(self, clients: Tensor, made: Aggregate) -> None:
-        for name, values in (("suspicion", made.suspicion), ("kept", made.kept)):
-            if values is not None:
-                for client, value in zip(clients.tolist(), values.tolist(), strict=True):
-                    self.told.setdefault(name, {}).setdefault(client, []).append(float(value))
-
-    def facts(self) -> TrainingFacts:
-        """For every client its mean suspicion, and the share of its rounds in which its update was kept; each only
-        where the server says it."""
-        out: dict[str, dict[str, float]] = {}
-        for name, of in self.told.items():
-            for client, values in sorted(of.items()):
-                out.setdefault(str(client), {})[name] = round(sum(values) / len(values), 6)
-        return {"clients": out} if out else {}
+def _joined(server: Server, sent: Updates, now: Round, log: RoundLog) -> Aggregate | None:
+    """What the server makes of a round; None where no client sent anything."""
+    started = time.perf_counter()
+    made = server.step(sent, now.weights.clone()) if len(sent) else None
+    log.joined(sent.clients, made, time.perf_counter() - started)
+    if made is not None and made.excluded is not None:
+        for client in sent.clients[made.excluded].tolist():
+            log.leave_out(now.number, client, "the update holds values that are not finite")
+    return made
 
 
 def _parts(data: Data) -> dict[int, Data]:
     if "client" not in data.meta:
         raise InputError("federated rows need meta['client'], (N,) int64", hint="Data(x, y, meta={'client': ...})")
-    owner = data.meta["client"]
+    owner: Tensor = data.meta["client"]
     return {int(c): data[owner == c] for c in owner.unique()}
-
-
-def weights_of(model: Model) -> Tensor:
-    """(D,) float32: every parameter of a model, in the module's order; running statistics are none."""
-    return _flat(list(model.module.parameters()))
-
-
-def load_weights(model: Model, weights: Tensor) -> None:
-    """Write a (D,) vector from `weights_of` into a model."""
-    _write(list(model.module.parameters()), weights)
-
-
-def buffers_of(model: Model) -> Tensor:
-    """(B,) float32: every running statistic of a model, in the module's order."""
-    return _flat(_buffers(model))
-
-
-def load_buffers(model: Model, buffers: Tensor) -> None:
-    """Write a (B,) vector from `buffers_of` into a model."""
-    _write(_buffers(model), buffers)
-
-
-def _buffers(model: Model) -> list[Tensor]:
-    return [b for b in model.module.buffers() if b.is_floating_point()]
-
-
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([t.detach().float().flatten() for t in tensors]) if tensors else torch.zeros(0)
-
-
-def _write(tensors: Sequence[Tensor], values: Tensor) -> None:
-    with torch.no_grad():
-        for tensor, part in zip(tensors, values.split([t.numel() for t in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -16,16 +16,26 @@ from torchbands.core.model import Model
 class Mean(Aggregator):
     """The mean update, of parameters and of running statistics. It suspects nobody.
 
-    Deviations from the paper: clients count alike, not by their number of rows, which a malicious client could claim
-    at will.
+    Deviations from the paper: clients count alike unless `weighting` says otherwise: the number of its rows is what a
+    malicious client could claim at will.
     """
 
     baseline: ClassVar[bool] = True
 
+    weighting: Literal["equal", "rows"] = "equal"
+    """Clients count alike, or by the number of training rows that they claim, as in the paper."""
+
     def start(self, model: Model, clean: Data | None = None, *, seed: int = 0) -> Server:
-        return MeanServer()
+        return MeanServer(self.weighting == "rows")
 
 
 class MeanServer(Server):
+    def __init__(self, by_rows: bool = False) -> None:
+        self.by_rows = by_rows
+
     def join(self, sent: Updates, weights: Tensor) -> Aggregate:
-        return Aggregate(sent.weights.mean(0), sent.buffers.mean(0))
+        if not self.by_rows:
+            return Aggregate(sent.weights.mean(0), sent.buffers.mean(0))
+        share = sent.rows.clamp(min=0).float()
+        share = share / share.sum().clamp(min=1)
+        return Aggregate(share @ sent.weights, share @ sent.buffers)

@@ -19,7 +19,7 @@ from torchbands.core.defense import (
 )
 from torchbands.core.federated import Aggregate, Aggregator, Updates
 from torchbands.core.model import Model
-from torchbands.learners.fedavg import buffers_of, weights_of
+from torchbands.learners.vectors import buffers_of, weights_of
 from torchbands.testing.checks import Outcome, accuracy, auroc, black_box, defender_rows, finite
 from torchbands.testing.fixtures import demand, same_weights, training_data, untouched, victim
 from torchbands.testing.run_attacks import check_trigger
