@@ -202,6 +202,8 @@ def test_nothing_is_fetched_because_a_file_says_so(tmp_path: Path, monkeypatch: 
     specs: list[dict[str, Any]] = [
         {"role": "task", "name": "vision/cifar10"},
         {"role": "task", "name": "text/sst2"},
+        {"role": "task", "name": "federated/cifar10"},
+        {"role": "task", "name": "federated", "base": "vision/cifar10"},
         {"role": "task", "name": "toy/text", "network": {"name": "transformer"}},
         {"role": "attack", "name": "lws"},
         {"role": "attack", "name": "por", "shadow": "text/sst2"},

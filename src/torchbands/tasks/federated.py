@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
-from torchbands.core.method import method
+from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
 from torchbands.core.recipe import Learner, Network
 from torchbands.core.task import Task
@@ -32,6 +32,8 @@ class Federated(Task):
     The attacker owns the rows of the learner's malicious clients. Which clients are malicious says nothing of their
     rows: the partition is drawn without knowing it.
     """
+
+    free: ClassVar[Free] = {"column": "text"}
 
     network: Network = dataclasses.field(init=False, compare=False, repr=False)
     learner: Learner = FedAvg(malicious=(0,))
