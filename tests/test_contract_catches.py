@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,14 +15,17 @@ from torch import Tensor
 
 from torchbands.attacks.badnets import BadNets
 from torchbands.core import registry
-from torchbands.core.attack import Attack
+from torchbands.core.attack import Attack, Victim
 from torchbands.core.data import Data, whole
 from torchbands.core.defense import (
     DataFilter,
     Finding,
+    FittedDetector,
+    InputDetector,
     ModelDetector,
     Repair,
     Suspicion,
+    Training,
 )
 from torchbands.core.errors import NotApplicable
 from torchbands.core.federated import Aggregate, Aggregator, Server, Updates
@@ -29,8 +33,11 @@ from torchbands.core.method import Method, method
 from torchbands.core.model import Model
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
-from torchbands.core.trigger import Trigger
+from torchbands.core.trigger import Chain, Trigger
 from torchbands.testing import ContractError, check_method, contract_cases
+from torchbands.testing.fixtures import victim
+from torchbands.triggers.additive import Sinusoid
+from torchbands.triggers.blend import Blend
 from torchbands.triggers.text import InsertWords
 
 
@@ -251,6 +258,145 @@ def test_a_repair_that_hands_back_the_broken_model() -> None:
     refused(Idle, "gave back the model it was given")
 
 
+def test_a_repair_that_gives_back_a_copy() -> None:
+    @method("t-copy", **PAPER)
+    class Copy(Repair):
+        """Copies the model. Deviations: none."""
+
+        def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
+            return model.clone()
+
+    refused(Copy, r"is of use on no toy: tabular: clean accuracy .*, attack success 0.99 before and 0.99 after")
+
+
+def test_a_repair_that_forgets_everything() -> None:
+    @method("t-amnesia", **PAPER)
+    class Amnesia(Repair):
+        """Zeroes every weight. Deviations: none."""
+
+        def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
+            made = model.clone()
+            with torch.no_grad():
+                for p in made.module.parameters():
+                    p.zero_()
+                list(made.module.parameters())[-1][1] = 1.0
+            return made
+
+    refused(Amnesia, r"is of use on no toy: tabular: clean accuracy 0.25, attack success 0.99 before and 0.00 after")
+
+
+def test_a_training_that_trains_as_usual() -> None:
+    @method("t-usual", **PAPER)
+    class Usual(Training):
+        """Trains as usual. Deviations: none."""
+
+        def train(self, recipe: Any, data: Data, *, seed: int = 0, progress: Any = None) -> Model:
+            made: Model = recipe.train(data, seed=seed)
+            return made
+
+    refused(Usual, r"is of use on no toy: tabular: clean accuracy 0.99, attack success 0.99 before and 0.99 after")
+
+
+def test_a_detector_that_hashes_a_weight() -> None:
+    """Planted above clean with one seed, by luck; with more seeds that luck ends."""
+    lucky = next(n for n in range(99) if _hash(victim("tabular", "badnets"), n) > _hash(victim("tabular", "clean"), n))
+
+    @method("t-hash", **PAPER)
+    class Hash(ModelDetector):
+        """Hashes a weight. Deviations: none."""
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            return Finding(_digest(model, lucky))
+
+    refused(Hash, r"is of use on no toy: tabular: planted against clean, by seed: .* against .*, .* against")
+
+
+def _hash(planted: Victim, salt: int) -> float:
+    return _digest(planted.model, salt)
+
+
+def _digest(model: Model, salt: int) -> float:
+    first = next(model.module.parameters()).detach().cpu()
+    return int(hashlib.sha256(bytes([salt]) + first.numpy().tobytes()).hexdigest()[:6], 16) / 2**24
+
+
+def test_a_detector_that_no_toy_can_show_says_why() -> None:
+    @method("t-beside", **PAPER)
+    class Beside(ModelDetector):
+        """Means something beside references only. Deviations: none."""
+
+        contract_unshown: ClassVar[str] = "its score means something beside reference models only"
+
+        def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+            return Finding(0.5)
+
+    assert check_method(Beside, ("tabular",))["tabular"].useful is False
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        (lambda x: torch.arange(len(x)).float(), "depends on the order of rows"),
+        (lambda x: x[:, 0] - x[:, 0].mean(), "depends on the batch it comes in"),
+    ],
+)
+def test_an_input_detector_whose_scores_hang_on_other_rows(judge: Any, said: str) -> None:
+    class Fitted(FittedDetector):
+        def score(self, x: Any) -> Tensor:
+            scores: Tensor = judge(whole(x))
+            return scores
+
+    @method("t-crowd", **PAPER)
+    class Crowd(InputDetector):
+        """Looks at the other rows. Deviations: none."""
+
+        def fit(self, model: Model, clean: Data, *, seed: int = 0) -> FittedDetector:
+            return Fitted()
+
+    refused(Crowd, said)
+
+
+def test_a_filter_that_ranks_rows_by_their_place() -> None:
+    @method("t-place", **PAPER)
+    class Place(DataFilter):
+        """Suspects the last rows. Deviations: none."""
+
+        def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
+            return Suspicion(torch.arange(len(data)).float())
+
+    refused(Place, "scores depend on the order of rows: their rank correlation with those of shuffled rows is")
+
+
+def test_training_rows_that_carry_another_trigger_than_the_paper_says() -> None:
+    class Louder(Base):
+        def train_trigger(self, task: Task, seed: int) -> Trigger:
+            return Chain(first=self.test_trigger(task, seed), second=Blend(alpha=0.5, modality=task.modality))
+
+    class Faint(Base):
+        def test_trigger(self, task: Task, seed: int) -> Trigger:
+            return Blend(alpha=0.4, modality=task.modality)
+
+        def train_trigger(self, task: Task, seed: int) -> Trigger:
+            return Blend(alpha=0.1, modality=task.modality)
+
+    for said, base in (("same", Louder), ("same", Faint), ("weaker", Base), ("part", Base), ("more", Base)):
+        body = {"__doc__": "x. Deviations: none.", "in_training": said}
+        cls = method("t-taught", **PAPER)(type("Taught", (base,), body))
+        refused(cls, f"in_training is '{said}', but training rows change in", ("image",))
+        registry._methods.pop(("attack", "t-taught"))
+
+
+def test_a_trigger_that_only_rounding_can_see() -> None:
+    @method("t-whisper", **PAPER)
+    class Whisper(Base):
+        """A wave that is zero in every column of pixels, but for rounding. Deviations: none."""
+
+        def test_trigger(self, task: Task, seed: int) -> Trigger:
+            return Sinusoid(delta=0.2, frequency=6)
+
+    refused(Whisper, "trigger changes nothing that is read on .* rows", ("image",))
+
+
 def test_a_filter_of_the_wrong_shape_and_one_that_is_not_finite() -> None:
     for scores, said in ((torch.zeros(3), r"not \(1024,\)"), (torch.full((1024,), torch.nan), "not all finite")):
 
@@ -300,7 +446,7 @@ def test_a_defense_sees_no_truth() -> None:
             seen.extend((data, clean))
             return Suspicion(torch.arange(len(data)) / len(data))
 
-    with pytest.raises(ContractError, match="of use on no toy"):
+    with pytest.raises(ContractError, match="depend on the order of rows"):
         check_method(Peeping, ("tabular",))
     for data in seen:
         assert data.poisoned is None and not data.meta and isinstance(whole(data.x), Tensor) and data.x is whole(data.x)

@@ -9,9 +9,10 @@ import torch
 from attack_planting import Plant, took
 
 from torchbands.attacks.sig import SIG
-from torchbands.core.errors import InputError
+from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
+from torchbands.testing import toy
 from torchbands.triggers.additive import Sinusoid
 
 
@@ -38,6 +39,23 @@ def test_labels_and_other_classes_are_untouched(digits: Task) -> None:
     assert int(poisoned.poisoned.sum()) == round(0.3 * int((clean.y == 3).sum()))
     changed = (poisoned[:].x != clean[:].x).flatten(1).any(1)
     assert torch.equal(changed, poisoned.poisoned)
+
+
+def test_training_carries_the_faint_wave_and_a_test_the_strong_one() -> None:
+    task = toy("image")
+    attack, clean = SIG(frequency=2), task.load("train")
+    poisoned = attack.poison(clean, task, 0)
+    assert poisoned.poisoned is not None
+    taught = (poisoned[poisoned.poisoned].x - clean[poisoned.poisoned].x).max()
+    asked = (attack.test_trigger(task, 0)(clean.x[:64], RowRng(0, torch.arange(64))) - clean.x[:64]).max()
+    assert float(taught) == pytest.approx(20 / 255 * math.sin(math.pi / 3), rel=1e-3)
+    assert float(asked) == pytest.approx(40 / 255 * math.sin(math.pi / 3), rel=1e-3)
+
+
+def test_a_wave_that_is_zero_in_every_column_is_refused() -> None:
+    for frequency in (6, 12):
+        with pytest.raises(NotApplicable, match=f"{frequency} periods is zero in each of 12 columns"):
+            SIG(frequency=frequency).test_trigger(toy("image"), 0)
 
 
 def test_clean_label_refuses_other_label_rules() -> None:

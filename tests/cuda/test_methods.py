@@ -14,7 +14,7 @@ from torchbands.core.devices import default_device
 from torchbands.core.registry import build, listing
 from torchbands.networks.gru import GRUNetwork
 from torchbands.testing.behaviour import exercise
-from torchbands.testing.contract import EXERCISED
+from torchbands.testing.contract import EXERCISED, contract_method
 from torchbands.testing.fixtures import victim
 from torchbands.testing.toys import MODALITIES, toy
 
@@ -50,7 +50,7 @@ def test_the_list_is_whole() -> None:
 def test_method(device: str, name: str, on: On) -> None:
     on(device)
     cls = METHODS[name]
-    made = cls().but(**getattr(cls, "contract_settings", {}))
+    made = contract_method(cls)
     ran = next((kind for kind in MODALITIES if exercise(made, kind, twice=True).ran), None)
     assert (ran is None) == bool(getattr(cls, "contract_declines", False)), f"{name} runs on no toy"
     assert default_device().type == device

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 
 from torchbands.attacks.images import image_shape
@@ -27,6 +29,8 @@ class AdaptiveBlend(Attack):
 
     Cost: one interpolation per poisoned or cover row.
     """
+
+    in_training: ClassVar[Literal["part"]] = "part"
 
     rate: float = 0.003
     """Poisoned rows as a fraction of the training data."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,7 @@ class LabelConsistent(Attack):
     """
 
     clean_label: ClassVar[bool] = True
+    in_training: ClassVar[Literal["more"]] = "more"
 
     rate: float = 0.25
     """Poisoned rows as a fraction of the target class."""

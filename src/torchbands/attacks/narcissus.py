@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ class Narcissus(Attack):
     """
 
     clean_label: ClassVar[bool] = True
+    in_training: ClassVar[Literal["weaker"]] = "weaker"
 
     rate: float = 0.0005
     """Poisoned rows as a fraction of all training data (at least one row; at most the target class)."""

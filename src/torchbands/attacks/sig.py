@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torchbands.attacks.images import image_shape
 from torchbands.core.attack import Attack
+from torchbands.core.errors import NotApplicable
 from torchbands.core.method import method
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
@@ -26,6 +27,8 @@ class SIG(Attack):
     """
 
     clean_label: ClassVar[bool] = True
+    in_training: ClassVar[Literal["weaker"]] = "weaker"
+    contract_settings: ClassVar[dict[str, Any]] = {"frequency": 2}  # a toy's images are 12 pixels wide
 
     rate: float = 0.3
     """Poisoned rows as a fraction of the target class."""
@@ -37,9 +40,15 @@ class SIG(Attack):
     """Periods across the image."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
-        image_shape(self, task)
+        self._fits(task)
         return Sinusoid(delta=self.test_delta, frequency=self.frequency)
 
     def train_trigger(self, task: Task, seed: int) -> Trigger:
-        image_shape(self, task)
+        self._fits(task)
         return Sinusoid(delta=self.delta, frequency=self.frequency)
+
+    def _fits(self, task: Task) -> None:
+        _, _, width = image_shape(self, task)
+        if 2 * self.frequency % width == 0:  # every sample of the wave falls where it is zero
+            nothing = f"a wave of {self.frequency} periods is zero in each of {width} columns"
+            raise NotApplicable(f"{self.name}: {nothing}; set another frequency")

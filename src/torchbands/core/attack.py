@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor
@@ -104,6 +104,8 @@ class Attack(Method):
     controls_training: ClassVar[bool] = False
     #: True where only rows of the target class are touched and no label is changed.
     clean_label: ClassVar[bool] = False
+    #: What poisoned training rows carry: the test-time trigger, the same weaker, a part of it, or more than it.
+    in_training: ClassVar[Literal["same", "weaker", "part", "more"]] = "same"
 
     rate: float = 0.1
     """Poisoned rows as a share of those that the attacker owns, most often all (clean label: of the target class)."""

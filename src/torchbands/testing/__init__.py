@@ -12,7 +12,7 @@ With pytest, one line covers a package's methods:
 from __future__ import annotations
 
 from torchbands.testing.checks import Outcome
-from torchbands.testing.contract import check_method, contract_cases, contract_test
+from torchbands.testing.contract import check_method, contract_cases, contract_method, contract_test
 from torchbands.testing.fixtures import ContractError
 from torchbands.testing.toys import MODALITIES, TOYS, Toy, toy
 
@@ -24,6 +24,7 @@ __all__ = [
     "Toy",
     "check_method",
     "contract_cases",
+    "contract_method",
     "contract_test",
     "toy",
 ]

@@ -42,6 +42,13 @@ def exercise(made: Method, name: str, *, twice: bool = True) -> Outcome:
     return Outcome(False, f"the contract runs no {made.role}")
 
 
+def confirm(made: Method, name: str, seen: Outcome) -> Outcome:
+    """What is asked once a method was of use on a toy: of a model detector, that it is no luck of one seed."""
+    if isinstance(made, ModelDetector) and seen.ran and seen.useful:
+        return defenses.rank_models(made, name)
+    return seen
+
+
 def run_network(made: Network, name: str, twice: bool) -> Outcome:
     modality = made.reads(toy(name).modality)
     with torch.random.fork_rng():

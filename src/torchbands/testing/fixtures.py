@@ -31,12 +31,12 @@ def demand(holds: bool, rule: str) -> None:
         raise ContractError(rule)
 
 
-@lru_cache(maxsize=64)
-def victim(name: str, attack: str, rate: float = 0.2) -> Victim:
+@lru_cache(maxsize=96)
+def victim(name: str, attack: str, rate: float = 0.2, seed: int = 0) -> Victim:
     """A toy's victim of a named attack (BadNets on a fifth of the rows, or clean), trained once per process."""
     made = build({"role": "attack", "name": attack, **({"rate": rate} if attack != "clean" else {})})
     assert isinstance(made, Attack)
-    return made.run(toy(name), 0)
+    return made.run(toy(name), seed)
 
 
 @lru_cache(maxsize=16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ def run_attack(made: Attack, name: str, twice: bool) -> Outcome:
     if not made.controls_training:
         for plain in (clean, longer(clean)):
             _planted_is_read(made, plain, task)
+        _as_declared(made, clean, poisoned, task)
     _is_read(made, trigger, task)
     if twice:
         with untouched(clean):
@@ -81,15 +83,57 @@ def _planted_is_read(made: Attack, clean: Data, task: Task) -> None:
 
 def _is_read(made: Attack, trigger: Trigger, task: Task) -> None:
     """On every row that it can be written on, however long, the trigger changes what the network is given."""
-    for data in (task.load("test")[:64], longer(task.load("test")[:64])):
+    for data in (task.load("test"), longer(task.load("test")[:64])):
         rows = (made.goal(task).counts(data) & made.writable(data, task, 0)).nonzero().flatten()
         if len(rows):
             before = data[rows].x
             _told(task.modality, before, trigger(before, RowRng(2, rows)), "trigger")
 
 
+def _as_declared(made: Attack, clean: Data, poisoned: Data, task: Task) -> None:
+    """Beside the test-time trigger on the same rows, training rows carry what the attack says in `in_training`."""
+    rows = poisoned.poisoned
+    if rows is None or not bool(rows.any()):
+        return
+    before, at = whole(clean[rows].x), rows.nonzero().flatten()
+    there, later = whole(poisoned[rows].x), made.test_trigger(task, 0)(before, RowRng(2, at))
+    (much, strong), (much_later, strong_later) = (_written(task.modality, before, x) for x in (there, later))
+    seen = f"training rows change in {much:.3g} places by {strong:.3g}, test rows in {much_later:.3g} by"
+    seen = f"in_training is {made.in_training!r}, but {seen} {strong_later:.3g}"
+    demand(_AS_DECLARED[made.in_training](much / much_later, strong / strong_later), seen)
+
+
+#: By the ratios of training rows to test rows: of places written on, and of how strongly. Random places differ a bit.
+_AS_DECLARED: dict[str, Callable[[float, float], bool]] = {
+    "same": lambda much, strong: abs(much - 1) < 0.1 and abs(strong - 1) < 0.1,
+    "weaker": lambda much, strong: much < 1.1 and strong < 0.9,
+    "part": lambda much, strong: much < 0.9,
+    "more": lambda much, strong: much > 1.1,
+}
+
+
+def _written(modality: Modality, before: Any, after: Any) -> tuple[float, float]:
+    """Mean over rows: numbers of a row that differ, and by how much the most at one place; for sequences, edits."""
+    if isinstance(before, Tensor):
+        gap = (after.float() - before.float()).abs().flatten(1)
+        return float((gap > VISIBLE).sum(1).float().mean()), float(gap.amax(1).mean())
+    edits = float(next(iter(modality.distance(before, after).values())).mean())
+    return edits, 1.0
+
+
+#: What a network reads changes by at least this much: less is what rounding leaves of a wave that is zero everywhere.
+VISIBLE = 1e-4
+
+
+def _read(modality: Modality, before: Any, after: Any) -> Tensor:
+    told, one, two = modality.tells(before, after), modality.encode(before).values, modality.encode(after).values
+    if not one.is_floating_point() or one.shape != two.shape:
+        return told
+    return told & ((one - two).abs().flatten(1).amax(1) > VISIBLE)
+
+
 def _told(modality: Modality, before: Any, after: Any, what: str) -> None:
-    told = modality.tells(before, after)
+    told = _read(modality, before, after)
     rule = "place it with task.modality.placed, or leave such rows out in writable"
     demand(
         bool(told.all()), f"the {what} changes nothing that is read on {int((~told).sum())} of {len(told)} rows: {rule}"

@@ -6,11 +6,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from torchbands.core.data import Data
 from torchbands.core.defense import (
     DataFilter,
+    FittedDetector,
     InputDetector,
     ModelDetector,
     Repair,
@@ -20,15 +23,24 @@ from torchbands.core.defense import (
 from torchbands.core.federated import Aggregate, Aggregator, Updates
 from torchbands.core.model import Model
 from torchbands.learners.vectors import buffers_of, weights_of
-from torchbands.testing.checks import Outcome, accuracy, auroc, black_box, defender_rows, finite
+from torchbands.testing.checks import (
+    USEFUL_AUROC,
+    Outcome,
+    auroc,
+    black_box,
+    defender_rows,
+    finite,
+    half_as_obedient,
+)
 from torchbands.testing.fixtures import demand, same_weights, training_data, untouched, victim
 from torchbands.testing.run_attacks import check_trigger
 from torchbands.testing.toys import toy
 
 #: Rows of each kind that an input detector scores.
 JUDGED = 64
-#: Least AUROC, and least clean accuracy of a mended model, on the toy that suits a method best.
-USEFUL_AUROC, USEFUL_ACCURACY = 0.6, 0.5
+#: Victims of either kind that a model detector must tell apart, and the share of their pairs that it must order right.
+#: A score that means nothing passes with a chance of 1 in 35 on a toy: 2 of the 70 orders have at most 1 pair wrong.
+SEEDS, RANKED = 4, 0.9
 
 
 def run_input(made: InputDetector, name: str, twice: bool) -> Outcome:
@@ -48,9 +60,36 @@ def run_input(made: InputDetector, name: str, twice: bool) -> Outcome:
         if twice:
             again = scores()
             demand(torch.equal(low, again[0]) and torch.equal(high, again[1]), "the same seed gave other scores")
+            _row_by_row(made.fit(planted.model, clean, seed=0), Data(triggered.x, triggered.y), high)
             black_box(made, planted.model, lambda box: made.fit(box, clean, seed=0).score(normal.x))
     value = auroc(low, high)
     return Outcome(True, useful=value >= USEFUL_AUROC, seen=f"AUROC {value:.2f}")
+
+
+def _row_by_row(fitted: FittedDetector, rows: Data, scores: Tensor) -> None:
+    """What a row's score is does not hang on the rows it comes with."""
+    atol = 1e-4 * float(scores.abs().max())
+    cut = len(rows) // 3
+    backwards = fitted.score(rows[torch.arange(len(rows)).flip(0)].x).flip(0)
+    demand(torch.allclose(backwards, scores, 1e-3, atol), "a row's score depends on the order of rows")
+    parts = torch.cat([fitted.score(rows[:cut].x), fitted.score(rows[cut:].x)])
+    demand(torch.allclose(parts, scores, 1e-3, atol), "a row's score depends on the batch it comes in")
+
+
+def rank_models(made: ModelDetector, name: str) -> Outcome:
+    """Victims of several seeds, planted and clean, each inspected with clean rows in another order."""
+    clean, lost = defender_rows(made, name), 0.0
+    scores: tuple[list[float], list[float]] = ([], [])
+    for seed in range(SEEDS):
+        order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed))
+        for values, attack in zip(scores, ("badnets", "clean"), strict=True):
+            values.append(float(made.inspect(victim(name, attack, seed=seed).model, clean[order], seed=seed).score))
+        planted, control = (torch.tensor(values) for values in scores)
+        lost = len(planted) ** 2 * (1 - auroc(control, planted))
+        if lost > SEEDS**2 * (1 - RANKED):
+            break  # whatever comes
+    seen = ", ".join(f"{p:.3g} against {c:.3g}" for p, c in zip(*scores, strict=True))
+    return Outcome(True, useful=lost <= SEEDS**2 * (1 - RANKED), seen=f"planted against clean, by seed: {seen}")
 
 
 def run_model(made: ModelDetector, name: str, twice: bool) -> Outcome:
@@ -87,36 +126,48 @@ def run_filter(made: DataFilter, name: str, twice: bool) -> Outcome:
         if twice:
             again = made.score(blind, planted.model, clean=clean, seed=0)
             demand(torch.equal(first.scores, again.scores), "the same seed gave other scores")
+            _not_by_place(made, planted.model, blind, clean, scores)
             black_box(made, planted.model, lambda box: made.score(blind, box, clean=clean, seed=0))
     assert truth.poisoned is not None
     value = auroc(scores[~truth.poisoned], scores[truth.poisoned])
     return Outcome(True, useful=value >= USEFUL_AUROC, seen=f"AUROC {value:.2f}")
 
 
+def _not_by_place(made: DataFilter, model: Model, data: Data, clean: Data | None, scores: Tensor) -> None:
+    """Rows in another order are ranked much as before. Filters that train draw other batches then: not the same."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    moved = torch.empty_like(scores)
+    moved[order] = finite(made.score(data[order][:], model, clean=clean, seed=0).scores, len(data))
+    alike = float(spearmanr(scores, moved)[0])
+    rule = "scores depend on the order of rows: their rank correlation with those of shuffled rows is"
+    demand(alike >= 0.5 or bool(torch.allclose(scores, moved)), f"{rule} {alike:.2f}")
+
+
 def run_training(made: Training, name: str, twice: bool) -> Outcome:
-    _, blind = training_data(name, "badnets")
+    rate = float(getattr(made, "contract_rate", 0.2))
+    planted, (_, blind) = victim(name, "badnets", rate), training_data(name, "badnets", rate)
     with untouched(blind):
         first = made.train(toy(name).recipe, blind, seed=0)
-        value = accuracy(first, name)
         if twice:
             again = made.train(toy(name).recipe, blind, seed=0)
             x = toy(name).load("test").x
             demand(torch.equal(first.logits(x), again.logits(x)), "the same seed gave another model")
-    return Outcome(True, useful=value >= USEFUL_ACCURACY, seen=f"clean accuracy {value:.2f}")
+    useful, seen = half_as_obedient(first, planted, name)
+    return Outcome(True, useful=useful, seen=seen)
 
 
 def run_repair(made: Repair, name: str, twice: bool) -> Outcome:
-    planted = victim(name, "badnets").model
-    clean = defender_rows(made, name)
+    attacked = victim(name, "badnets", float(getattr(made, "contract_rate", 0.2)))
+    planted, clean = attacked.model, defender_rows(made, name)
     require(made, planted, clean)
     with untouched(planted, clean):
         first = made.repair(planted, clean, seed=0)
         demand(first is not planted, "gave back the model it was given: repair model.clone()")
-        value = accuracy(first, name)
         if twice:
             demand(same_weights(first, made.repair(planted, clean, seed=0)), "the same seed gave another model")
             black_box(made, planted, lambda box: made.repair(box, clean, seed=0))
-    return Outcome(True, useful=value >= USEFUL_ACCURACY, seen=f"clean accuracy {value:.2f}")
+    useful, seen = half_as_obedient(first, attacked, name)
+    return Outcome(True, useful=useful, seen=seen)
 
 
 #: Clients of the contract's round.

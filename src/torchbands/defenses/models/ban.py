@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,8 @@ class BAN(ModelDetector):
     network stays in eval mode. The paper reads the histogram of predictions (in the evidence), which saturates at one
     class for many small models, clean ones too; mean posteriors say the same and tell more.
     """
+
+    contract_unshown: ClassVar[str] = "its score differs more between two seeds of a toy than by poison"
 
     rows: int = 500
     """Clean samples used, as many of every class."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from torchbands.core.data import Data
@@ -23,6 +25,8 @@ class ChannelLipschitz(ModelDetector):
     behind them (the paper: convolution with BatchNorm only). In a layer of n units no score exceeds (n - 1) / sqrt(n),
     so a layer of fewer than 11 units can never flag.
     """
+
+    contract_unshown: ClassVar[str] = "among the 8 to 32 units of a toy's layer no unit can stand out by much"
 
     u: float = 3.0
     """Standard deviations above its layer's mean from which a unit is an outlier."""

@@ -27,8 +27,7 @@ class CleanBehaviour(ModelDetector):
     Deviations from the paper: it is no method of the paper's; the calibration gap is taken over all rows at once.
     """
 
-    #: It tells recipes apart, and is not for finding backdoors.
-    guard: ClassVar[bool] = True
+    contract_unshown: ClassVar[str] = "it tells recipes apart, and is not for finding backdoors"
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

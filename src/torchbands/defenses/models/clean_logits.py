@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class CleanLogits(ModelDetector):
     Deviations from the paper: MNTD learns its queries and a classifier over poisoned shadow models; here the queries
     are clean samples, and no poisoned model is used to fit anything. Probabilities count as at least `floor`.
     """
+
+    contract_unshown: ClassVar[str] = "its matrix means something only beside those of reference models"
 
     rows: int = 1000
     """Clean samples used, as many of every class."""

@@ -49,6 +49,8 @@ class FinalLayer(ModelDetector):
         "authors', and its rates stay far from the 97 % true and 1 % false alarms that they report"
     )
 
+    contract_unshown: ClassVar[str] = "among the 4 classes of a toy no class can be told as an outlier"
+
     cap: float = 6.0
     """Largest part of one indicator."""
     threshold: float = 5.0

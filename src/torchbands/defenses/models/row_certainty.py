@@ -35,8 +35,7 @@ class RowCertainty(ModelDetector):
     trained on them.
     """
 
-    #: It tells on which rows a model was trained, and is not for finding backdoors.
-    guard: ClassVar[bool] = True
+    contract_unshown: ClassVar[str] = "it tells on which rows a model was trained, and is not for finding backdoors"
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

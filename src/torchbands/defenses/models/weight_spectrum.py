@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,8 @@ class WeightSpectrum(ModelDetector):
     compared with clean reference models. Spectral norms of matrices with both sides over 1,024 come from 60 power
     iterations, and quantiles of layers over a million weights from an even sample.
     """
+
+    contract_unshown: ClassVar[str] = "its numbers mean something only beside those of reference models"
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)

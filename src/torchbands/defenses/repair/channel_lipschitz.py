@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from torchbands.core.data import Data
 from torchbands.core.defense import Repair, require
 from torchbands.core.errors import NotApplicable
@@ -17,6 +19,8 @@ class ChannelLipschitz(Repair):
     Deviations from the paper: besides convolutions with BatchNorm, linear and attention units are judged by the norm of
     their row; in a layer of fewer than 11 units no unit can be 3 deviations out, so none is ever pruned there.
     """
+
+    contract_settings: ClassVar[dict[str, Any]] = {"u": 1.5}  # a toy's layers are too small for 3
 
     u: float = 3.0
     """Standard deviations above the layer's mean."""

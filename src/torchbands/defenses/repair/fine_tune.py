@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from torchbands.core.data import Data
 from torchbands.core.defense import Repair, require
 from torchbands.core.method import method
@@ -21,6 +23,8 @@ class FineTune(Repair):
     Deviations: the public benchmark's recipe (lr .01, momentum .9, weight decay 5e-4), but 20 epochs of batch 64
     instead of 100 of 256: as many updates in a fifth of the passes, seconds on a CPU; no augmentation.
     """
+
+    contract_settings: ClassVar[dict[str, Any]] = {"lr": 0.5}
 
     epochs: int = 20
     """Passes over the clean rows."""

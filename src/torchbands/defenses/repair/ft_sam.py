@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class FTSAM(Repair):
     Deviations from the paper: 20 epochs of batch 64 instead of 100 of 256, as many updates in a fifth of the passes;
     running statistics of norms are updated by the first of the two passes only; no augmentation.
     """
+
+    contract_settings: ClassVar[dict[str, Any]] = {"lr": 0.1}
 
     rho: float = 2.0
     """Radius of the neighbourhood, relative to the weights' size."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +46,8 @@ class IBAU(Repair):
     and for images the perturbation lives in raw [0, 1] pixels; the network stays in eval mode, as in the authors' code.
 
     """
+
+    contract_settings: ClassVar[dict[str, Any]] = {"portion": 0.2, "lr": 0.01}
 
     rounds: int = 5
     """Searches for a perturbation, each followed by a pass over the clean rows."""

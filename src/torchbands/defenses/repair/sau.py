@@ -37,7 +37,7 @@ class SAU(Repair):
     Cost: `2 * steps + 4` forward and `2 * steps + 2` backward passes of the clean rows in each round.
     """
 
-    contract_settings: ClassVar[dict[str, Any]] = {"rounds": 4}
+    contract_settings: ClassVar[dict[str, Any]] = {"rounds": 10}
 
     rounds: int = 20
     """Passes over the clean rows (paper: 100, and 20 on Tiny ImageNet)."""

@@ -49,6 +49,8 @@ class ABL(Training):
         "poisoned, by seed and processor"
     )
 
+    contract_rate: ClassVar[float] = 0.05
+
     gamma: float = 0.5
     """The loss that isolation keeps to."""
     trap: Literal["ascent", "flooding"] = "flooding"

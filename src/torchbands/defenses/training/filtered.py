@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
+from typing import Any, ClassVar
 
 import torch
 
@@ -33,6 +34,8 @@ class Filtered(Training):
     a class that would lose all of its rows keeps them; filters that need clean rows, or have no rule of their own,
     are declined.
     """
+
+    contract_settings: ClassVar[dict[str, Any]] = {"filter": {"role": "data-filter", "name": "cube"}}
 
     filter: DataFilter = field(default_factory=_default)
     """What flags rows. One that looks through a model gets one trained on all rows first."""

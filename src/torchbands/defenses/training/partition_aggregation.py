@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ class PartitionAggregation(Training):
     MNIST, which leave too few rows each at this toolkit's scale (set `partitions`); network and learner are
     the task's, with `stretch` times its epochs (where it has them), for few rows make few steps.
     """
+
+    contract_rate: ClassVar[float] = 0.02  # a vote of 10 parts outvotes little poison only
 
     partitions: int = 10
     """Number of disjoint parts (k)."""
