@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torchbands.core.attack import Attack
 from torchbands.core.method import method
 from torchbands.core.task import Task
@@ -11,6 +13,8 @@ from torchbands.core.trigger import Trigger
 @method("clean")
 class Clean(Attack):
     """A model trained on untouched data: the control of every triggered number and the false alarm of every defense."""
+
+    backdoor: ClassVar[bool] = False
 
     rate: float = 0.0
     """Nothing is poisoned."""

@@ -164,7 +164,7 @@ def _models(bench: Bench, defense: Any, seed: int) -> dict[str, Any]:
     with measured(model) as cost:
         finding = defense.inspect(model, clean, seed=seed)
     target = bench.victim.goal.single
-    if bench.victim.attack.name == "clean" or target is None:
+    if not bench.victim.attack.backdoor or target is None:
         hit: Value = Undefined("there is no single target class")
     elif finding.target is None:
         hit = Undefined("the method names no target")
@@ -248,7 +248,7 @@ def _compared(bench: Bench, after: Effect) -> dict[str, Value]:
         if isinstance(before.ca, Undefined) or isinstance(after.ca, Undefined)
         else before.ca - after.ca
     )
-    score = der(before, after) if bench.victim.attack.name != "clean" else Undefined("there is no backdoor to remove")
+    score = der(before, after) if bench.victim.attack.backdoor else Undefined("there is no backdoor to remove")
     return {**after.values(), "ca_before": before.ca, "asr_before": before.asr, "ca_drop": drop, "der": score}
 
 

@@ -107,6 +107,9 @@ class Attack(Method):
     #: What poisoned training rows carry: the test-time trigger, the same weaker, a part of it, or more than it.
     in_training: ClassVar[Literal["same", "weaker", "part", "more"]] = "same"
 
+    #: False where it plants nothing that a trigger could wake: a control, or clients that only do harm.
+    backdoor: ClassVar[bool] = True
+
     rate: float = 0.1
     """Poisoned rows as a share of those that the attacker owns, most often all (clean label: of the target class)."""
     target: int = 0

@@ -61,7 +61,7 @@ def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
         card = {
             "format": FORMAT,
             "torchbands": __version__,
-            "backdoored": victim.attack.name != "clean",
+            "backdoored": victim.attack.backdoor,
             "task": victim.task.spec(),
             "attack": victim.attack.spec(),
             "seed": victim.seed,
