@@ -120,9 +120,9 @@ def test_a_kill_while_replacing_loses_neither(planted_victim: Victim, tmp_path: 
 
 def test_a_signal_leaves_no_temporary_file(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from torchbands import cli; from torchbands.zoo import files\n"
+        "import sys, time; from pathlib import Path; from torchbands import cli; from torchbands.zoo import artifact\n"
         "def run(args):\n"
-        "    with files.new_directory(Path(sys.argv[1]) / 'v', files.Kind('it', 'card.json', frozenset())) as at:\n"
+        "    with artifact.Kind(name='it', card='card.json', files=frozenset()).new(Path(sys.argv[1]) / 'v') as at:\n"
         "        (at / 'half').touch(); print('ready', flush=True); time.sleep(60)\n"
         "from torchbands.cli import parser; parser.run = run; sys.exit(cli.main())"
     )

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torchbands import zoo
 from torchbands.core.attack import Victim
 from torchbands.core.errors import BandsError, DamagedVictim
-from torchbands.zoo.files import digest, sha256
+from torchbands.zoo.artifact import digest
+from torchbands.zoo.files import sha256
 
 
 def altered(folder: Path, name: str) -> None:

@@ -22,13 +22,14 @@ from torchbands.defenses.models.universal_perturbation import UniversalPerturbat
 from torchbands.scanner import pool, view_cache
 from torchbands.scanner.judge import _lacks, _not_searched, scan
 from torchbands.scanner.pairs import NOTHING
-from torchbands.scanner.reference_files import CARD, MODELS, SUM, WEIGHTS
+from torchbands.scanner.reference_files import CARD, MODELS, WEIGHTS
 from torchbands.scanner.reference_training import references_of
 from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.view_cache import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
 from torchbands.testing.toys import toy
-from torchbands.zoo.files import digest, sha256
+from torchbands.zoo.artifact import SUM, digest
+from torchbands.zoo.files import sha256
 
 TASK = toy("image", rows=256)
 TARGET, UNIVERSAL, GUARD = "target-inversion", "universal-perturbation", "clean-behaviour"

@@ -13,7 +13,8 @@ import torch
 
 from torchbands import __version__
 from torchbands.core.errors import InputError
-from torchbands.zoo.files import digest, read_text, write_json
+from torchbands.zoo.artifact import fits, summed
+from torchbands.zoo.files import read_text, write_json
 
 #: The entry of a record that holds the checksum of the rest.
 SUM = "sha256"
@@ -34,13 +35,13 @@ class Store:
         return _record(self.folder / "outcomes" / f"{key}.json")
 
     def write_victim_record(self, record: dict[str, Any]) -> None:
-        write_json(self.folder / "outcomes" / f"{record['key']}.json", _summed(record))
+        write_json(self.folder / "outcomes" / f"{record['key']}.json", summed(record, SUM))
 
     def record(self, key: str) -> dict[str, Any] | None:
         return _record(self.folder / "records" / f"{key}.json")
 
     def write_record(self, record: dict[str, Any]) -> None:
-        write_json(self.folder / "records" / f"{record['key']}.json", _summed(record))
+        write_json(self.folder / "records" / f"{record['key']}.json", summed(record, SUM))
 
     def records(self, kind: str) -> Iterator[dict[str, Any]]:
         """Every record of a kind ("outcomes" of victims, or "records" of defenses), by key."""
@@ -90,12 +91,7 @@ def altered(record: Mapping[str, Any], path: Path) -> str:
     """Why a record is not believed; empty where nothing speaks against it. Those of older versions have no checksum."""
     if record.get("key") != path.stem:
         return "it is the record of another cell"
-    return "it was altered: its checksum does not fit" if SUM in record and record[SUM] != digest(record, SUM) else ""
-
-
-def _summed(record: dict[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps({k: v for k, v in record.items() if k != SUM}, allow_nan=False))
-    return {**plain, SUM: digest(plain, SUM)}
+    return "" if fits(record, SUM) else "it was altered: its checksum does not fit"
 
 
 def _record(path: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ import numpy as np
 from torchbands.core.errors import DataUnavailable
 from torchbands.datasets.base import SPLITS, Arrays, DataSet
 from torchbands.datasets.checks import file_hash
-from torchbands.zoo.files import read_text, sweep, write_json
+from torchbands.zoo.files import new_file, read_text, sweep, write_json
 
 VARIABLE = "TORCHBANDS_CACHE"
 DECODED = "decoded.safetensors"
@@ -138,13 +138,9 @@ def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     sweep(folder)
-    temporary = folder / f".{DECODED}.{os.getpid()}.x.tmp"
-    try:
+    with new_file(folder / DECODED) as temporary:
         save_file(arrays, temporary)
         (folder / RECEIPT).unlink(missing_ok=True)
-        temporary.replace(folder / DECODED)
-    finally:
-        temporary.unlink(missing_ok=True)
     path = folder / DECODED
     receipt = dict(facts) | {
         "bytes": path.stat().st_size,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torchbands.core.errors import InputError, UnknownName
+from torchbands.zoo.files import write_text
 
 from . import html, json, latex, markdown, summary, tabular
 from .collect import collect
@@ -82,11 +83,8 @@ def warnings(store: Path | str) -> list[str]:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    temporary = path.parent / f".{path.name}.part"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror}", hint="name another place with -o FILE"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from torchbands import __version__
@@ -22,7 +19,8 @@ from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.recipe import Network
 from torchbands.core.registry import build
-from torchbands.zoo.files import Kind, digest, new_directory, read_text, sha256, write_json
+from torchbands.zoo.artifact import Kind, save_tensors, sums
+from torchbands.zoo.files import sha256
 from torchbands.zoo.modality import FILES, read_modality, write_modality
 
 from .predictor import predictor
@@ -33,13 +31,17 @@ if TYPE_CHECKING:
 
 CARD, WEIGHTS, DETECTOR, GRAPH = "card.json", "model.safetensors", "detector.safetensors", "model.onnx"
 FORMAT = 1
-KIND = Kind(
-    "a guard",
-    CARD,
-    frozenset({CARD, WEIGHTS, DETECTOR, GRAPH, *FILES}),
-    lambda card: card.get("kind") == "torchbands-guard",
-)
 _AGAIN = "fit it again: bands guard fit MODEL --data CLEAN -o DIR"
+KIND = Kind(
+    name="a guard",
+    card=CARD,
+    files=frozenset({CARD, WEIGHTS, DETECTOR, GRAPH, *FILES}),
+    is_mine=lambda card: card.get("kind") == "torchbands-guard",
+    needs=frozenset({WEIGHTS, DETECTOR}),
+    format=FORMAT,
+    error=InputError,
+    again=_AGAIN,
+)
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph
     """Write the directory; an existing guard of that name is replaced, anything else is refused."""
     folder = Path(folder)
     tensors, facts = guard.fitted.state()
-    weights = {} if "weights" not in guard.model.capabilities else _tensors(guard.model.module.state_dict())
+    weights = guard.model.module.state_dict() if "weights" in guard.model.capabilities else {}
     if network is not None and not _builds(network, guard.model):
         network = None
-    with new_directory(folder, KIND) as at:
-        save_file(weights, at / WEIGHTS)
-        save_file({**_tensors(tensors), "calibration": guard.calibration.contiguous()}, at / DETECTOR)
-        beside = write_modality(guard.model.modality, at)
+    with KIND.new(folder) as at:
+        save_tensors(weights, at / WEIGHTS)
+        save_tensors({**tensors, "calibration": guard.calibration}, at / DETECTOR)
+        write_modality(guard.model.modality, at)
         if graph is not None:
             shutil.copyfile(graph.path, at / GRAPH)
             if sha256(at / GRAPH) != graph.sha256:
@@ -84,34 +86,15 @@ def save(guard: Guard, folder: str | Path, network: Network | None, graph: Graph
             "alpha": guard.alpha,
             "seed": guard.seed,
             "overhead": guard.overhead,
-            "files": {name: sha256(at / name) for name in (WEIGHTS, DETECTOR, GRAPH, *beside) if (at / name).exists()},
+            "files": sums(at),
         }
-        write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
+        KIND.write_card(at, card)
     return folder
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
     """The card, after every file has been checked against it. InputError names what is missing or altered."""
-    folder = Path(folder)
-    if not (folder / CARD).is_file():
-        raise InputError(f"{folder} is no guard directory: it has no {CARD}", hint=_AGAIN)
-    try:
-        card: dict[str, Any] = json.loads(read_text(folder / CARD))
-        said, files = card.pop("card_sha256"), card["files"]
-        if card.get("kind") != "torchbands-guard" or set(files) - {GRAPH, *FILES} != {WEIGHTS, DETECTOR}:
-            raise ValueError("it is no guard's")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{folder / CARD} is damaged or of another kind ({error})", hint=_AGAIN) from None
-    if digest(card, "card_sha256") != said:
-        raise InputError(f"{folder / CARD} was altered: its checksum does not fit", hint=_AGAIN)
-    if card.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {card.get('format')!r}, this torchbands reads format {FORMAT}")
-    for name, expected in files.items():
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name} is missing", hint=_AGAIN)
-        if sha256(folder / name) != expected:
-            raise InputError(f"{folder / name} was truncated or altered: its checksum does not fit", hint=_AGAIN)
-    return card
+    return KIND.verified(Path(folder))
 
 
 def load(
@@ -125,7 +108,7 @@ def load(
     folder = Path(folder)
     card = read_card(folder)
     try:
-        weights, tensors = load_file(folder / WEIGHTS), load_file(folder / DETECTOR)
+        weights, tensors = KIND.tensors(folder, WEIGHTS), KIND.tensors(folder, DETECTOR)
         detector = build(card["detector"], "input-detector", origin=folder / CARD)
         assert isinstance(detector, InputDetector)
         model = _model(card, weights, given, folder, arch, limits)
@@ -139,7 +122,7 @@ def load(
         raise
     except NotApplicable as error:
         raise InputError(f"{folder}: {error.reason}", hint=_AGAIN) from None
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AssertionError) as error:
         said = str(error).splitlines()
         raise InputError(f"{folder} is damaged: {said[-1].strip() if said else error!r}", hint=_AGAIN) from None
 
@@ -158,8 +141,8 @@ def _model(
     if given is not None:
         model = predictor(given, None, modality, classes)
         model = model if isinstance(given, Model) else model.at_precision(card["precision"])
-        held = _tensors(model.module.state_dict()) if "weights" in model.capabilities else {}
-        if held.keys() != weights.keys() or any(not torch.equal(held[k], t) for k, t in weights.items()):
+        held = model.module.state_dict() if "weights" in model.capabilities else {}
+        if held.keys() != weights.keys() or any(not torch.equal(held[k].cpu(), t) for k, t in weights.items()):
             raise InputError(f"{folder} guards another model: the weights given are not those it was fitted with")
         return model
     if card.get("graph") is not None:
@@ -222,7 +205,3 @@ def _builds(network: Network, model: Model) -> bool:
         return False
     held = model.module.state_dict() if "weights" in model.capabilities else {}
     return {k: t.shape for k, t in made.items()} == {k: t.shape for k, t in held.items()}
-
-
-def _tensors(held: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: t.detach().cpu().contiguous().clone() for k, t in held.items()}

@@ -9,37 +9,51 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from torchbands.core.data import Data, Pixels, whole
-from torchbands.core.errors import BandsError
-from torchbands.zoo.files import Kind, digest, read_text, sha256, write_json
+from torchbands.zoo.artifact import Kind, save_tensors
+from torchbands.zoo.files import read_text, sha256, write_json
+from torchbands.zoo.modality import FILES
 
 from .view_cache import SEEN, Numbers, read
 
 CARD, ROWS, MODELS, WEIGHTS = "card.json", "rows", "models", "weights.safetensors"
 FORMAT = 1
-#: References are never replaced as a whole, only added to; of a member, what a killed training left of it.
-KIND = Kind("a folder of references", CARD, frozenset(), lambda card: False)
-MEMBER = Kind("a reference model", CARD, frozenset({CARD, WEIGHTS, SEEN}))
-SUM = "card_sha256"
+TENSORS, TEXTS = f"{ROWS}.safetensors", f"{ROWS}.json"
 
 
-def write_card(folder: Path, card: dict[str, Any]) -> None:
-    write_json(folder / CARD, {**card, SUM: digest(card, SUM)})
+def _rows(card: Mapping[str, Any]) -> dict[str, str]:
+    """The rows that views look with. Older versions wrote no checksum of rows that are no tensors."""
+    said = card["rows"]
+    return {TENSORS: said["sha256"], **({TEXTS: said["json_sha256"]} if "json_sha256" in said else {})}
 
 
-def card_of(member: Path) -> dict[str, Any]:
-    try:
-        card: dict[str, Any] = json.loads(read_text(member / CARD))
-        if not {"accuracy", "seconds", "sha256"} <= set(card):
-            raise ValueError(f"{CARD} is incomplete")
-        if SUM in card and card[SUM] != digest(card, SUM):
-            raise ValueError(f"{CARD} was altered: its checksum does not fit")
-        return card
-    except (ValueError, TypeError, RecursionError, OSError) as error:
-        raise damaged(member, str(error)) from None
+#: References are never replaced as a whole, only added to.
+KIND = Kind(
+    name="a folder of references",
+    card=CARD,
+    files=frozenset({CARD, MODELS, TENSORS, TEXTS, *FILES}),
+    replaced=False,
+    entries=frozenset({"architecture", "modality", "rows", "recipes"}),
+    sums=_rows,
+    needs=frozenset({TENSORS}),
+    format=FORMAT,
+    unsummed=True,
+    again="train the references again",
+)
+#: What a killed training left of a member is replaced. What views saw of it is added later, with a checksum of its own.
+MEMBER = Kind(
+    name="a reference model",
+    card=CARD,
+    files=frozenset({CARD, WEIGHTS, SEEN}),
+    entries=frozenset({"accuracy", "seconds"}),
+    sums=lambda card: {WEIGHTS: card["sha256"]},
+    needs=frozenset({WEIGHTS}),
+    format=None,
+    unsummed=True,
+    again="remove its folder; the command that trained the references makes it again",
+)
 
 
 def shapes_of(member: Path) -> dict[str, tuple[int, ...]]:
@@ -47,14 +61,7 @@ def shapes_of(member: Path) -> dict[str, tuple[int, ...]]:
         with safe_open(member / WEIGHTS, framework="pt") as file:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise damaged(member, f"{WEIGHTS}: {error}") from None
-
-
-def damaged(member: Path, why: str) -> BandsError:
-    return BandsError(
-        f"the reference model {member} is damaged ({why})",
-        hint="remove its folder; the command that trained the references makes it again",
-    )
+        raise MEMBER.damaged(member, f"{WEIGHTS}: {error}") from None
 
 
 def write_rows(folder: Path, clean: Data) -> dict[str, Any]:
@@ -68,26 +75,21 @@ def write_rows(folder: Path, clean: Data) -> dict[str, Any]:
         tensors["x"] = as_bytes.to(torch.uint8).contiguous() if exact else x.contiguous()
     else:
         kind = "bytes" if isinstance(x[0], bytes) else "text"
-        write_json(folder / f"{ROWS}.json", {kind: [r.hex() if isinstance(r, bytes) else r for r in x]})
-        said["json_sha256"] = sha256(folder / f"{ROWS}.json")
-    save_file(tensors, folder / f"{ROWS}.safetensors")
-    return {**said, "sha256": sha256(folder / f"{ROWS}.safetensors")}
+        write_json(folder / TEXTS, {kind: [r.hex() if isinstance(r, bytes) else r for r in x]})
+        said["json_sha256"] = sha256(folder / TEXTS)
+    save_tensors(tensors, folder / TENSORS)
+    return {**said, "sha256": sha256(folder / TENSORS)}
 
 
-def read_rows(folder: Path, said: Mapping[str, Any]) -> Data:
-    path = folder / f"{ROWS}.safetensors"
-    if not path.is_file() or sha256(path) != said["sha256"]:
-        raise BandsError(f"{path} is missing or was altered", hint="train the references again")
-    tensors = load_file(path)
+def read_rows(folder: Path) -> Data:
+    """The rows of a folder whose files were checked."""
+    tensors = KIND.tensors(folder, TENSORS)
     if "x" in tensors:
         x: Any = tensors["x"]
         return Data(x.float().div_(255.0) if x.dtype == torch.uint8 else x, tensors["y"])
-    path = folder / f"{ROWS}.json"
-    if not path.is_file() or sha256(path) != said.get("json_sha256", sha256(path)):
-        raise BandsError(f"{path} is missing or was altered", hint="train the references again")
-    rows = json.loads(path.read_text("utf-8"))
+    rows = json.loads(read_text(folder / TEXTS))
     return Data(rows["text"] if "text" in rows else [bytes.fromhex(r) for r in rows["bytes"]], tensors["y"])
 
 
 def seen_of(member: Path) -> Numbers:
-    return read(member, card_of(member)["sha256"])
+    return read(member, MEMBER.read_card(member)["sha256"])

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from torchbands import __version__
 from torchbands.core.data import Data
@@ -23,13 +22,14 @@ from torchbands.core.recipe import Learner, Progress, Recipe
 from torchbands.core.seeding import seed_of
 from torchbands.core.task import Task
 from torchbands.core.words import in_words
-from torchbands.zoo.files import new_directory, only_one, sha256, sweep
+from torchbands.zoo.artifact import save_tensors, sums
+from torchbands.zoo.files import only_one, sweep
 from torchbands.zoo.modality import write_modality
 
 from .forecast import forecast, pace
 from .in_memory import data_of, rows_of
 from .recipes import LEARNED, called, settled
-from .reference_files import CARD, FORMAT, KIND, MEMBER, MODELS, WEIGHTS, write_card, write_rows
+from .reference_files import CARD, FORMAT, KIND, MEMBER, MODELS, WEIGHTS, write_rows
 from .references import ReferenceSet, look_at
 from .views import views_of
 
@@ -203,18 +203,18 @@ def _start(folder: Path, card: dict[str, Any], modality: Modality, clean: Data, 
                 + ("; with --add, another recipe is added to it" if differs == ["recipes"] else ""),
             )
         if add and _first(known, asked) == len(known):
-            write_card(folder, {**old.card, "recipes": [*known, *asked]})
+            KIND.write_card(folder, {**old.card, "recipes": [*known, *asked]})
             return ReferenceSet.load(folder)
         return old
     if add:
         raise InputError(f"{folder} holds no references to add to", hint="train the first ones without --add")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} exists and holds no references", hint="name a new folder")
-    with new_directory(folder, KIND) as at:
+    with KIND.new(folder) as at:
         (at / MODELS).mkdir()
         write_modality(modality, at)
         card["rows"] = write_rows(at, clean)
-        write_card(at, card)
+        KIND.write_card(at, card)
     return ReferenceSet.load(folder)
 
 
@@ -282,7 +282,7 @@ def add_checkpoint(reference_set: ReferenceSet, model: Model, profile: str, name
     known, own = list(reference_set.card["recipes"]), {"own checkpoints": True}
     if own not in known:
         known.append(own)
-        write_card(reference_set.folder, {**reference_set.card, "recipes": known})
+        KIND.write_card(reference_set.folder, {**reference_set.card, "recipes": known})
     _keep(member, model, reference_set, profile, known.index(own), 0, 0.0)
     return True
 
@@ -302,11 +302,10 @@ def _accuracy(model: Model, clean: Data) -> float:
 def _keep(
     member: Path, model: Model, reference_set: ReferenceSet, profile: str, recipe: int, identity: int, seconds: float
 ) -> None:
-    with new_directory(member, MEMBER) as at:
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in model.module.state_dict().items()}, at / WEIGHTS
-        )
-        look_at(model, reference_set.clean, views_of(profile, model), at, weights := sha256(at / WEIGHTS))
+    with MEMBER.new(member) as at:
+        save_tensors(model.module.state_dict(), at / WEIGHTS)
+        weights = sums(at)[WEIGHTS]
+        look_at(model, reference_set.clean, views_of(profile, model), at, weights)
         card = {
             "recipe": recipe,
             "seed": identity,
@@ -314,4 +313,4 @@ def _keep(
             "seconds": round(seconds, 2),
             "sha256": weights,
         }
-        write_card(at, card)
+        MEMBER.write_card(at, card)

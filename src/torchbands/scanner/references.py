@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from torchbands.core.data import Data
-from torchbands.core.errors import BandsError, InputError
+from torchbands.core.errors import InputError
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.recipe import Network, Progress
 from torchbands.core.registry import build
 from torchbands.core.seeding import seeded
-from torchbands.zoo.files import digest, read_text, sha256
+from torchbands.zoo.artifact import SUM
 from torchbands.zoo.modality import read_modality
 
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
-from .reference_files import CARD, FORMAT, MODELS, SUM, WEIGHTS, card_of, damaged, read_rows, seen_of, shapes_of
+from .reference_files import CARD, KIND, MEMBER, MODELS, WEIGHTS, read_rows, seen_of, shapes_of
 from .view_cache import ASKED, How, Numbers, read, write
 from .views import View, look
 
@@ -52,18 +49,13 @@ class ReferenceSet:
                 hint="train them: bands refs train --like SUSPECT --data CLEAN -n 40 -o refs/",
             )
         try:
-            card = json.loads(read_text(path))
-            if SUM in card and card[SUM] != digest(card, SUM):  # cards of older versions have none
-                raise BandsError(f"{path} was altered: its checksum does not fit", hint="train the references again")
-            if card["format"] != FORMAT:
-                raise BandsError(f"{folder} has format {card['format']!r}, this torchbands reads format {FORMAT}")
-            modality = read_modality(card["modality"], folder, folder / CARD)
-            rows = read_rows(folder, card["rows"])
+            card = KIND.verified(folder)
+            modality, rows = read_modality(card["modality"], folder, path), read_rows(folder)
             if len(card["class_names"]) != card["classes"] or not set(rows.y.tolist()) <= set(range(card["classes"])):
                 raise ValueError("the number of classes, their names and the labels of the rows do not fit")
             return cls(folder, card, rows, modality)
-        except (ValueError, KeyError, TypeError, RuntimeError, RecursionError, OSError, SafetensorError) as error:
-            raise BandsError(f"{path} is damaged ({error})", hint="train the references again") from None
+        except (ValueError, KeyError, TypeError, RuntimeError, RecursionError, OSError) as error:
+            raise KIND.damaged(folder, f"{CARD}: {error}") from None
 
     def __len__(self) -> int:
         return len(self.members())
@@ -74,13 +66,13 @@ class ReferenceSet:
         every = sorted(member for member in found if not member.name.startswith("."))
         by_weights: dict[str, Path] = {}
         for member in every:
-            if (same := by_weights.setdefault(str(card_of(member)["sha256"]), member)) is not member:
-                raise damaged(member, f"it is {same.name} once more, and one model counts once")
+            if (same := by_weights.setdefault(str(MEMBER.read_card(member)["sha256"]), member)) is not member:
+                raise MEMBER.damaged(member, f"it is {same.name} once more, and one model counts once")
         return every
 
     def unsummed(self) -> int:
         """Cards without a checksum, as older versions wrote them. Weights, rows and views have always had theirs."""
-        return sum(SUM not in card for card in (self.card, *map(card_of, self.members())))
+        return sum(SUM not in card for card in (self.card, *map(MEMBER.read_card, self.members())))
 
     @property
     def classes(self) -> int:
@@ -92,7 +84,7 @@ class ReferenceSet:
 
     def recipes(self) -> list[int]:
         """Which of the card's recipes each reference was trained by."""
-        return [int(card_of(member).get("recipe", 0)) for member in self.members()]
+        return [int(MEMBER.read_card(member).get("recipe", 0)) for member in self.members()]
 
     def fresh(self) -> Callable[[], nn.Module] | None:
         """Builds the references' architecture where the card names a network of torchbands; imports nothing else."""
@@ -113,12 +105,10 @@ class ReferenceSet:
 
         Raises BandsError where its weights were altered or are damaged.
         """
-        path = member / WEIGHTS
-        if not path.is_file() or sha256(path) != card_of(member)["sha256"]:
-            raise damaged(member, f"{WEIGHTS} is missing or was altered")
+        MEMBER.verified(member)
         with seeded("reference"):
             module = fresh()
-        module.load_state_dict(load_file(member / WEIGHTS))
+        module.load_state_dict(MEMBER.tensors(member, WEIGHTS))
         how = how or How.here()
         return Model(module.to(how.device), self.modality, self.classes, precision=how.precision)
 
@@ -211,11 +201,12 @@ class ReferenceSet:
             if len(missing(own, before, wanted)) == 0:
                 continue
             answers = ask(view.detector, self.model(member, fresh, how), rows, own, before, wanted, seed=VIEW_SEED)
-            write(member, Numbers({**seen.tensors, _asked(key): answers}, seen.chunks), card_of(member)["sha256"])
+            weights = MEMBER.read_card(member)["sha256"]
+            write(member, Numbers({**seen.tensors, _asked(key): answers}, seen.chunks), weights)
 
     def summary(self) -> dict[str, Any]:
         """For a report: how many, of which recipe, how good."""
-        cards = [card_of(m) for m in self.members()]
+        cards = [MEMBER.read_card(m) for m in self.members()]
         accuracy = [c["accuracy"] for c in cards]
         return {
             "references": len(cards),
@@ -231,7 +222,7 @@ class ReferenceSet:
 
 def look_at(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
     """Let views look at a reference; the sha256 of its weights is read from its card where there is one."""
-    weights = weights or card_of(member)["sha256"]
+    weights = weights or MEMBER.read_card(member)["sha256"]
     seen, how = read(member, weights), How.of(model)
     tensors, chunks = dict(seen.tensors), dict(seen.chunks)
     for line in look(model, clean, views, seed=VIEW_SEED):

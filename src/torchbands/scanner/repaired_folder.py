@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import nn
 
 from torchbands import __version__
 from torchbands.core.errors import NotApplicable
 from torchbands.networks.layers import Normalize
-from torchbands.zoo.files import Kind, new_directory, sha256, write_json
+from torchbands.zoo.artifact import Kind, save_tensors, sums
+from torchbands.zoo.files import write_json
 
 from .opening import Suspect
 from .opening.files import Folder
@@ -27,10 +27,14 @@ FORMAT = 1
 #: What a Hugging Face folder needs besides its weights. Nothing else is taken over from a suspect's folder.
 _BESIDE = ("config.json", "preprocessor_config.json", "tokenizer_config.json", "special_tokens_map.json")
 KIND = Kind(
-    "a repaired model",
-    CARD,
-    frozenset({CARD, WEIGHTS, VICTIM, "tokenizer.json", *_BESIDE}),
-    lambda card: {"suspect", "scan_before", "files"} <= set(card),
+    name="a repaired model",
+    card=CARD,
+    files=frozenset({CARD, WEIGHTS, VICTIM, "tokenizer.json", *_BESIDE}),
+    is_mine=lambda card: {"suspect", "scan_before", "files"} <= set(card),
+    needs=frozenset({WEIGHTS}),
+    format=FORMAT,
+    unsummed=True,
+    again="repair the suspect again: bands repair SUSPECT --data CLEAN -o FOLDER",
 )
 
 
@@ -60,19 +64,17 @@ def write(
     if mended.model is None:
         raise NotApplicable("no repair held, so there is no model to write")
     module, outside = _inner(mended.model.module)
-    with new_directory(folder, KIND) as at:
-        state = {k: t.detach().cpu().contiguous().clone() for k, t in module.state_dict().items()}
-        save_file(state, at / WEIGHTS)
-        files = {WEIGHTS: sha256(at / WEIGHTS)}
+    with KIND.new(folder) as at:
+        save_tensors(module.state_dict(), at / WEIGHTS)
         if suspect.format == "torchbands":
-            write_json(at / VICTIM, {"task": suspect.facts["task"], "files": dict(files), "repaired": True})
+            write_json(at / VICTIM, {"task": suspect.facts["task"], "files": sums(at), "repaired": True})
         if suspect.format == "huggingface":
             _take_over(Path(suspect.path), at)
         card = describe(mended, suspect, before, after) | {
             "open_with": _command(folder, suspect, arch, outside) + flags,
-            "files": files,
+            "files": sums(at),
         }
-        write_json(at / CARD, card)
+        KIND.write_card(at, card)
     return card
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchbands.core.defense import Suspicion
 from torchbands.core.words import csv_cell
-from torchbands.zoo.files import full_disk_told, sweep, write_text
+from torchbands.zoo.files import sweep, write_text
 
 from .ranking import Ranking
 from .rows import Rows
@@ -41,7 +41,5 @@ def _csv(lines: list[list[str]]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent, path.name)
-    with full_disk_told(path):
-        write_text(path, text)
+    write_text(path, text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from torchbands.core.devices import default_device
 from torchbands.core.errors import BandsError
 from torchbands.core.model import Model, fast_dtype
-from torchbands.zoo.files import sweep
+from torchbands.zoo.files import new_file, sweep
 
 from .views import View
 
@@ -94,12 +93,8 @@ def write(member: Path, numbers: Numbers, weights: str) -> None:
     chunks = json.dumps(dict(numbers.chunks), sort_keys=True)
     said = {"sha256": _digest(tensors, chunks, weights), "chunks": chunks, "weights": weights}
     sweep(member, SEEN)
-    temporary = member / f".{SEEN}.{os.getpid()}.x.tmp"  # another scan may be looking at the same references
-    try:
+    with new_file(member / SEEN) as temporary:  # another scan may be looking at the same references
         save_file(tensors, temporary, metadata=said)
-        temporary.replace(member / SEEN)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, Tensor], *said: str) -> str:

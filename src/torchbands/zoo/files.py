@@ -10,15 +10,13 @@ import os
 import re
 import shutil
 import stat
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torchbands.core.errors import BandsError, InputError
+from torchbands.core.errors import BandsError
 from torchbands.core.words import shown
 
 #: A larger card, record or grid is not read.
@@ -31,12 +29,6 @@ def sha256(path: Path) -> str:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest(card: Mapping[str, Any], but: str) -> str:
-    """Hex digest of a card or record without its own checksum, the entry `but`."""
-    said = {key: value for key, value in card.items() if key != but}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -55,98 +47,41 @@ def full_disk_told(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    with full_disk_told(path):
-        write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write under a temporary name, flush it to disk, rename it. A kill leaves the old file or the new one.
+    """Write UTF-8, whole or not at all.
+
+    Raises OSError where it cannot be written, or where something else than a file lies there.
+    """
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file that is flushed to disk and takes the final name when the block ends well, and vanishes when it
+    does not. A kill leaves the old file or the new one.
 
     Raises OSError where it cannot be written, or where something else than a file lies there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path) and not path.is_file():
         raise OSError(errno.EEXIST, "something that is no file lies there", str(path))
-    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What one command writes as a folder, and how its own work is known again.
-
-    Attributes:
-        name: in messages, with its article: "a victim". card: the file that says what the folder is.
-        files: names of all that may lie in such a folder. is_mine: whether a card is of this kind; where the place
-            alone tells, as inside a store, none is asked.
-    """
-
-    name: str
-    card: str
-    files: frozenset[str]
-    is_mine: Callable[[Mapping[str, Any]], bool] | None = None
-
-    def check(self, folder: Path) -> None:
-        """Raises InputError unless the folder is new, empty, or holds one of this kind and nothing else."""
-        if not os.path.lexists(folder):
-            return
-        if folder.is_symlink() or not folder.is_dir():
-            raise InputError(f"{folder} is {'a link' if folder.is_symlink() else 'a file'}", hint="name a new folder")
-        held = sorted(p.name for p in folder.iterdir())
-        if not held:
-            return
-        hint = "nothing was changed: name a new folder, or move that one away yourself"
-        if foreign := [name for name in held if name not in self.files]:
-            what = f"holds {shown(foreign[0], 80)}" + (f" and {len(foreign) - 1} more" if len(foreign) > 1 else "")
-            raise InputError(f"{folder} exists and {what}, which {self.name} has not", hint=hint)
-        if not self._mine(folder):
-            raise InputError(f"{folder} exists and is not {self.name} that this command made", hint=hint)
-
-    def _mine(self, folder: Path) -> bool:
-        if self.is_mine is None:
-            return True
-        try:
-            card = json.loads(read_text(folder / self.card))
-            return isinstance(card, dict) and self.is_mine(card)
-        except (OSError, ValueError, RecursionError):
-            return False
-
-
-@contextmanager
-def new_directory(path: Path, kind: Kind) -> Iterator[Path]:
-    """A temporary directory that takes the final name when the block ends well and vanishes when it does not.
-
-    What lay under that name is replaced where it is of the same kind and nothing else, and a word on stderr says so;
-    it is moved aside first, so that a kill loses neither. Raises InputError otherwise.
-    """
-    kind.check(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent, path.name)
     with full_disk_told(path):
-        temporary = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".tmp", dir=path.parent))
+        handle, name = tempfile.mkstemp(prefix=prefix(path), suffix=".tmp", dir=path.parent)
+        os.close(handle)
         try:
-            yield temporary
-            kind.check(path)  # training took a while
-            old = temporary.with_suffix(".old.tmp")
-            if path.exists():
-                if any(path.iterdir()) and kind.is_mine is not None:
-                    print(f"note: {kind.name} that was in {shown(path)} is replaced", file=sys.stderr, flush=True)
-                path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old, ignore_errors=True)
+            yield Path(name)
+            with Path(name).open("r+b") as file:
+                os.fsync(file.fileno())
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(name).chmod(0o666 & ~mask)
+            Path(name).replace(path)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            Path(name).unlink(missing_ok=True)
             raise
 
 
@@ -178,7 +113,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _prefix(path: Path) -> str:
+def prefix(path: Path) -> str:
     """How temporary names of a path begin: with the process that writes, so that a dead one's are known."""
     return f".{path.name}.{os.getpid()}."
 

@@ -15,15 +15,14 @@ FILES = frozenset({"tokenizer.json", "modality.json", "modality.safetensors"})
 MOST = 64 * 2**20
 
 
-def write_modality(modality: Modality, folder: Path) -> list[str]:
-    """Write the files of a kind of sample into a folder. Their names, for the card's checksums."""
+def write_modality(modality: Modality, folder: Path) -> None:
+    """Write the files of a kind of sample into a folder."""
     files = modality.files()
     if other := sorted(set(files) - FILES):
         known = ", ".join(sorted(FILES))
         raise InputError(f"{modality.name} saves {', '.join(other)}", hint=f"its files are called {known}")
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return sorted(files)
 
 
 def read_modality(spec: Mapping[str, Any], folder: Path, origin: Path) -> Modality:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from torchbands import __version__
 from torchbands.core.attack import Attack, Victim
@@ -18,14 +16,24 @@ from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.core.trigger import Trigger
 
-from .files import Kind, digest, new_directory, read_text, sha256, write_json
+from .artifact import Kind, save_tensors, sums
 from .poison import FILE as POISON
 from .poison import load_poison, save_poison
 
 CARD, WEIGHTS, TRIGGER = "card.json", "model.safetensors", "trigger.safetensors"
-#: All that may lie in a victim directory; there is no poison where the attacker controls training.
-HELD = frozenset({CARD, WEIGHTS, TRIGGER, POISON})
 FORMAT = 1
+#: Of a store, whose folder is named after the victim: one that is damaged is made again in its place. There is no
+#: poison where the attacker controls training.
+OF_STORE = Kind(
+    name="a victim",
+    card=CARD,
+    files=frozenset({CARD, WEIGHTS, TRIGGER, POISON}),
+    entries=frozenset({"task", "attack", "trigger", "seed", "info"}),
+    needs=frozenset({WEIGHTS, TRIGGER}),
+    format=FORMAT,
+    error=DamagedVictim,
+    again="make the victim again",
+)
 
 
 def kind_of(victim: Victim | None = None, *, repaired: bool = False) -> Kind:
@@ -37,11 +45,7 @@ def kind_of(victim: Victim | None = None, *, repaired: bool = False) -> Kind:
         known = {"attack", "trigger", "seed", "files"} <= set(card)
         return known and isinstance(info, Mapping) and ("repaired_by" in info) is mended
 
-    return Kind("a repaired victim" if mended else "a victim", CARD, HELD, is_mine)
-
-
-#: Of a store, whose folder is named after the victim: one that is damaged is made again in its place.
-OF_STORE = Kind("a victim", CARD, HELD)
+    return replace(OF_STORE, name="a repaired victim" if mended else "a victim", is_mine=is_mine)
 
 
 def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
@@ -52,10 +56,10 @@ def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
     holds anything else.
     """
     folder = Path(folder)
-    with new_directory(folder, kind or kind_of(victim)) as at:
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in victim.model.module.state_dict().items()}
-        save_file(state, at / WEIGHTS)
-        save_file({k: t.contiguous().clone() for k, t in victim.trigger.tensors().items()}, at / TRIGGER)
+    kind = kind or kind_of(victim)
+    with kind.new(folder) as at:
+        save_tensors(victim.model.module.state_dict(), at / WEIGHTS)
+        save_tensors(victim.trigger.tensors(), at / TRIGGER)
         if victim.poison is not None:
             save_poison(victim.poison, at)
         card = {
@@ -67,9 +71,9 @@ def save(victim: Victim, folder: str | Path, kind: Kind | None = None) -> Path:
             "seed": victim.seed,
             "trigger": victim.trigger.spec(),
             "info": victim.info,
-            "files": {name: sha256(at / name) for name in (WEIGHTS, TRIGGER, POISON) if (at / name).exists()},
+            "files": sums(at),
         }
-        write_json(at / CARD, {**card, "card_sha256": digest(card, "card_sha256")})
+        kind.write_card(at, card)
     return folder
 
 
@@ -81,27 +85,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is no directory", hint="make a victim with: bands attack badnets -o FOLDER")
-    if not (folder / CARD).is_file():
-        raise DamagedVictim(f"{folder} has no {CARD}", hint="it is no victim directory, or it is incomplete")
-    try:
-        card: dict[str, Any] = json.loads(read_text(folder / CARD))
-        said = card.pop("card_sha256")
-        files = card["files"]
-        if set(files) - {POISON} != {WEIGHTS, TRIGGER}:
-            raise ValueError("unexpected files")
-    except (ValueError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DamagedVictim(f"{folder / CARD} is damaged ({error})", hint="make the victim again") from None
-    if digest(card, "card_sha256") != said:
-        raise DamagedVictim(f"{folder / CARD} was altered: its checksum does not fit", hint="make the victim again")
-    if card.get("format") != FORMAT:
-        raise DamagedVictim(f"{folder} has format {card.get('format')!r}, this torchbands reads format {FORMAT}")
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise DamagedVictim(f"{path} is missing", hint="make the victim again")
-        if sha256(path) != expected:
-            raise DamagedVictim(f"{path} was truncated or altered: its checksum does not fit its card")
-    return card
+    return OF_STORE.verified(folder)
 
 
 def load(folder: str | Path) -> Victim:
@@ -116,10 +100,7 @@ def load(folder: str | Path) -> Victim:
     trigger = build(card["trigger"], "trigger", origin=at)
     if not isinstance(task, Task) or not isinstance(attack, Attack) or not isinstance(trigger, Trigger):
         raise DamagedVictim(f"{folder / CARD} names methods of the wrong role")
-    try:
-        weights, tensors = load_file(folder / WEIGHTS), load_file(folder / TRIGGER)
-    except SafetensorError as error:
-        raise DamagedVictim(f"{folder}: {error}") from None
+    weights, tensors = OF_STORE.tensors(folder, WEIGHTS), OF_STORE.tensors(folder, TRIGGER)
     model = task.fresh(int(card["seed"]))
     try:
         model.module.load_state_dict(weights)
