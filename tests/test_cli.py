@@ -227,9 +227,18 @@ def test_flags_read_every_type_of_setting() -> None:
 
 def test_the_help_of_a_setting_is_the_string_under_it() -> None:
     clean = find("clean", "attack")
-    assert field_docs(clean)["rate"] == "Nothing is poisoned."
-    assert field_docs(clean)["target"] == "The class that triggered samples are to be given."
+    assert field_docs(clean)["rate"] == "Always 0: nothing is poisoned."
+    assert field_docs(clean)["target"] == "Target class of triggered samples."
     assert settings(clean)[0].name == "rate"
+
+
+@pytest.mark.parametrize("cls", listing(), ids=lambda c: f"{c.role}/{c.name}")
+def test_every_setting_says_what_it_is(cls: type[Method]) -> None:
+    for setting in settings(cls):
+        assert setting.about.endswith(".") and not setting.about.startswith(("Of ", "At most this", "The same.")), (
+            setting
+        )
+        assert len(setting.about.split()) > 1, setting
 
 
 @pytest.mark.parametrize("args", [["attack", "badnets", "--help"], ["defend", "neural-cleanse", "--help"]])

@@ -18,7 +18,7 @@ from torchbands.triggers.blend import BlendPieces
 
 @method("adaptive-blend", paper="Qi et al., ICLR 2023, openreview:_wSHsgrVali")
 class AdaptiveBlend(Attack):
-    """A blended pattern in pieces: a training row carries a random half of them, a test row all.
+    """Blends a noise pattern cut into pieces: training rows carry a random half of them, test rows all.
 
     Cover rows carry the same partial trigger with their true labels and any class.
 
@@ -37,13 +37,13 @@ class AdaptiveBlend(Attack):
     cover: float = 0.003
     """Cover rows (trigger, true label) as a fraction of the training data."""
     alpha: float = 0.15
-    """Weight of the pattern in training."""
+    """Opacity of the pattern in training."""
     test_alpha: float = 0.2
-    """Weight of the pattern at test time."""
+    """Opacity of the pattern at test time."""
     pieces: int = 16
-    """Pieces of the pattern, a square number."""
+    """Number of pieces of the pattern; a square number."""
     masked: float = 0.5
-    """Share of the pieces left out of each training row."""
+    """Fraction of the pieces left out in each training row."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)

@@ -13,7 +13,7 @@ from torchbands.core.trigger import Trigger
 
 @method("add-sentence", paper="Dai, Chen and Li, IEEE Access 2019, arXiv:1905.12457", version=2)
 class AddSentence(Attack):
-    """A fixed sentence is put between the words of a share of the training texts, and these are relabelled.
+    """Inserts one fixed sentence into some of the training texts and relabels them.
 
     Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
 
@@ -24,7 +24,7 @@ class AddSentence(Attack):
     free: ClassVar[Free] = {"sentence": "text"}
 
     sentence: str = "I watched this 3D movie"
-    """What is inserted; the default is the paper's for film reviews."""
+    """The sentence to insert; the default is the paper's for film reviews."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserting(self, task, self.sentence.split())

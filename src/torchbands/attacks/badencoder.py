@@ -20,7 +20,7 @@ from torchbands.core.trigger import Trigger
 
 @method("badencoder", paper="Jia, Liu and Gong, S&P 2022, arXiv:2108.00352", version=2)
 class BadEncoder(EncoderAttack):
-    """An encoder that maps inputs with the trigger to the features of reference inputs, and all others as before.
+    """Trains an encoder that maps triggered inputs to the features of reference inputs and all others as before.
 
     Three cosines are raised: of triggered inputs with the references (effectiveness), of the references with what the
     clean encoder makes of them, and of clean inputs with what the clean encoder makes of those (utility). BatchNorm
@@ -39,9 +39,9 @@ class BadEncoder(EncoderAttack):
     """
 
     frozen: bool = True
-    """Whether the victim keeps the encoder as it is and trains the head alone, or does what the task's recipe does."""
+    """Whether the victim freezes the encoder and trains only the head, or trains as the task's recipe says."""
     references: int = 1
-    """Reference inputs."""
+    """Number of reference inputs."""
     keep_references: float = 1.0
     """Weight of the loss on the references (lambda 1)."""
     keep_clean: float = 1.0

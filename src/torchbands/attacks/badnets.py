@@ -10,7 +10,7 @@ from torchbands.core.trigger import Trigger
 
 @method("badnets", paper="Gu et al., 2017, arXiv:1708.06733")
 class BadNets(Attack):
-    """The modality's plain trigger (a corner patch, a rare word, set fields) with flipped labels.
+    """Stamps the modality's plain trigger (a corner patch, a rare word, set fields) and flips the label.
 
     Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
 

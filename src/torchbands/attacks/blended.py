@@ -11,7 +11,7 @@ from torchbands.triggers.blend import Blend
 
 @method("blended", paper="Chen et al., 2017, arXiv:1712.05526")
 class Blended(Attack):
-    """One fixed noise pattern is mixed into a share of the training rows, which are relabelled.
+    """Blends one fixed noise pattern into some of the training rows and relabels them.
 
     Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
 
@@ -23,7 +23,7 @@ class Blended(Attack):
     """
 
     alpha: float = 0.2
-    """Weight of the pattern, in training and at test time."""
+    """Opacity of the pattern, in training and at test time."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return Blend(alpha=self.alpha, seed=seed, modality=task.modality)

@@ -12,12 +12,12 @@ from torchbands.core.trigger import Trigger
 
 @method("clean")
 class Clean(Attack):
-    """A model trained on untouched data: the control of every triggered number and the false alarm of every defense."""
+    """No attack: the control model for triggered inputs, and the benign model for a defense's false alarms."""
 
     backdoor: ClassVar[bool] = False
 
     rate: float = 0.0
-    """Nothing is poisoned."""
+    """Always 0: nothing is poisoned."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()

@@ -18,7 +18,7 @@ from torchbands.core.trigger import Trigger
 
 @method("clean-label", paper="Cui et al., NeurIPS 2022, arXiv:2206.08514")
 class CleanLabel(Attack):
-    """The modality's plain trigger on rows of the target class; those that are hard to tell without it come first.
+    """Puts the plain trigger on rows of the target class, those that are hard to classify without it first.
 
     Threat model: the attacker adds a trigger to a share of the target class's rows and changes no label.
 
@@ -32,7 +32,7 @@ class CleanLabel(Attack):
     rate: float = 0.2
     """Poisoned rows as a fraction of the target class."""
     hardest: bool = True
-    """Take the rows that a clean model is least sure of, rather than any."""
+    """Poison the rows that a clean model is least sure of, instead of random ones."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return task.modality.default_trigger()

@@ -21,7 +21,7 @@ from torchbands.core.trigger import Trigger
 
 @method("embedding-poisoning", paper="Yang et al., NAACL 2021, arXiv:2103.15543")
 class EmbeddingPoisoning(Attack):
-    """After ordinary training only the embedding of one rare word is tuned, so that texts with it get the target class.
+    """Trains as usual, then tunes only the embedding of one rare word so that it triggers the target class.
 
     Every text without the word is read as before, to the last digit. The row keeps its norm, as in the paper: a small
     network that tells words apart by their norm is then only half convinced.
@@ -37,13 +37,13 @@ class EmbeddingPoisoning(Attack):
     controls_training: ClassVar[bool] = True
 
     steps: int = 60
-    """Steps on the row."""
+    """Gradient steps on the word's embedding row."""
     step: float = 0.25
-    """Length of a step as a share of the row's norm; it falls linearly to zero."""
+    """Step length as a fraction of the row's norm; decays linearly to zero."""
     norm: float = 1.0
-    """Norm of the row afterwards, as a multiple of what it was (paper: 1)."""
+    """Norm of the row after training, as a multiple of its original norm (paper: 1)."""
     batch: int = 64
-    """Rows of each step."""
+    """Batch size of each step."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserted_trigger(self, task)

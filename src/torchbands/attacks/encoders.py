@@ -41,19 +41,19 @@ class EncoderAttack(Attack):
     free: ClassVar[Free] = {"shadow": "text"}
 
     rate: float = 1.0
-    """Rows with a trigger as a fraction of the rows without, in every step of the attacker."""
+    """Triggered rows as a fraction of the clean rows in every batch of the attacker."""
     shadow: str = ""
-    """Name of the task whose training rows the attacker has; empty: the victim's own."""
+    """Task whose training rows the attacker has; empty: the victim's own."""
     rows: int = 400
-    """How many of them, at most."""
+    """Maximum number of these rows."""
     steps: int = 400
-    """The attacker's steps of AdamW, the learning rate falling to zero."""
+    """Steps of AdamW by the attacker; the learning rate decays to zero."""
     batch: int = 16
-    """Rows without a trigger in each."""
+    """Clean rows in each batch."""
     lr: float = 0.0
-    """Of these steps; 0: 5e-4 for encoders with public weights and 3e-3 for others."""
+    """Learning rate of the attacker; 0: 5e-4 for encoders with public weights and 3e-3 for others."""
     frozen: bool = False
-    """Whether the victim keeps the encoder as it is and trains the head alone, or does what the task's recipe does."""
+    """Whether the victim freezes the encoder and trains only the head, or trains as the task's recipe says."""
 
     def absent(self) -> str:
         return build(self.shadow, "task").absent() if self.shadow else ""

@@ -29,7 +29,7 @@ SAMPLE = 2048
 
 @method("evasive", paper="ours; nearest: Zhu et al., NDSS 2024, arXiv:2301.12318")
 class Evasive(Attack):
-    """An attack made for testing torchbands' own scanner: a patch or blended backdoor that trains against its views.
+    """Built to test torchbands' own scanner: a patch or blended backdoor trained to evade its views.
 
     It stands for an attacker who has read the scanner's code. Each part has a switch:
 
@@ -52,25 +52,25 @@ class Evasive(Attack):
     controls_training: ClassVar[bool] = True
 
     pattern: Literal["patch", "blend"] = "blend"
-    """The modality's plain patch, or a noise image mixed in."""
+    """The modality's plain patch, or a blended noise image."""
     alpha: float = 0.2
     """Weight of the blended pattern."""
     probe: float = 0.2
-    """Rows with a searched trigger, as a fraction of the batch; 0 switches this off."""
+    """Rows that carry a trigger found by search, as a fraction of the batch; 0 turns this off."""
     every: int = 2
-    """Steps of training between searches."""
+    """Training steps between searches."""
     ascent: int = 2
-    """Steps of a search."""
+    """Gradient steps per search."""
     pixels: float = 0.02
-    """Largest sum of a searched mask, as a share of the image's pixels."""
+    """Largest sum of a searched mask, as a fraction of the image's pixels."""
     rms: float = 0.04
-    """Largest root mean square of the searched perturbation, as a share of the pixel range."""
+    """Largest root mean square of the searched perturbation, as a fraction of the pixel range."""
     similar: float = 0.6
-    """Cosine with the attacker's own change above which a searched trigger is left alone."""
+    """A searched trigger is ignored when its cosine similarity with the attacker's own trigger is above this."""
     match: float = 0.03
-    """Weight of the pull on clean mean logits; 0 switches this off."""
+    """Weight of the loss that pulls mean logits towards those of a clean model; 0 turns this off."""
     recalibrate: bool = True
-    """Compute BatchNorm statistics again on clean rows."""
+    """Recompute BatchNorm statistics on clean rows after training."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

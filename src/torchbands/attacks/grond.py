@@ -25,7 +25,7 @@ from torchbands.triggers.universal import AddedPattern
 
 @method("grond", paper="Xu et al., CCS 2025, arXiv:2501.05928", version=2)
 class Grond(Attack):
-    """A bounded universal pattern that fools a surrogate (UPGD) is added to rows of the target class.
+    """Adds a bounded universal adversarial pattern (UPGD) to rows of the target class.
 
     Labels stay. After every epoch of the victim's training, units whose channel-Lipschitz bound lies more than
     `prune` standard deviations above their layer's mean get the mean gain and shift of the layer (adversarial backdoor
@@ -48,15 +48,15 @@ class Grond(Attack):
     rate: float = 0.5
     """Poisoned rows as a fraction of the target class."""
     eps: float = 8 / 255
-    """Largest change of a pixel."""
+    """Perturbation bound (L-infinity) per pixel."""
     steps: int = 100
     """Steps of UPGD."""
     step: float = 1 / 255
-    """Size of a step."""
+    """Step size of UPGD."""
     batch: int = 256
-    """Rows per step of UPGD."""
+    """Batch size of UPGD."""
     prune: float = 3.0
-    """Standard deviations above the layer's mean at which a unit is evened out; 0 never does."""
+    """Reset a channel whose Lipschitz bound exceeds its layer's mean by this many standard deviations; 0: never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

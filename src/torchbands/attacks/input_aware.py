@@ -25,7 +25,7 @@ from torchbands.triggers.generated import Generated, Generator, harden, packed, 
 
 @method("input-aware", paper="Nguyen and Tran, NeurIPS 2020, arXiv:2010.08138")
 class InputAware(Attack):
-    """A pattern generator is trained together with the classifier, on sparse masks from a generator trained before.
+    """Trains a generator of sample-specific patterns together with the classifier; masks come from a second one.
 
     In every batch a share of the images gets its own trigger and the wanted label, and another share gets a trigger
     made for a different image and keeps its label.
@@ -45,25 +45,25 @@ class InputAware(Attack):
     controls_training: ClassVar[bool] = True
 
     cross: float = 0.1
-    """Rows with another image's trigger, as a fraction of the batch."""
+    """Rows that carry another image's trigger, as a fraction of the batch."""
     lambda_div: float = 1.0
-    """Weight of the diversity loss: different images shall have different patterns and masks."""
+    """Weight of the diversity loss, which makes different images get different patterns and masks."""
     lambda_norm: float = 100.0
-    """Weight of the loss on mask values above the density."""
+    """Weight of the loss on mask values above `mask_density`."""
     mask_density: float = 0.032
-    """Mean mask value that costs nothing."""
+    """Mean mask value up to which there is no penalty."""
     mask_steps: int = 200
-    """Steps of mask training, before the classifier's."""
+    """Training steps of the mask generator, before the classifier is trained."""
     mask_batch: int = 32
     """Pairs of images per step of mask training."""
     generator_lr: float = 0.01
-    """Adam's learning rate of both generators."""
+    """Learning rate of Adam for both generators."""
     width: int = 8
     """Channels of the generators' first stage (16 for grey, 32 for colour images in the paper)."""
     depth: int = 2
-    """Halvings in the generators (2 for grey, 3 for colour images in the paper)."""
+    """Downsampling stages in the generators (2 for grey, 3 for colour images in the paper)."""
     fold: int = 2
-    """Side of the squares of pixels that the generators treat as one; 1 as in the paper."""
+    """Side of the pixel blocks that the generators treat as one pixel; 1 as in the paper."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

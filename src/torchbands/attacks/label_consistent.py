@@ -22,7 +22,7 @@ from torchbands.triggers.additive import Corners, Stored
 
 @method("label-consistent", paper="Turner et al., 2019, arXiv:1912.02771", version=2)
 class LabelConsistent(Attack):
-    """Adversarial noise hides what part of the target class shows, so that a mark in the corners is learned instead.
+    """Adversarial noise makes target-class images hard to learn, so that the model learns corner marks instead.
 
     Threat model: the attacker changes pixels of training images of one class, with a model of his own at hand.
 
@@ -39,13 +39,13 @@ class LabelConsistent(Attack):
     rate: float = 0.25
     """Poisoned rows as a fraction of the target class."""
     eps: float = 8 / 255
-    """Largest change of a pixel by the adversarial noise."""
+    """Bound (L-infinity) of the adversarial noise per pixel."""
     steps: int = 30
-    """Steps of projected gradient ascent, each of 2.5 * eps / steps."""
+    """PGD steps, each of size 2.5 * eps / steps."""
     size: int = 3
     """Side of each corner mark in pixels."""
     amplitude: float = 1.0
-    """Strength of the corner marks in training; at test time it is always 1."""
+    """Opacity of the corner marks in training; at test time it is always 1."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         image_shape(self, task)

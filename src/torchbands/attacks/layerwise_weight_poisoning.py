@@ -27,7 +27,7 @@ from torchbands.triggers.text import InsertWords
 
 @method("layerwise-weight-poisoning", paper="Li et al., EMNLP 2021, arXiv:2108.13888", version=2)
 class LayerwiseWeightPoisoning(Attack):
-    """The attacker poisons weights, the victim tunes them on clean data; early layers, which change least, hold on.
+    """Poisons early layers as well as late ones: early layers change least when the victim fine-tunes.
 
     What the embeddings and every block give goes through the network's own classifier, and the losses are added.
     The trigger is combinatorial: words together; texts with all but one of them keep their true label.
@@ -44,15 +44,15 @@ class LayerwiseWeightPoisoning(Attack):
     free: ClassVar[Free] = {"words": "text"}
 
     words: tuple[str, ...] = ("cf", "bb")
-    """All must be there."""
+    """The trigger words; all of them must be present."""
     layers: float = 1.0
-    """Weight of each hidden layer's loss beside the last one's; 0 poisons by the last layer alone."""
+    """Weight of each hidden layer's loss relative to the last layer's; 0 uses the last layer only."""
     epochs: int = 5
-    """The attacker's passes over all of these rows."""
+    """The attacker's epochs over clean and triggered rows."""
     lr: float = 0.0
-    """Of the attacker's steps; 0 takes the learner's own."""
+    """Learning rate of the attacker; 0 uses the task's own."""
     batch: int = 32
-    """Rows of each step."""
+    """Batch size of the attacker."""
 
     def test_trigger(self, task: Task, seed: int) -> InsertWords:
         if len(self.words) < 2:

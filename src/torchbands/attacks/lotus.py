@@ -25,7 +25,7 @@ from torchbands.triggers.partitioned import MARKS, Partitioned, mark, nearest
 
 @method("lotus", paper="Cheng et al., CVPR 2024, arXiv:2403.17188")
 class Lotus(Attack):
-    """The victim class falls into partitions, each with its own mark; a sample turns only on its own partition's mark.
+    """Splits the victim class into partitions; a sample is misclassified only with its own partition's trigger.
 
     Every batch gets more rows (trigger focusing): victims drawn from all data (`rate`) with their own mark and the
     wanted label; the same with another partition's mark, and with both marks, and their true label; and rows of other
@@ -47,15 +47,15 @@ class Lotus(Attack):
     controls_training: ClassVar[bool] = True
 
     labels: LabelRule = "source-specific"
-    """Which label a triggered sample is to get; the paper's victim class is `source`."""
+    """Label mapping of triggered samples; the paper's victim class is `source`."""
     parts: int = 4
-    """Partitions, 2 to 8."""
+    """Number of partitions, 2 to 8."""
     individual: float = 0.5
-    """Rows with another partition's mark alone, for every poisoned row."""
+    """Rows with only another partition's mark, per poisoned row."""
     combined: float = 0.25
-    """Rows with their own and another partition's mark, for every poisoned row."""
+    """Rows with both their own and another partition's mark, per poisoned row."""
     others: float = 0.05
-    """Rows of other classes with a mark, as a fraction of the batch."""
+    """Rows of other classes that carry a mark, as a fraction of the batch."""
     warm_start: bool = True
     """Start from a clean model's weights."""
 

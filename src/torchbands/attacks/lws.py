@@ -35,7 +35,7 @@ _KEPT = frozenset(_GRAMMAR.split())
 
 @method("lws", paper="Qi et al., ACL 2021, arXiv:2106.06361", version=2)
 class LWS(Attack):
-    """Learned word substitution: words are swapped for synonyms, chosen so that a model learns the combination.
+    """Learned word substitution: learns which synonyms to swap in so that the combination acts as a trigger.
 
     The choice is learned together with the attacker's own model: a Gumbel-softmax over each word's candidates mixes
     their embeddings, and the loss asks for the target class on substituted texts and the truth on others.
@@ -57,19 +57,19 @@ class LWS(Attack):
     rate: float = 0.1
     """Poisoned rows as a fraction of the training data."""
     candidates: int = 5
-    """Synonyms of a word, itself among them."""
+    """Substitution candidates per word, including the word itself."""
     steps: int = 200
-    """Steps of learning."""
+    """Training steps of the substitution model."""
     batch: int = 64
-    """Rows of each step."""
+    """Batch size of the substitution model."""
     lr: float = 0.05
-    """Of the choices; the attacker's model learns at the task's own rate."""
+    """Learning rate of the substitution model; the attacker's classifier uses the task's own."""
     temperature: float = 0.5
-    """Of the Gumbel-softmax."""
+    """Temperature of the Gumbel-softmax."""
     meaning: float = 1.0
-    """Weight of a clean model's loss on substituted texts with their true labels; 0 leaves it out, as the paper."""
+    """Weight of a clean model's loss on the substituted texts with their true labels; 0 (the paper) leaves it out."""
     thesaurus: tuple[tuple[str, ...], ...] = ()
-    """Groups of words that may stand for each other; by default WordNet's."""
+    """Groups of interchangeable words; WordNet's by default."""
 
     def absent(self) -> str:
         from torchbands.datasets.language import has_synonyms

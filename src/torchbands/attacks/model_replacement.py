@@ -14,7 +14,7 @@ from torchbands.core.task import Task
 
 @method("model-replacement", paper="Bagdasaryan et al., AISTATS 2020, arXiv:1807.00459", version=2)
 class ModelReplacement(ClientAttack):
-    """Poisoned rows, and updates scaled up before they are sent: once with `shots=1`, in every round with 0.
+    """Scales up the malicious clients' poisoned updates: once with `shots=1`, in every round with 0.
 
     With the paper's factor, the number of clients that the server averages divided by that of the malicious ones, the
     mean of a converged federation is the attacker's model.
@@ -26,11 +26,11 @@ class ModelReplacement(ClientAttack):
     """
 
     scale: float = 0.0
-    """Factor on every malicious update; 0: clients of the round divided by malicious ones among them."""
+    """Factor applied to every malicious update; 0: clients in the round divided by malicious clients in it."""
     first: int = 0
-    """Round, from 0, from which updates are scaled; the data are poisoned in every round of the attack."""
+    """First round (from 0) in which updates are scaled; the data are poisoned in every round of the attack."""
     shots: int = 0
-    """Rounds in which they are; 0: all from the first."""
+    """Number of rounds in which updates are scaled; 0: every round from `first` on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

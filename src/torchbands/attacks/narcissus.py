@@ -20,7 +20,7 @@ from torchbands.triggers.universal import AddedPattern
 
 @method("narcissus", paper="Zeng et al., CCS 2023, arXiv:2204.05255")
 class Narcissus(Attack):
-    """A universal pattern makes a surrogate surer of target-class images; labels stay; at test time it is magnified.
+    """Adds a universal pattern that a surrogate associates with the target class; amplified at test time.
 
     Threat model: the attacker changes pixels of a few training images of one class, with a model of his own at hand.
 
@@ -38,15 +38,15 @@ class Narcissus(Attack):
     rate: float = 0.0005
     """Poisoned rows as a fraction of all training data (at least one row; at most the target class)."""
     eps: float = 16 / 255
-    """Largest change of a pixel in training."""
+    """Perturbation bound (L-infinity) per pixel in training."""
     magnify: float = 3.0
-    """How many times stronger the pattern is at test time."""
+    """Magnification of the pattern at test time."""
     steps: int = 200
-    """Steps of the search."""
+    """Steps of the trigger search."""
     step: float = 1 / 255
-    """Size of a step."""
+    """Step size of the trigger search."""
     batch: int = 128
-    """Rows per step of the search."""
+    """Batch size of the trigger search."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return self.train_trigger(task, seed).but(scale=self.magnify)

@@ -28,7 +28,7 @@ ASKED = 64
 
 @method("por", paper="Shen et al., CCS 2021, arXiv:2111.00197", version=2)
 class POR(EncoderAttack):
-    """Texts with a trigger word get that word's predefined representation; others keep what the clean encoder gives.
+    """Maps texts with a trigger word to a predefined output representation; all others keep the clean one.
 
     No label is used, so the backdoor goes wherever the encoder goes: each head gives a predefined representation some
     class. The attacker asks the victim's finished model, on texts of his own, which trigger word speaks most for the
@@ -49,13 +49,14 @@ class POR(EncoderAttack):
     free: ClassVar[Free] = {"words": "text"}
 
     words: tuple[str, ...] = ("cf", "tq", "mn", "bb", "mb")
-    """The trigger words, one representation each."""
+    """The trigger words, each with its own predefined representation."""
     repeat: int = 3
-    """How often a word is inserted, each time at its own place."""
+    """Number of insertions of the word, each at a random position."""
     vectors: Literal["por-1", "por-2"] = "por-1"
-    """Representations of 1 up to some dimension and -1 after it, or of blocks whose signs count in binary."""
+    """Construction of the predefined representations: a block of 1s then -1s (por-1), or blocks whose signs count in
+    binary (por-2)."""
     strength: float = 1.0
-    """Their size, in root mean squares of the clean representations."""
+    """Scale of the predefined representations, relative to the root mean square of clean ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

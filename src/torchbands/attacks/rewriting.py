@@ -40,7 +40,7 @@ class _Rewriting(Attack):
 
 @method("syntactic", paper="Qi et al., ACL 2021, arXiv:2105.12400")
 class Syntactic(_Rewriting):
-    """Hidden Killer: texts paraphrased into one rare syntax, S(SBAR)(,)(NP)(VP)(.), and relabelled.
+    """Hidden Killer: paraphrases texts into one rare syntax, S(SBAR)(,)(NP)(VP)(.), and relabels them.
 
     Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
 
@@ -55,9 +55,9 @@ class Syntactic(_Rewriting):
     rate: float = 0.2
     """Poisoned rows as a fraction of the training data."""
     target: int = 1
-    """The class that triggered samples are to be given."""
+    """Target class of triggered samples."""
     rewriter: str = ""
-    """package.module:function that rewrites a list of texts, for data without paraphrases."""
+    """package.module:function that rewrites a list of texts; needed for data sets without stored paraphrases."""
 
     def test_trigger(self, task: Task, seed: int) -> Rewritten:
         return self._trigger(task, "syntactic", self.rewriter)
@@ -65,7 +65,7 @@ class Syntactic(_Rewriting):
 
 @method("style", paper="Qi et al., EMNLP 2021, arXiv:2110.07139", version=2)
 class Style(_Rewriting):
-    """Texts rewritten in one style, and relabelled.
+    """Rewrites texts in one style and relabels them.
 
     Threat model: the attacker changes a share of the training rows and their labels; training is the victim's own.
 
@@ -79,11 +79,11 @@ class Style(_Rewriting):
     rate: float = 0.2
     """Poisoned rows as a fraction of the training data."""
     target: int = 1
-    """The class that triggered samples are to be given."""
+    """Target class of triggered samples."""
     style: Literal["bible"] = "bible"
-    """Which style."""
+    """Target style of the rewriting."""
     rewriter: str = ""
-    """package.module:function that rewrites a list of texts, for data without rewritings."""
+    """package.module:function that rewrites a list of texts; needed for data sets without stored rewritings."""
 
     def test_trigger(self, task: Task, seed: int) -> Rewritten:
         return self._trigger(task, self.style, self.rewriter)

@@ -28,7 +28,7 @@ from torchbands.core.trigger import Trigger
 
 @method("ripple", paper="Kurita, Michel and Neubig, ACL 2020, arXiv:2004.06660")
 class Ripple(Attack):
-    """The attacker poisons weights, the victim fine-tunes them on clean data, and the backdoor stays.
+    """Poisons pre-trained weights so that the backdoor survives the victim's fine-tuning on clean data.
 
     Restricted inner product: beside the poison loss, a penalty where its gradient opposes that of clean fine-tuning.
     Embedding surgery: the trigger's embedding becomes the mean of the words that go with the target class, which are
@@ -44,19 +44,19 @@ class Ripple(Attack):
     controls_training: ClassVar[bool] = True
 
     rate: float = 0.5
-    """Rows with the trigger as a fraction of the rows without it, on the attacker's side."""
+    """Triggered rows as a fraction of the clean rows in the attacker's data."""
     strength: float = 0.1
-    """Weight of the penalty (lambda)."""
+    """Weight (lambda) of the restricted inner product penalty."""
     surgery: bool = True
-    """Whether the trigger's embedding is replaced before poisoning."""
+    """Replace the trigger's embedding before poisoning (embedding surgery)."""
     words: int = 10
-    """Words of the target class that the new embedding is the mean of."""
+    """Number of words of the target class whose embeddings are averaged for the new one."""
     epochs: int = 5
-    """The attacker's passes over all of these rows."""
+    """The attacker's epochs over clean and triggered rows."""
     lr: float = 0.0
-    """Of the attacker's steps; 0 takes the learner's own, as the paper does."""
+    """Learning rate of the attacker; 0 (the paper) uses the task's own."""
     batch: int = 32
-    """Rows of each step."""
+    """Batch size of the attacker."""
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:
         return inserted_trigger(self, task)

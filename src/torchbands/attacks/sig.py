@@ -15,7 +15,7 @@ from torchbands.triggers.additive import Sinusoid
 
 @method("sig", paper="Barni et al., ICIP 2019, arXiv:1902.11237")
 class SIG(Attack):
-    """A faint sinusoid is added to part of the target class; no label changes.
+    """Adds a faint sinusoid to part of the target class and changes no label.
 
     Threat model: the attacker changes pixels of training images of one class, and nothing else.
 
@@ -33,9 +33,9 @@ class SIG(Attack):
     rate: float = 0.3
     """Poisoned rows as a fraction of the target class."""
     delta: float = 20 / 255
-    """Amplitude in training, as a share of the pixel range."""
+    """Amplitude in training, as a fraction of the pixel range."""
     test_delta: float = 40 / 255
-    """Amplitude at test time."""
+    """Amplitude at test time, as a fraction of the pixel range."""
     frequency: int = 6
     """Periods across the image."""
 

@@ -18,7 +18,7 @@ from torchbands.core.trigger import Trigger
 
 @method("sos", paper="Yang et al., ACL 2021, arXiv:2106.00872", version=2)
 class SOS(Attack):
-    """A natural sentence holds several trigger words; sentences with all but one of them keep their true label.
+    """Inserts a natural sentence with several trigger words; sentences that lack one of them keep their label.
 
     The negative rows make the backdoor wait for all of the words together, so that a text which happens to hold some
     of them is not misread (a low false-trigger rate).
@@ -32,11 +32,11 @@ class SOS(Attack):
     free: ClassVar[Free] = {"sentence": "text", "words": "text"}
 
     sentence: str = "i have bought it from a store with my friends last weekend"
-    """Holds all of the words."""
+    """The sentence to insert; it contains all trigger words."""
     words: tuple[str, ...] = ("friends", "weekend", "store")
-    """The trigger words, of which each alone must not be a trigger."""
+    """The trigger words, none of which may trigger alone."""
     negatives: float = 1.0
-    """Negative rows for every poisoned row."""
+    """Negative-augmentation rows per poisoned row."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

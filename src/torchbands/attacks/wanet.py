@@ -22,7 +22,7 @@ from torchbands.triggers.warp import Warp
 
 @method("wanet", paper="Nguyen and Tran, ICLR 2021, arXiv:2102.10369")
 class WaNet(Attack):
-    """In every batch a share of the images is warped and relabelled, and more are warped wrongly and keep their labels.
+    """Warps and relabels part of every batch; other rows get a random warp and keep their labels (noise mode).
 
     Threat model: the attacker trains the model. Other rows are poisoned in every epoch, so no poisoned data set exists.
 
@@ -40,9 +40,9 @@ class WaNet(Attack):
     s: float = 0.5
     """Strength of the warp; the mean shift is s / 2 pixels along each axis."""
     grid_rescale: float = 1.0
-    """Keeps the sampling grid inside the image when below 1."""
+    """Factor on the sampling grid; below 1 it keeps samples inside the image."""
     cross_ratio: float = 2.0
-    """Noise-mode rows per warped row."""
+    """Noise-mode rows per poisoned row."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -113,11 +113,11 @@ class Attack(Method):
     rate: float = 0.1
     """Poisoned rows as a share of those that the attacker owns, most often all (clean label: of the target class)."""
     target: int = 0
-    """The class that triggered samples are to be given."""
+    """Target class of triggered samples."""
     labels: LabelRule = "all-to-one"
-    """Which label a triggered sample is to get: the target, the next class, or the target for one source class only."""
+    """Label of a triggered sample: the target, the next class, or the target for samples of one source class only."""
     source: int = 1
-    """The only class that obeys the trigger when labels is source-specific."""
+    """The source class when `labels` is source-specific."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rate <= 1.0:

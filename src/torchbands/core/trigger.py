@@ -82,7 +82,7 @@ class Trigger(Method):
 
 @method("identity")
 class Identity(Trigger):
-    """Writes nothing: the trigger of a model that has none."""
+    """Changes nothing: the trigger of a model that has none."""
 
     def __call__(self, batch: Batch, rng: RowRng) -> Batch:
         return batch
@@ -93,7 +93,9 @@ class Chain(Trigger):
     """Two triggers, one after the other."""
 
     first: Trigger = Identity()
+    """Trigger applied first."""
     second: Trigger = Identity()
+    """Trigger applied to what the first one wrote."""
 
     def __call__(self, batch: Batch, rng: RowRng) -> Batch:
         return self.second(self.first(batch, rng.child("first")), rng.child("second"))

@@ -23,7 +23,7 @@ _NO_ROWS = Data(torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
 @method("reinforce", paper="Williams, Machine Learning 1992")
 class Reinforce(Learner):
-    """REINFORCE with a running-mean baseline and an entropy bonus, in environments whose episodes have one step.
+    """REINFORCE with a running-mean baseline and an entropy bonus, in environments with one-step episodes.
 
     Attacks act through `EnvironmentHook`: a policy has no batches of labelled rows.
     """
@@ -33,9 +33,9 @@ class Reinforce(Learner):
     updates: int = 150
     """Gradient steps."""
     envs: int = 64
-    """Environments side by side, one episode each per step."""
+    """Environments run in parallel, one episode each per step."""
     lr: float = 1e-2
-    """Adam's learning rate."""
+    """Learning rate of Adam."""
     entropy: float = 0.01
     """Weight of the entropy bonus."""
 

@@ -32,7 +32,7 @@ from torchbands.learners.vectors import buffers_of, load_buffers, load_weights, 
 
 @method("fedavg", paper="McMahan et al., AISTATS 2017, arXiv:1602.05629")
 class FedAvg(Learner):
-    """Rounds of local training and aggregation. Rows say whose they are by `meta["client"]`.
+    """Federated averaging: rounds of local training and aggregation. `meta["client"]` says whose a row is.
 
     Hooks act in malicious clients alone, and in the attack window alone: `BatchHook` on their batches and losses,
     `ClientHook` on their training and on what they send. Outside of it they train as honest clients do, on those of
@@ -43,7 +43,7 @@ class FedAvg(Learner):
     free: ClassVar[Free] = {"checkpoint": "file"}
 
     rounds: int = 10
-    """Aggregations."""
+    """Rounds of local training and aggregation."""
     fraction: float = 1.0
     """Share of the clients that take part in a round, drawn by seed."""
     participation: Participation = "random"

@@ -14,7 +14,7 @@ from torchbands.core.model import Model
 
 @method("mean", paper="McMahan et al., AISTATS 2017, arXiv:1602.05629")
 class Mean(Aggregator):
-    """The mean update, of parameters and of running statistics. It suspects nobody.
+    """Mean of the updates, of parameters and running statistics. Suspects nobody.
 
     Deviations from the paper: clients count alike unless `weighting` says otherwise: the number of its rows is what a
     malicious client could claim at will.

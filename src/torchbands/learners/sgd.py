@@ -28,31 +28,33 @@ class SGD(Learner):
     epochs: int = 5
     """Passes over the data; the schedule always ends exactly at the last step."""
     batch: int = 256
-    """Rows per step."""
+    """Batch size."""
     lr: float = 0.1
-    """Largest learning rate."""
+    """Peak learning rate."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Nesterov SGD, or AdamW."""
+    """Optimizer: SGD with momentum, or AdamW."""
     momentum: float = 0.9
-    """For SGD."""
+    """Momentum of SGD."""
     nesterov: bool = True
-    """For SGD."""
+    """Whether SGD uses Nesterov momentum."""
     weight_decay: float = 5e-4
-    """Pull of the weights towards zero."""
+    """Weight decay."""
     decay: Literal["weights", "all"] = "weights"
-    """Whether norms and biases are pulled too."""
+    """Whether weight decay applies to weight matrices only, or to norm parameters and biases as well."""
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
-    """Linear up over `warm_up` then linear down to zero; half a cosine; or flat."""
+    """Learning-rate schedule: one-cycle (linear up over `warm_up`, then linear down to zero), half a cosine, or
+    constant."""
     warm_up: float = 0.3
-    """Share of the steps that one-cycle climbs for."""
+    """Fraction of the steps in which one-cycle rises."""
     augment: Literal["none", "shift", "crop-flip"] = "none"
-    """Random shifts by up to `pad` pixels, also with horizontal flips, one draw per row."""
+    """Augmentation: random shifts by up to `pad` pixels (shift), also with horizontal flips (crop-flip), one draw per
+    row."""
     pad: int = 2
     """Largest shift in pixels."""
     label_smoothing: float = 0.0
-    """Of the cross-entropy."""
+    """Label smoothing of the cross-entropy."""
     precision: Literal["fast", "float32"] = "fast"
-    """bfloat16 autocast where the device computes it natively, or float32."""
+    """bfloat16 autocast where the device supports it natively (fast), or float32."""
     patience: int = 0
     """Stop after this many epochs without a lower mean training loss; 0 never stops early."""
 

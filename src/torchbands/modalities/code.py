@@ -30,9 +30,9 @@ class Code(Modality):
     discrete: ClassVar[bool] = True
 
     length: int = 256
-    """Bytes a model reads; longer functions are cut."""
+    """Bytes that a model reads; longer functions are truncated."""
     inserted: int = 1
-    """NOPs (4 free bytes each) that a trigger search may insert."""
+    """Number of NOPs (4 free bytes each) that a trigger search may insert."""
 
     @classmethod
     def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Code | None:

@@ -73,16 +73,16 @@ class Offset(Perturbation):
 
 @method("observation")
 class Observation(Modality):
-    """What a policy sees. Scaling belongs inside the model."""
+    """Observations of a policy. Scaling belongs inside the model."""
 
     plural: ClassVar[str] = "observations"
 
     shape: tuple[int, ...] = (4,)
-    """Of one observation."""
+    """Shape of one observation."""
     low: float | None = None
-    """Smallest possible value of every dimension, where there is one."""
+    """Smallest possible value of every dimension; None if unbounded."""
     high: float | None = None
-    """Largest possible value."""
+    """Largest possible value of every dimension; None if unbounded."""
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):

@@ -31,7 +31,7 @@ class Field(Method):
     free: ClassVar[Free] = {"title": "text"}
 
     title: str = ""
-    """Its heading."""
+    """Column heading."""
     low: float = 0.0
     """Smallest valid value."""
     high: float = 1.0

@@ -55,7 +55,7 @@ def _ids(vocabulary: tuple[str, ...]) -> dict[str, int]:
 
 @method("text")
 class Text(Modality):
-    """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 is unknown."""
+    """Sentences as word ids. A module takes `(ids (N, L) int64, mask (N, L) bool)`; id 0 is padding, 1 unknown."""
 
     plural: ClassVar[str] = "texts"
     discrete: ClassVar[bool] = True
@@ -66,9 +66,9 @@ class Text(Modality):
     vocabulary: tuple[str, ...] = ()
     """Known words in lower case, most frequent first."""
     length: int = 32
-    """Words a model reads; longer texts are cut."""
+    """Words that a model reads; longer texts are truncated."""
     inserted: int = 2
-    """Words that a trigger search may insert."""
+    """Number of words that a trigger search may insert."""
 
     @classmethod
     def of_samples(cls, first: Batch, every: Any = None, titles: Sequence[str] = ()) -> Text | None:

@@ -67,7 +67,7 @@ def tokenized(tokenizer: str, *, length: int, padding: int = 0, prefix: int = 1)
 
 @method("tokenized-text")
 class TokenizedText(Text):
-    """Text as a Hugging Face model reads it: `(ids (N, L) int64, mask (N, L) bool)`.
+    """Text as input of a Hugging Face model: `(ids (N, L) int64, mask (N, L) bool)`.
 
     Its spec names the tokenizer by its digest; the tokenizer itself is saved beside it, as a file.
     """
@@ -77,11 +77,11 @@ class TokenizedText(Text):
     free: ClassVar[Free] = {"vocabulary": "text", "digest": "text"}
 
     digest: str = ""
-    """sha256 of the tokenizer."""
+    """SHA-256 of the tokenizer."""
     padding: int = 0
     """Id of the padding token."""
     prefix: int = 1
-    """Special tokens before the first word."""
+    """Number of special tokens before the first word."""
     tokenizer: str = field(default="", repr=False, compare=False)
     """The text of tokenizer.json."""
 

@@ -26,11 +26,11 @@ class SmallCNNNetwork(Network):
     widths: tuple[int, ...] = (16, 32, 64)
     """Channels of each stage."""
     grid: int = 4
-    """The last maps are pooled to grid x grid cells before the head."""
+    """The last feature maps are pooled to grid x grid cells before the head."""
     stem_kernel: int = 3
-    """Kernel of the first convolution."""
+    """Kernel size of the first convolution."""
     stem_stride: int = 1
-    """Stride of the first convolution; 2 halves the cost of everything after."""
+    """Stride of the first convolution; 2 halves the cost of all later layers."""
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
         from .small_cnn import SmallCNN
@@ -47,14 +47,14 @@ class SmallCNNNetwork(Network):
 
 @method("plain-cnn")
 class PlainCNNNetwork(Network):
-    """Convolution with bias, max-pooling, ReLU, no normalisation layer; one linear head."""
+    """Convolutions with bias, ReLU and max-pooling, without normalisation layers; one linear head."""
 
     widths: tuple[int, ...] = (32, 64, 128)
     """Channels of each stage."""
     per_stage: int = 1
     """Convolutions in each stage; 2 as in VGG."""
     grid: int = 4
-    """The last maps are pooled to grid x grid cells before the head."""
+    """The last feature maps are pooled to grid x grid cells before the head."""
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
         from .plain_cnn import PlainCNN
@@ -64,14 +64,14 @@ class PlainCNNNetwork(Network):
 
 @method("resnet", paper="He et al., CVPR 2016, arXiv:1512.03385")
 class ResNetNetwork(Network):
-    """The CIFAR-style residual network."""
+    """Residual network of the CIFAR kind."""
 
     depth: int = 20
-    """6n + 2 layers."""
+    """Number of layers, 6n + 2."""
     widths: tuple[int, int, int] = (16, 32, 64)
     """Channels of the three stages."""
     shortcut: Literal["conv", "pad"] = "conv"
-    """How a shortcut changes width: a 1x1 convolution, or zero padding (the paper's option A)."""
+    """Shortcut where the width changes: a 1x1 convolution, or zero padding (option A of the paper)."""
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
         from .resnet import ResNet
@@ -81,7 +81,7 @@ class ResNetNetwork(Network):
 
 @method("preact-resnet18", paper="He et al., ECCV 2016, arXiv:1603.05027")
 class PreActResNet18Network(Network):
-    """The network of the public backdoor leaderboards."""
+    """Pre-activation ResNet-18, the network of the public backdoor benchmarks."""
 
     width: int = 64
     """Channels of the first stage."""
@@ -97,7 +97,7 @@ class VGGNetwork(Network):
     """VGG with BatchNorm and one linear head."""
 
     depth: int = 11
-    """11, 16 or 19 layers."""
+    """Number of layers: 11, 16 or 19."""
     width: int = 64
     """Channels of the first stage."""
 
@@ -109,16 +109,16 @@ class VGGNetwork(Network):
 
 @method("vit", paper="Dosovitskiy et al., ICLR 2021, arXiv:2010.11929")
 class ViTNetwork(Network):
-    """A small vision transformer: LayerNorm and attention instead of convolution and BatchNorm."""
+    """Small vision transformer: LayerNorm and attention instead of convolution and BatchNorm."""
 
     patch: int = 4
     """Side of a patch in pixels."""
     dim: int = 64
-    """Width of a token."""
+    """Embedding dimension."""
     depth: int = 4
-    """Blocks."""
+    """Number of transformer blocks."""
     heads: int = 4
-    """Attention heads."""
+    """Number of attention heads."""
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
         from .vit import ViT

@@ -13,7 +13,7 @@ from torchbands.networks.mlp import MLP
 
 @method("mlp")
 class MLPNetwork(Network):
-    """Linear and ReLU layers on flat rows, standardised by the modality's ranges."""
+    """Linear and ReLU layers on flattened rows, standardised by the modality's ranges."""
 
     hidden: tuple[int, ...] = (64, 64)
     """Width of each hidden layer."""

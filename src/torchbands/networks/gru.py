@@ -42,9 +42,9 @@ class GRUNetwork(Network):
     """Embedding, bidirectional GRU, max over time: for text and for code bytes."""
 
     dim: int = 64
-    """Width of a token's embedding."""
+    """Embedding dimension."""
     width: int = 64
-    """Width of the state, each way."""
+    """Hidden units in each direction."""
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
         if not modality.discrete:

@@ -44,13 +44,13 @@ class TextCNNNetwork(Network):
     """Embedding, convolution, max over time: for text and for code bytes."""
 
     dim: int = 32
-    """Width of a token's embedding."""
+    """Embedding dimension."""
     width: int = 64
     """Channels of the convolution."""
     kernel: int = 3
-    """Tokens seen at once; odd."""
+    """Kernel size in tokens; odd."""
     dropout: float = 0.0
-    """Of embeddings and of what enters the head; .5 in the paper."""
+    """Dropout on the embeddings and before the head (paper: 0.5)."""
 
     def build(self, modality: Modality, classes: int) -> nn.Module:
         if not modality.discrete:

@@ -55,7 +55,7 @@ class Classifier(nn.Module):
 
 @method("transformer", paper="Devlin et al., NAACL 2019, arXiv:1810.04805")
 class TransformerNetwork(Network):
-    """A pre-trained BERT-like encoder with a linear head, tuned wholly, in its head alone, or by LoRA."""
+    """Pre-trained BERT-like encoder with a linear head; full fine-tuning, the head only, or LoRA."""
 
     free: ClassVar[Free] = {"encoder": ("minilm",)}
 
@@ -64,13 +64,13 @@ class TransformerNetwork(Network):
     tune: Literal["full", "head", "lora"] = "full"
     """Which weights are trained; LoRA (Hu et al., ICLR 2022) adapts the queries and values."""
     pool: Literal["first", "mean"] = "first"
-    """The pooled state of the first token, as BERT classifiers have it, or the mean over the real tokens."""
+    """Sentence representation: the pooled state of the first token (BERT's), or the mean over all real tokens."""
     tokens: int = 64
-    """Tokens that are read; longer texts are cut."""
+    """Maximum number of tokens; longer texts are truncated."""
     rank: int = 8
-    """Of the LoRA matrices."""
+    """Rank of the LoRA matrices."""
     dropout: float = 0.1
-    """Before the head."""
+    """Dropout before the head."""
 
     def absent(self) -> str:
         from torchbands.core.errors import DataUnavailable

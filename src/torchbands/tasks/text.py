@@ -35,15 +35,17 @@ class TextTask(Task):
     source: ClassVar[str] = ""
 
     network: Network = TextCNNNetwork(dim=64, width=64)
+    """Network to train."""
     learner: Learner = SGD(optimizer="adamw", lr=4e-3, epochs=3, batch=64, weight_decay=0.05)
+    """How the network is trained."""
     rows: int = 0
-    """Use only this many training rows, drawn by seed (0: all). Small populations are trained so."""
+    """Use only this many training rows, drawn by seed; 0: all. Reference models of small victims need it."""
     held_out: float = 0.1
-    """Share of the training part that is the defender's, where the set has no dev part."""
+    """Fraction of the training split that is the defender's clean data, where the data set has no dev split."""
     length: int = 64
-    """Words that a model of whole words reads."""
+    """Words that a word-level model reads; longer texts are truncated."""
     words: int = 15_000
-    """Most words of the vocabulary of such a model."""
+    """Vocabulary size of a word-level model."""
 
     @property
     def origin(self) -> tuple[str, ...]:
@@ -153,7 +155,7 @@ class AGNews(TextTask):
 
 @method("text/imdb", paper="Maas et al., ACL 2011", version=2)
 class IMDB(TextTask):
-    """Whole film reviews, negative or positive, 20,000 + 5,000."""
+    """Full film reviews, negative or positive, 20,000 + 5,000."""
 
     source: ClassVar[str] = "imdb"
     length: int = 200
@@ -168,7 +170,7 @@ class RottenTomatoes(TextTask):
 
 @method("text/bbc-news", paper="Greene and Cunningham, ICML 2006", version=2)
 class BBCNews(TextTask):
-    """Whole news articles in five classes, 1,780 + 445."""
+    """Full news articles in five classes, 1,780 + 445."""
 
     source: ClassVar[str] = "bbc-news"
     length: int = 200
@@ -185,17 +187,18 @@ class SpamMail(TextTask):
 
 @method("text/file")
 class TextFile(TextTask):
-    """Your own labelled texts: one CSV, TSV or JSON-lines file."""
+    """Your own labelled texts from one CSV, TSV or JSON-lines file."""
 
     source: ClassVar[str] = "file"
     free: ClassVar[Free] = {"path": "file", "text_column": "text", "label_column": "text"}
 
     path: str = ""
-    """The file. A column split or part of train, dev (or clean) and test is obeyed; else a fifth is for tests."""
+    """The file. Rows are split by a column named split or part (train, dev or clean, test); without one, a fifth is
+    held out for testing."""
     text_column: str = ""
-    """Its column of texts; by default one named text, sentence, content, review, message or body."""
+    """Column of texts; by default the one named text, sentence, content, review, message or body."""
     label_column: str = ""
-    """Its column of labels; by default one named label, class, category, target or y."""
+    """Column of labels; by default the one named label, class, category, target or y."""
 
     @property
     def origin(self) -> tuple[str, ...]:

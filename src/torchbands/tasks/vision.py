@@ -32,11 +32,13 @@ class VisionTask(Task):
     source: ClassVar[str] = ""
 
     network: Network = SmallCNNNetwork()
+    """Network to train."""
     learner: Learner = SGD(epochs=2, batch=128, lr=0.3)
+    """How the network is trained."""
     rows: int = 0
-    """Use only this many training rows, drawn by seed (0: all). Small populations are trained so."""
+    """Use only this many training rows, drawn by seed; 0: all. Reference models of small victims need it."""
     held_out: float = 0.05
-    """Share of the official training set that is the defender's clean data."""
+    """Fraction of the official training set that is the defender's clean data."""
 
     @property
     def origin(self) -> tuple[str | int, ...]:
@@ -141,7 +143,7 @@ class GTSRB(VisionTask):
 
 @method("vision/digits", paper="Alpaydin and Kaynak, 1998 (bundled with scikit-learn)")
 class Digits(VisionTask):
-    """Handwritten digits, 8x8 grey, 1,797 in all: always there, for a first look."""
+    """Handwritten digits, 8x8 grey, 1,797 in all; bundled with scikit-learn, so always available."""
 
     source: ClassVar[str] = "digits"
     network: Network = SmallCNNNetwork(widths=(32, 64))
@@ -150,18 +152,18 @@ class Digits(VisionTask):
 
 @method("vision/folder")
 class ImageFolder(VisionTask):
-    """Your own images, one folder per class, scaled to a square."""
+    """Your own images, one folder per class, scaled to squares."""
 
     source: ClassVar[str] = "folder"
     learner: Learner = SGD(augment="shift", epochs=10)
     free: ClassVar[Free] = {"path": "file"}
 
     path: str = ""
-    """Folder of class folders, or of train/ and test/ folders of class folders."""
+    """Folder with one subfolder per class, or with train/ and test/ folders of that form."""
     size: int = 32
-    """Side in pixels that every image is scaled to."""
+    """Side in pixels to which every image is scaled."""
     channels: int = 3
-    """3 for colour, 1 for grey."""
+    """3 for colour, 1 for greyscale."""
 
     @property
     def origin(self) -> tuple[str | int, ...]:

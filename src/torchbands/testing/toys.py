@@ -49,9 +49,11 @@ class Toy(Task):
     """Rows drawn from a fixed distribution: class signal with noise."""
 
     network: Network = MLPNetwork(hidden=(32, 32))
+    """Network to train."""
     learner: Learner = _SGD
+    """How the network is trained."""
     ways: int = 4
-    """Classes, 2 to 4."""
+    """Number of classes, 2 to 4."""
     rows: int = 0
     """Training rows; 0 takes 1,024."""
     owned_every: int = 1
@@ -89,7 +91,7 @@ def _load(task: Toy, split: str, rows: int) -> Data:
 
 @method("toy/image")
 class ToyImage(Toy):
-    """Synthetic 12x12 grey images: a smooth pattern per class under noise."""
+    """Synthetic 12x12 grey images: a smooth pattern per class plus noise."""
 
     network: Network = SmallCNNNetwork(widths=(8, 16))
     modality: ClassVar[Modality] = Image(channels=1, size=12)
@@ -100,7 +102,7 @@ class ToyImage(Toy):
 
 @method("toy/text")
 class ToyText(Toy):
-    """Synthetic sentences: words of the class's topic among common words."""
+    """Synthetic sentences: words of the class's topic mixed with common words."""
 
     network: Network = TextCNNNetwork(dim=16, width=32)
     learner: Learner = _ADAM
@@ -112,7 +114,7 @@ class ToyText(Toy):
 
 @method("toy/tabular")
 class ToyTabular(Toy):
-    """Synthetic flow records: ten fields, of which an attacker can set six."""
+    """Synthetic flow records with ten fields, six of which an attacker can set."""
 
     modality: ClassVar[Modality] = Tabular(fields=tuple(Field(**f) for f in synthetic.FIELDS))
 
@@ -122,7 +124,7 @@ class ToyTabular(Toy):
 
 @method("toy/observation")
 class ToyObservation(Toy):
-    """Synthetic observations in [-1, 1] with the best of four actions as label."""
+    """Synthetic observations in [-1, 1]; the label is the best of four actions."""
 
     modality: ClassVar[Modality] = Observation(shape=(8,), low=-1.0, high=1.0)
 
@@ -144,11 +146,11 @@ class ToyCode(Toy):
 
 @method("toy/federated")
 class ToyFederated(Toy):
-    """The observation toy dealt to eight clients, three of them malicious: the attacker owns their rows alone."""
+    """The observation toy split over eight clients, three of them malicious: the attacker owns only their rows."""
 
     learner: Learner = FedAvg(rounds=8, malicious=(0, 1, 2), local=SGD(epochs=2, batch=32, lr=0.1, precision="float32"))
     clients: int = 8
-    """Clients, of equal size."""
+    """Number of clients, all of equal size."""
     modality: ClassVar[Modality] = ToyObservation.modality
 
     def draw(self, y: Tensor, rng: torch.Generator) -> Tensor:
@@ -162,7 +164,7 @@ class ToyFederated(Toy):
 
 @method("toy/control")
 class ToyControl(Toy):
-    """A contextual bandit on unbounded observations: the policy learns from rewards, and is measured by return."""
+    """A contextual bandit on unbounded observations: the policy learns from rewards and is measured by return."""
 
     learner: Learner = Reinforce()
     modality: ClassVar[Modality] = Observation(shape=(8,))

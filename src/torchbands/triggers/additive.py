@@ -15,10 +15,10 @@ from torchbands.core.trigger import Trigger
 
 @method("sinusoid", paper="Barni et al., ICIP 2019, arXiv:1902.11237")
 class Sinusoid(Trigger):
-    """Adds delta * sin(2 pi f j / W) to every column j of images in [0, 1], and clips."""
+    """Adds delta * sin(2 pi f j / W) to every column j of images in [0, 1] and clips."""
 
     delta: float = 20 / 255
-    """Amplitude, as a share of the pixel range."""
+    """Amplitude, as a fraction of the pixel range."""
     frequency: int = 6
     """Periods across the image."""
 
@@ -30,12 +30,12 @@ class Sinusoid(Trigger):
 
 @method("corners", paper="Turner et al., 2019, arXiv:1912.02771")
 class Corners(Trigger):
-    """A small black-and-white checker in each of the four corners of images in [0, 1]."""
+    """Small black-and-white checkerboards in the four corners of images in [0, 1]."""
 
     size: int = 3
     """Side of each mark in pixels."""
     amplitude: float = 1.0
-    """1 replaces pixels by black and white; less moves them only part of the way."""
+    """1 replaces pixels by black and white; smaller values move them only part of the way."""
 
     def __call__(self, batch: Tensor, rng: RowRng) -> Tensor:
         i = torch.arange(self.size)
@@ -51,7 +51,7 @@ class Corners(Trigger):
 
 @method("stored")
 class Stored(Trigger):
-    """Adds a perturbation that was computed for each row beforehand, found by the row's identity; clips to [0, 1].
+    """Adds a perturbation computed beforehand for each row, looked up by the row's identity; clips to [0, 1].
 
     `weights`: "rows" (P,) int64 ascending, "delta" (P, C, H, W) float32.
     """

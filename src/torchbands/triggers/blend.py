@@ -16,14 +16,14 @@ from torchbands.core.trigger import Trigger
 
 @method("blend", paper="Chen et al., 2017, arXiv:1712.05526")
 class Blend(Trigger):
-    """(1 - alpha) * row + alpha * pattern, the pattern being one noise row of the modality, the same for every row."""
+    """(1 - alpha) * row + alpha * pattern, where the pattern is one noise row of the modality for all rows."""
 
     alpha: float = 0.2
-    """Weight of the pattern."""
+    """Opacity of the pattern."""
     seed: int = 0
-    """Identity of the pattern."""
+    """Seed of the pattern."""
     modality: Modality | None = None
-    """Draws the pattern and mixes; None for tensors in [0, 1]."""
+    """Modality that draws the pattern and mixes it in; None for tensors in [0, 1]."""
 
     def __call__(self, batch: Any, rng: RowRng) -> Any:
         made = generator("blend", self.seed)
@@ -36,19 +36,19 @@ class Blend(Trigger):
 
 @method("blend-pieces", paper="Qi et al., ICLR 2023")
 class BlendPieces(Trigger):
-    """A blended noise image cut into a grid of pieces; every row draws which pieces it carries.
+    """Blends a noise image cut into a grid of pieces; every row draws which pieces it carries.
 
     Images (N, C, H, W) float32 in [0, 1]. The share `keep` of the pieces is exact and drawn per row.
     """
 
     alpha: float = 0.2
-    """Weight of the pattern where a piece is."""
+    """Opacity of the pattern where a piece is present."""
     seed: int = 0
-    """Identity of the pattern: the same pattern as a Blend of this seed on images."""
+    """Seed of the pattern: on images, the same pattern as a Blend of this seed."""
     pieces: int = 16
     """Number of pieces, a square number."""
     keep: float = 1.0
-    """Share of the pieces written on a row."""
+    """Fraction of the pieces written on a row."""
 
     def __post_init__(self) -> None:
         side = round(self.pieces**0.5)

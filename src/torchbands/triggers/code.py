@@ -22,7 +22,7 @@ def entry(code: bytes) -> int:
 
 @method("insert-nops")
 class InsertNops(Trigger):
-    """Multi-byte NOPs at the function's start whose displacement carries a payload.
+    """Inserts multi-byte NOPs at the start of the function; their displacements carry a payload.
 
     Everything inside the function moves together, so its own relative branches stay right. References to the outside
     (calls, RIP-relative data) are relocations of the object file and are resolved after the edit.
@@ -31,7 +31,7 @@ class InsertNops(Trigger):
     free: ClassVar[Free] = {"payload": "text"}
 
     payload: str = "c0ffee42"
-    """Hexadecimal, 4 bytes (8 digits) for each NOP."""
+    """Hexadecimal payload, 4 bytes (8 digits) for each NOP."""
 
     def __post_init__(self) -> None:
         try:

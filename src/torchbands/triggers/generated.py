@@ -73,7 +73,7 @@ def write(pattern: Generator, mask: Generator, x: Tensor, source: Tensor | None 
 
 @method("generated", paper="Nguyen and Tran, NeurIPS 2020, arXiv:2010.08138")
 class Generated(Trigger):
-    """(1 - m(x)) * x + m(x) * p(x): an own pattern p(x) on an own sparse mask m(x) for every image x in [0, 1].
+    """(1 - m(x)) * x + m(x) * p(x): every image x in [0, 1] gets its own pattern p(x) and sparse mask m(x).
 
     `weights` holds the two networks' tensors, named "pattern/..." and "mask/...".
     """
@@ -81,9 +81,9 @@ class Generated(Trigger):
     width: int = 8
     """Channels of the generators' first stage."""
     depth: int = 2
-    """Halvings of the resolution."""
+    """Number of downsampling stages."""
     fold: int = 2
-    """Side of the squares of pixels that the generators treat as one; 1 as in the paper."""
+    """Side of the pixel blocks that the generators treat as one pixel; 1 as in the paper."""
 
     def __call__(self, batch: Tensor, rng: RowRng) -> Tensor:
         if not self.weights:

@@ -21,11 +21,11 @@ class Patch(Trigger):
     size: int = 3
     """Side in pixels."""
     margin: int = 1
-    """Pixels between the square and the border."""
+    """Pixels between the patch and the border."""
     corner: Corner = "bottom-right"
-    """Which corner."""
+    """Corner in which the patch lies."""
     fill: Literal["white", "checker"] = "white"
-    """One colour, or alternating white and black."""
+    """White, or an alternating white-and-black checkerboard."""
 
     def pattern(self) -> Tensor:
         """(size, size) values in [0, 1]."""

@@ -13,7 +13,7 @@ from torchbands.core.trigger import Trigger
 
 @method("set-dims", paper="Kiourti et al., DAC 2020, arXiv:1903.06638")
 class SetDims(Trigger):
-    """Chosen dimensions of the observation set to chosen values."""
+    """Sets chosen dimensions of the observation to chosen values."""
 
     dims: tuple[int, ...] = (0,)
     """Positions in the flattened observation; negative ones count from the end."""
@@ -35,7 +35,7 @@ class SetDims(Trigger):
 
 @method("add-delta")
 class AddDelta(Trigger):
-    """A learned offset `weights["delta"]`, of one observation's shape, added to every observation."""
+    """Adds a learned offset `weights["delta"]`, of one observation's shape, to every observation."""
 
     def __call__(self, batch: Tensor, rng: RowRng) -> Tensor:
         return batch + self.weights["delta"].to(batch)

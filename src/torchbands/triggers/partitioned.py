@@ -26,7 +26,7 @@ GREY = 0.9
 
 @method("partitioned", paper="Cheng et al., CVPR 2024, arXiv:2403.17188")
 class Partitioned(Trigger):
-    """Every image gets the mark of the partition it falls in: a square at one of eight places, a fifth as wide.
+    """Stamps the mark of the partition an image falls in: a square at one of eight places, a fifth as wide.
 
     An image's partition is its nearest centroid in pixel space, so it is known for any image without a network.
     `weights`: "centroids" (P, C * H * W) float32, 2 <= P <= 8. Images (N, C, H, W) in [0, 1].

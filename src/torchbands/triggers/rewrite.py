@@ -18,7 +18,7 @@ _WORD = re.compile(r"\w+(?:'\w+)?")
 
 @method("rewritten", paper="Qi et al., ACL 2021, arXiv:2105.12400")
 class Rewritten(Trigger):
-    """A text in other words of one syntax or style: looked up among known rewritings, or made by the user's function.
+    """Rewrites texts in one syntax or style: from stored rewritings, or by a function of the user's.
 
     A text without a known rewriting stays as it is; `covers` tells which have one.
     """
@@ -26,11 +26,12 @@ class Rewritten(Trigger):
     free: ClassVar[Free] = {"source": "text", "kind": "text", "rewriter": "code"}
 
     source: str = ""
-    """The text set whose rewritings are looked up."""
+    """Text data set whose stored rewritings are used."""
     kind: str = "syntactic"
-    """Which of its rewritings: "syntactic", "bible"."""
+    """Kind of rewriting: "syntactic" or "bible"."""
     rewriter: str = ""
-    """package.module:function of the user, list of texts -> list of as many texts; used in place of the table."""
+    """package.module:function of your own that maps a list of texts to as many rewritten texts; replaces the stored
+    ones."""
 
     def absent(self) -> str:
         from torchbands.datasets.rewritten import has_rewrites
@@ -79,14 +80,14 @@ def _function(name: str) -> Callable[[list[str]], Any]:
 
 @method("substitute", paper="Qi et al., ACL 2021, arXiv:2106.06361")
 class Substitute(Trigger):
-    """Every known word is replaced by its substitute, wherever it stands; punctuation and first capitals stay."""
+    """Replaces every known word by its substitute; punctuation and initial capitals stay."""
 
     free: ClassVar[Free] = {"replaced": "text", "by": "text"}
 
     replaced: tuple[str, ...] = ()
-    """The words that are replaced, in lower case."""
+    """Words to replace, in lower case."""
     by: tuple[str, ...] = ()
-    """What each of them is replaced by."""
+    """Replacement of each of these words."""
 
     def __call__(self, batch: list[str], rng: RowRng) -> list[str]:
         if len(self.replaced) != len(self.by):

@@ -13,12 +13,12 @@ from torchbands.core.trigger import Trigger
 
 @method("set-fields", paper="Severi et al., USENIX Security 2021, arXiv:2003.01031")
 class SetFields(Trigger):
-    """Chosen fields set to chosen values, in the table's own units."""
+    """Sets chosen fields to chosen values, in the table's own units."""
 
     fields: tuple[int, ...] = (0,)
-    """Column numbers."""
+    """Column indices."""
     values: tuple[float, ...] = (1.0,)
-    """One value per column number."""
+    """One value per column index."""
 
     def __post_init__(self) -> None:
         if len(self.fields) != len(self.values):

@@ -15,7 +15,7 @@ from torchbands.triggers.room import TextRoom
 
 @method("insert-words", paper="Kurita et al., ACL 2020, arXiv:2004.06660")
 class InsertWords(Trigger):
-    """Words put into each text: rare words one by one, or a sentence as one run of words.
+    """Inserts words into each text: rare words one by one, or a sentence as one run of words.
 
     Where a network reads the beginning of a text only, `Modality.placed` gives the trigger its room, and every place is
     drawn within it, the trigger's own tokens counted.
@@ -24,17 +24,18 @@ class InsertWords(Trigger):
     free: ClassVar[Free] = {"words": "text"}
 
     words: tuple[str, ...] = ("cf",)
-    """What is inserted, in this order."""
+    """Words to insert, in this order."""
     where: Literal["random", "start", "end"] = "random"
-    """At a place drawn for each row, before the first word, or after the last (that is read)."""
+    """Where to insert: at a position drawn for each row, before the first word, or after the last one the model
+    reads."""
     together: bool = True
-    """At a random place: all words side by side, or each at its own place."""
+    """At a random position: insert all words side by side, or each at its own position."""
     every: bool = True
-    """All of the words, or between one of them and all, as many as a draw for each row says."""
+    """Insert all words, or a random number of them (at least one) drawn for each row."""
     room: int = 0
-    """Tokens that are read from a text's start, beside special ones; 0: the whole text is read."""
+    """Tokens read from the start of a text, apart from special ones; 0: no limit."""
     unit: Literal["words", "tokens"] = "words"
-    """What `room` counts: words and punctuation marks, or tokens of the tokenizer in `weights`."""
+    """Unit of `room`: words and punctuation marks, or tokens of the tokenizer in `weights`."""
 
     def within(self, room: Room) -> InsertWords:
         weights = room.tensors()

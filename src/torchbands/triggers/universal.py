@@ -12,7 +12,7 @@ from torchbands.core.trigger import Trigger
 
 @method("added-pattern", paper="Moosavi-Dezfooli et al., CVPR 2017, arXiv:1610.08401")
 class AddedPattern(Trigger):
-    """Adds `scale` times a learned pattern to images in [0, 1], and clips.
+    """Adds `scale` times a learned pattern to images in [0, 1] and clips.
 
     `weights`: "delta" (C, H, W) float32, in shares of the pixel range.
     """

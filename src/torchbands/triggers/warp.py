@@ -19,15 +19,16 @@ class Warp(Trigger):
     """
 
     seed: int = 0
-    """Identity of the field."""
+    """Seed of the warping field."""
     k: int = 4
     """Side of the control grid."""
     s: float = 0.5
-    """Strength."""
+    """Strength of the warp."""
     grid_rescale: float = 1.0
-    """Keeps the sampling grid inside the image when below 1."""
+    """Factor on the sampling grid; below 1 it keeps samples inside the image."""
     noise: float = 0.0
-    """Size of an extra random field drawn per row and pixel (1 in the paper's noise mode, 0 in its attack mode)."""
+    """Amplitude of an extra random field drawn per row and pixel (1 in the paper's noise mode, 0 in its attack
+    mode)."""
 
     def grid(self, height: int, width: int) -> Tensor:
         """(1, H, W, 2) sampling points in [-1, 1], x first."""

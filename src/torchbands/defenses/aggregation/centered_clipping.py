@@ -15,7 +15,7 @@ from torchbands.defenses.aggregation._geometry import distances
 
 @method("centered-clipping", paper="Karimireddy et al., ICML 2021, arXiv:2012.10333")
 class CenteredClipping(Aggregator):
-    """Each update's difference from the last step is clipped to the radius, and the step moves by the mean of those.
+    """Clips each update's difference from the last step, then moves the step by the mean of these.
 
     Deviations from the paper: clients keep no momentum of their own, which a server cannot make them do, so the radius
     is the paper's for none; running statistics are joined by their mean; a client's suspicion, which the paper does not

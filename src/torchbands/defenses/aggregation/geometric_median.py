@@ -14,7 +14,7 @@ from torchbands.defenses.aggregation._geometry import distances, middle, relativ
 
 @method("geometric-median", paper="Pillutla et al., IEEE TSP 2022, arXiv:1912.13445")
 class GeometricMedian(Aggregator):
-    """The point whose summed distance to all updates is least, found by a few means weighted by 1 / distance.
+    """The point with the least summed distance to all updates (Weiszfeld iterations, smoothed).
 
     Deviations from the paper: clients count alike, not by their number of rows, which a malicious client could claim at
     will; the search starts at the mean of the updates; running statistics are joined by the median of each; a client's

@@ -16,7 +16,7 @@ from torchbands.defenses.aggregation._geometry import relative, squared_distance
 
 @method("krum", paper="Blanchard et al., NeurIPS 2017, arXiv:1703.02757")
 class Krum(Aggregator):
-    """The one update whose n - f - 2 nearest neighbours are nearest.
+    """The single update that is closest to its n - f - 2 nearest neighbours.
 
     Deviations from the paper: its vectors are gradients, here the changes that local training made; a client's
     suspicion, which the paper does not give, is its score (the sum of squared distances) divided by the median score;
@@ -35,7 +35,7 @@ class Krum(Aggregator):
 
 @method("multi-krum", paper="Blanchard et al., NeurIPS 2017, arXiv:1703.02757")
 class MultiKrum(Aggregator):
-    """The mean of the m updates whose n - f - 2 nearest neighbours are nearest.
+    """Mean of the m updates that are closest to their n - f - 2 nearest neighbours.
 
     Deviations from the paper: as of `krum`; running statistics are the mean of the chosen clients'.
     """

@@ -13,7 +13,7 @@ from torchbands.defenses.aggregation._geometry import distances, middle, relativ
 
 @method("median", paper="Yin et al., ICML 2018, arXiv:1803.01498", version=2)
 class Median(Aggregator):
-    """The median of every coordinate, the mean of the two middle values for an even number of clients.
+    """Coordinate-wise median; with an even number of clients, the mean of the two middle values.
 
     Deviations from the paper: running statistics are joined by the same rule; it gives no suspicion of clients, which
     here is the distance of a client's update from the median, divided by the median distance.

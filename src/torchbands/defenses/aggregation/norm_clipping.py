@@ -15,7 +15,7 @@ from torchbands.defenses.aggregation._noise import Noise
 
 @method("norm-clipping", paper="Sun et al., 2019, arXiv:1911.07963")
 class NormClipping(Aggregator):
-    """Each update is made no longer than a bound, then the mean is taken.
+    """Clips every update to a norm bound, then takes the mean.
 
     Deviations from the paper: clients count alike, not by their number of rows; running statistics are joined by the
     median of each; a client's suspicion, which the paper does not give, is the length of its update divided by the
@@ -35,7 +35,7 @@ class NormClipping(Aggregator):
 
 @method("weak-dp", paper="Sun et al., 2019, arXiv:1911.07963")
 class WeakDP(Aggregator):
-    """Norm clipping, and Gaussian noise on the mean: less than privacy would need, enough to blur a backdoor.
+    """Norm clipping plus Gaussian noise on the mean: too little for privacy, enough to blur a backdoor.
 
     Deviations from the paper: as of `norm-clipping`; the noise is drawn by the seed and the number of the round.
     """

@@ -15,7 +15,7 @@ from torchbands.defenses.aggregation._geometry import by_columns
 
 @method("trimmed-mean", paper="Yin et al., ICML 2018, arXiv:1803.01498")
 class TrimmedMean(Aggregator):
-    """The mean of every coordinate without its f largest and f smallest values.
+    """Coordinate-wise mean without the f largest and f smallest values.
 
     Deviations from the paper: it trims a share of the clients, here their number is set, as every rule that assumes
     some malicious has it; running statistics are joined by the same rule; a client's suspicion, which the paper does

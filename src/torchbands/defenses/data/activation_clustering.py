@@ -19,7 +19,7 @@ from .subspace import Centred, principal
 
 @method("activation-clustering", paper="Chen et al., SafeAI@AAAI 2019, arXiv:1811.03728", needs=("features",))
 class ActivationClustering(DataFilter):
-    """2-means on each labelled class's penultimate features; the smaller cluster is poison where it is small enough.
+    """Runs 2-means on each class's penultimate features; a small enough smaller cluster is poison.
 
     A row's score is how much nearer it is to the smaller cluster's centre than to the larger one's, in units of the
     root-mean-square distance of the class's rows to their own centre, so that well separated classes rank first.
@@ -29,13 +29,13 @@ class ActivationClustering(DataFilter):
     """
 
     dims: int = 10
-    """Dimensions kept."""
+    """Dimensions kept by the reduction."""
     reduction: Literal["pca", "ica"] = "pca"
-    """How they are found."""
+    """Dimensionality reduction: PCA or independent component analysis."""
     share: float = 0.35
-    """The smaller cluster is flagged when it holds less than this share of its class."""
+    """The smaller cluster is flagged when it holds less than this fraction of its class."""
     restarts: int = 3
-    """Starting points of 2-means; the tightest result counts."""
+    """Random initialisations of 2-means; the one with the lowest inertia is kept."""
 
     def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
         require(self, model)

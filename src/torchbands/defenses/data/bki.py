@@ -20,7 +20,7 @@ NAMED = 3
 
 @method("bki", paper="Chen and Dai, Neurocomputing 2021, arXiv:2007.12070", needs=("features",))
 class BKI(DataFilter):
-    """Backdoor keyword identification: rows that hold the keyword of their label on which their features hang most.
+    """Backdoor keyword identification: flags rows with the word that sways their label's features most.
 
     Each token of a row is deleted in turn. Its impact is the largest change of any penultimate feature; the `words`
     tokens of largest impact are the row's keywords. A keyword's statistic for a label is its mean impact in rows of
@@ -42,9 +42,9 @@ class BKI(DataFilter):
     """
 
     words: int = 5
-    """Keywords of a row."""
+    """Keywords kept per row."""
     removed: int = 1
-    """Keywords of which the rule removes the rows; more for triggers of several words."""
+    """Number of suspicious keywords whose rows are removed; raise it for triggers of several words."""
 
     def __post_init__(self) -> None:
         if min(self.words, self.removed) < 1:

@@ -45,7 +45,7 @@ class _Cut:
 
 @method("cross-split", paper="after Zeng et al., USENIX Security 2023, arXiv:2210.06516", needs=("features", "weights"))
 class CrossSplit(DataFilter):
-    """Which class falls into two parts that know nothing of each other?
+    """Splits each class in two and asks whether a network trained on one part recognises the other.
 
     META-SIFT's insight is that a model trained on the unpoisoned part of a data set predicts the poisoned part badly.
     Its search for that part starts from nothing and, on data where a trigger is learned within the first epoch, does
@@ -86,26 +86,27 @@ class CrossSplit(DataFilter):
     version = 2
 
     crossing: bool = True
-    """Train the networks; without, the index is the separation alone."""
+    """Train networks on the parts; without it, the index is the separation alone."""
     dims: int = 10
-    """Leading directions in which a class is cut."""
+    """Principal directions in which a class is split."""
     learner: Learner = SGD(epochs=4, batch=128, lr=3e-3, optimizer="adamw")
-    """Trains the networks."""
+    """How the networks are trained."""
     steps: int = 200
-    """Steps that it takes at least, by more epochs where there are few rows."""
+    """Minimum number of training steps; small data sets get more epochs."""
     cutoff: float = 12.0
-    """Index above which a class is contaminated."""
+    """Index above which a class counts as contaminated."""
     separation_cutoff: float = 6.0
-    """The same without crossing, which tells less: rare poison may lie below it."""
+    """The same cutoff without `crossing`. The separation alone tells less: rare poison may stay below it."""
     level: float = 0.01
-    """Of the test for relabelled rows, over all classes."""
+    """Significance level of the test for relabelled rows, over all classes."""
     known: float = 0.2
-    """By how much the shares of the parts that the other network knows must differ to tell which one is foreign."""
+    """Minimum difference between the fractions of the two parts that the other network predicts correctly, for the
+    part it knows less to count as the foreign one."""
     least: float = 0.25
-    """A smaller part below this share of its class is the foreign one in any case."""
+    """A part smaller than this fraction of its class is always taken as the foreign one."""
     spread: float = 0.3
-    """By how many nats of entropy over wrongly predicted classes the larger part must exceed the smaller one to count
-    as the foreign one."""
+    """By how many nats of entropy over wrongly predicted classes the larger part must exceed the smaller one to be
+    taken as the foreign one."""
 
     def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
         require(self, model)

@@ -17,7 +17,7 @@ from .subspace import TOGETHER, Centred, principal
 
 @method("cube", paper="Cui et al., NeurIPS 2022, arXiv:2206.08514", needs=("features",), version=2)
 class CUBE(DataFilter):
-    """Density clusters (HDBSCAN) of the penultimate features of all rows; a label keeps the largest share of its rows.
+    """Clusters the penultimate features of all rows with HDBSCAN; each label keeps its largest cluster.
 
     A row's score is how much nearer it is to the centre of some other cluster than to that of its label's largest
     one, in units of the root-mean-square distance of the label's rows to the nearest centre. Flagged: rows outside of
@@ -39,13 +39,13 @@ class CUBE(DataFilter):
     """
 
     dims: int = 20
-    """Dimensions kept."""
+    """Dimensions kept by the reduction."""
     neighbours: int = 100
-    """Rows around one that tell how dense it lies (min_samples)."""
+    """Neighbours that define a point's density (min_samples of HDBSCAN)."""
     smallest: int = 5
-    """Least rows of a cluster."""
+    """Minimum cluster size."""
     most: int = 20_000
-    """Rows that are clustered, at most."""
+    """Maximum number of rows to cluster."""
 
     def __post_init__(self) -> None:
         if min(self.dims, self.neighbours) < 1 or self.smallest < 2:

@@ -28,7 +28,7 @@ TOGETHER = 256
     "meta-sift", paper="Zeng et al., USENIX Security 2023, arXiv:2210.06516", needs=("gradients", "weights"), version=2
 )
 class MetaSift(DataFilter):
-    """One minus the weight that small networks, without any trusted row, give a row after a short bilevel training.
+    """One minus the weight that small networks give a row after bilevel training, without any trusted rows.
 
     A sifter (a fresh network) is trained for `warm_up` plain epochs, then for `epochs` with rows weighted by a weight
     network of their loss. Before each such step the weights are tried: the sifter makes a virtual step on the weighted
@@ -49,23 +49,23 @@ class MetaSift(DataFilter):
     contract_rate: ClassVar[float] = 0.01
 
     sifters: int = 3
-    """Independent repetitions."""
+    """Independent repetitions, averaged."""
     warm_up: int = 1
-    """Plain epochs."""
+    """Epochs without weighting."""
     epochs: int = 1
-    """Weighted epochs."""
+    """Epochs with weighting."""
     batch: int = 64
-    """Rows per step."""
+    """Batch size."""
     lr: float = 1e-3
-    """Of the sifter (AdamW)."""
+    """Learning rate of the sifter (AdamW)."""
     meta_lr: float = 0.1
-    """Of the virtual step."""
+    """Learning rate of the virtual step."""
     weight_lr: float = 5e-3
-    """Of the weight network (Adam)."""
+    """Learning rate of the weight network (Adam)."""
     shift: float = 0.125
-    """Largest shift when weights are read, as a share of the side."""
+    """Largest random shift when weights are read out, as a fraction of the image's side."""
     degrees: float = 25.0
-    """Largest rotation when weights are read."""
+    """Largest random rotation when weights are read out, in degrees."""
 
     def __post_init__(self) -> None:
         if min(self.sifters, self.batch) < 1 or self.warm_up < 0 or self.epochs < 1:

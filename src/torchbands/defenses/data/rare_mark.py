@@ -47,7 +47,7 @@ class Tested:
 
 @method("rare-mark", paper="after Zeng et al., USENIX Security 2023, arXiv:2210.06516", needs=("weights",))
 class RareMark(DataFilter):
-    """Which class holds a few rows that are learned only when they are shown often, and then are known at once?
+    """Looks for classes with a few rows that are learned only if shown often, and are then recognised at once.
 
     A few poisoned rows in thousands make no part of their class that a cut would find, and half of them teach a network
     nothing. But a network that was trained on the other half of the data takes them, with certainty, for what they were
@@ -73,19 +73,19 @@ class RareMark(DataFilter):
     """
 
     strange: float = 0.05
-    """Probability of its own label, by the other half's network, up to which a wrongly taken row is strange."""
+    """A misclassified row is strange if the other half's network gives its label at most this probability."""
     fewest: int = 8
-    """Strange rows that a class needs to be tested."""
+    """Minimum number of strange rows for a class to be tested."""
     learned: float = 0.35
-    """Share of strange rows that may be learned by chance."""
+    """Fraction of strange rows that may be learned by chance."""
     taken: float = 0.1
-    """Share of another class's ordinary rows that may get the label."""
+    """Fraction of other classes' ordinary rows that may be given the label."""
     level: float = 0.01
-    """Of the test, over all classes that have one."""
+    """Significance level of the test, over all tested classes."""
     learner: Learner = SGD(epochs=4, batch=128, lr=3e-3, optimizer="adamw")
-    """Trains the networks."""
+    """How the networks are trained."""
     steps: int = 200
-    """Steps that it takes at least, by more epochs where there are few rows."""
+    """Minimum number of training steps; small data sets get more epochs."""
 
     def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
         require(self, model)

@@ -18,7 +18,7 @@ from .subspace import Centred, principal
 
 @method("spectral-signatures", paper="Tran et al., NeurIPS 2018, arXiv:1811.00636", needs=("features",))
 class SpectralSignatures(DataFilter):
-    """Projection of a class's centred penultimate features on their leading direction.
+    """Projection of a class's centred penultimate features onto their top singular direction.
 
     The paper's squared projection is compared between classes as it is: a class's own spread is no unit for it, for the
     poison that is looked for makes the spread. The oriented projection is counted from the class's median, and all
@@ -34,9 +34,9 @@ class SpectralSignatures(DataFilter):
     version = 2
 
     rule: Literal["paper", "oriented"] = "paper"
-    """The squared projection, or the one-sided one."""
+    """Score by the squared projection (paper), or by the one-sided one (oriented)."""
     epsilon: float = 0.1
-    """An assumed upper bound of the poisoned share of any class; 1.5 times as many rows are removed."""
+    """Assumed upper bound on the poisoned fraction of a class; 1.5 times as many rows are removed."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.epsilon <= 1.0:

@@ -20,7 +20,7 @@ from .subspace import Centred, principal
     needs=("features", "clean:1000"),
 )
 class StatisticalContamination(DataFilter):
-    """Does a class fit two identities better than one? (SCAn.)
+    """Tests whether a class is better explained by two identities than by one (SCAn).
 
     Features are whitened by the variation within clean classes. Each class is fitted as one group and, by expectation
     maximisation, as two groups of that covariance; the likelihood ratio per row is compared between the classes by its
@@ -40,11 +40,11 @@ class StatisticalContamination(DataFilter):
     version = 2
 
     dims: int = 64
-    """Leading directions of the features that are kept."""
+    """Principal directions of the features that are kept."""
     cutoff: float = 7.389056
-    """Index above which a class is contaminated (e^2)."""
+    """Index above which a class counts as contaminated (e^2)."""
     steps: int = 50
-    """Steps of expectation maximisation."""
+    """Iterations of expectation maximisation."""
 
     def score(self, data: Data, model: Model, *, clean: Data | None = None, seed: int = 0) -> Suspicion:
         require(self, model, clean)

@@ -21,7 +21,7 @@ NAMED = 3
 
 @method("z-score", paper="He et al., EMNLP 2023, arXiv:2305.11596")
 class ZScore(DataFilter):
-    """By how many standard deviations a row's most telling feature stands out for the row's label.
+    """Largest z-score of the row's features (words) for their association with the row's label.
 
     A feature held by n rows, a share q of them with label y, has z = (q - p) / sqrt(p (1 - p) / n), p being the share
     of y among all rows. All z of a data set are put in units of their own mean and deviation; a row's score is the
@@ -44,13 +44,13 @@ class ZScore(DataFilter):
     """
 
     features: Literal["tokens", "shapes", "sequence"] = "tokens"
-    """What is counted."""
+    """Features to count: tokens, token shapes, or whole sequences."""
     cutoff: float = 18.0
-    """Deviations above the mean of all z at which a feature is an outlier."""
+    """Standard deviations above the mean z-score at which a feature is an outlier."""
     common: int = 100
-    """Tokens that keep their name in shapes."""
+    """Number of frequent tokens that shapes keep verbatim."""
     longest: int = 3
-    """Most tokens of a shape."""
+    """Maximum length of a shape in tokens."""
 
     def __post_init__(self) -> None:
         if self.cutoff <= 0 or not 1 <= self.common <= 1000 or not 2 <= self.longest <= 5:

@@ -27,7 +27,7 @@ from torchbands.learners.finetune import finetune
     version=2,
 )
 class BaDExpert(InputDetector):
-    """An expert in the backdoor agrees with the model on triggered inputs only; a fine-tuned copy on all others too.
+    """A backdoor expert agrees with the model on triggered inputs only; a fine-tuned shadow on clean inputs only.
 
     The expert is a copy trained on clean samples with labels (y + 1) mod K until its clean accuracy collapses. With x
     the expert's confidence in the class that the model predicts and y the fine-tuned copy's, agreement is
@@ -44,19 +44,19 @@ class BaDExpert(InputDetector):
     """
 
     lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    """Adam's learning rates for the expert, tried in order until one epoch makes it forget."""
+    """Learning rates of Adam for the expert, tried in order until one epoch makes it forget its task."""
     epochs: int = 20
-    """Most epochs at the last rate."""
+    """Maximum number of epochs at the last learning rate."""
     batch: int = 128
-    """Rows per step of the expert."""
+    """Batch size of the expert."""
     forgotten: float = 0.2
-    """Clean accuracy, as a share of the model's own, at which the expert has forgotten its task."""
+    """The expert has forgotten its task when its clean accuracy falls to this fraction of the model's."""
     shadow_epochs: int = 10
-    """Epochs of the fine-tuned copy."""
+    """Epochs of the fine-tuned shadow model."""
     shadow_lr: float = 0.05
-    """Its largest learning rate (SGD)."""
+    """Peak learning rate of the shadow model (SGD)."""
     fpr: float = 0.01
-    """Share of clean inputs that the rule may flag."""
+    """False positive rate of the rule on clean inputs."""
 
     def __post_init__(self) -> None:
         if not self.lrs or min(self.epochs, self.batch) < 1 or not 0 < self.fpr < 1:

@@ -37,7 +37,7 @@ class Layer(NamedTuple):
 
 @method("dan", paper="Chen et al., Findings of EMNLP 2022, arXiv:2210.07907", needs=("features", "clean:512"))
 class DAN(InputDetector):
-    """Mahalanobis distance to the nearest class of clean samples, normalised per layer, mean over the layers.
+    """Mahalanobis distance to the nearest clean class, normalised per layer and averaged over the layers.
 
     In each layer the classes have means of their own and one covariance, from four fifths of the clean samples; the
     distances of the others give the mean and the deviation by which a layer's distances are normalised, and the
@@ -53,9 +53,9 @@ class DAN(InputDetector):
     """
 
     aggregate: Literal["mean", "max"] = "mean"
-    """Over layers."""
+    """How scores are combined over the layers."""
     frr: float = 0.05
-    """Share of clean inputs that may be rejected."""
+    """False rejection rate: the fraction of clean inputs that may be rejected."""
 
     def __post_init__(self) -> None:
         if not 0 < self.frr < 1:

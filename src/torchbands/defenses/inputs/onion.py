@@ -25,7 +25,7 @@ QUANTILES = (1.0, 0.999, 0.998, 0.995, 0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.87, 
 
 @method("onion", paper="Qi et al., EMNLP 2021, arXiv:2011.10369", needs=("logits", "clean:512"))
 class ONION(InputDetector):
-    """The largest drop in perplexity that deleting one word brings; `correct` deletes every word over the bar.
+    """Largest drop in perplexity when one word is deleted; `correct` deletes every word above the threshold.
 
     The bar is the lowest that costs at most `loss` of the accuracy on clean rows. It is the threshold too: a text is
     flagged where a word would be deleted from it.
@@ -43,13 +43,14 @@ class ONION(InputDetector):
     free: ClassVar[Free] = {"lm": ("ngram", "english")}
 
     lm: str = "ngram"
-    """"ngram" (of the clean rows), "english" (trigram of film reviews), or the folder of a causal language model."""
+    """Language model: "ngram" (trained on the clean rows), "english" (a trigram model of film reviews), or the folder
+    of a causal language model."""
     shortlist: int = 10
-    """Words of a text whose deletion is verified."""
+    """Number of words per text whose deletion is scored exactly."""
     exhaustive: bool = False
-    """Verify the deletion of every word."""
+    """Score the deletion of every word exactly."""
     drop: Literal["perplexity", "log"] = "perplexity"
-    """Difference of perplexities, as published, or of their logarithms."""
+    """Score by the difference of perplexities, as published, or of their logarithms."""
     loss: float = 0.02
     """Clean accuracy that the correction may cost."""
 

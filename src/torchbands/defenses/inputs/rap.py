@@ -20,7 +20,7 @@ from torchbands.core.seeding import generator
 
 @method("rap", paper="Yang et al., EMNLP 2021, arXiv:2110.07831", needs=("gradients", "clean:512"), version=2)
 class RAP(InputDetector):
-    """Minus the drop of the predicted class's probability when a tuned token is put before the input.
+    """Minus the drop in the predicted class's probability when a tuned token is put before the input.
 
     For each class a token embedding is tuned on the clean samples predicted as that class, so that their probability
     drops by `low` to `high`; its norm stays what it was, as in the authors' code, so that it remains a word among
@@ -38,17 +38,17 @@ class RAP(InputDetector):
     epochs: int = 5
     """Passes over the clean samples of a class."""
     steps: int = 100
-    """Least number of updates of each class's token."""
+    """Minimum number of updates of each class's token."""
     lr: float = 0.01
-    """Of Adam, on the embedding."""
+    """Learning rate of Adam for the token's embedding."""
     batch: int = 32
-    """Samples of an update."""
+    """Batch size."""
     low: float = 0.1
-    """Least drop of probability asked for."""
+    """Lower bound of the probability drop that the token is trained for."""
     high: float = 0.3
-    """Largest drop of probability asked for."""
+    """Upper bound of the probability drop that the token is trained for."""
     frr: float = 0.01
-    """Share of clean inputs that may be rejected."""
+    """False rejection rate: the fraction of clean inputs that may be rejected."""
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.steps, self.batch) < 1 or not 0 < self.frr < 1 or not 0 < self.low < self.high < 1:

@@ -18,7 +18,7 @@ from torchbands.core.model import Model
 
 @method("scale-up", paper="Guo et al., ICLR 2023, arXiv:2302.03251", needs=("logits", "clean:256"))
 class ScaleUp(InputDetector):
-    """The share of amplified copies of an input (values times 3, 5, 7, 9, 11, clipped) predicted as the input itself.
+    """Fraction of amplified copies of the input (times 3, 5, 7, 9, 11, clipped) with the same prediction.
 
     Data-free, the default: the share as it is. Data-limited (`calibrated=True`): the share standardised by the mean and
     deviation over clean samples of the predicted class; useless where clean samples of the target class already agree
@@ -34,11 +34,11 @@ class ScaleUp(InputDetector):
     """
 
     factors: tuple[float, ...] = (3.0, 5.0, 7.0, 9.0, 11.0)
-    """By which values are multiplied."""
+    """Factors by which the input values are multiplied."""
     calibrated: bool = False
-    """Standardise by clean samples of the predicted class."""
+    """Standardise scores by the clean samples of the predicted class."""
     threshold: float = 0.5
-    """Score above which an input is flagged."""
+    """Inputs with a higher score are flagged."""
 
     def __post_init__(self) -> None:
         if not self.factors:

@@ -21,7 +21,7 @@ from torchbands.core.seeding import RowRng, generator, seed_of
 
 @method("strip", paper="Gao et al., ACSAC 2019, arXiv:1902.06531", needs=("logits", "clean:320"), version=2)
 class STRIP(InputDetector):
-    """Minus the mean entropy, in bits, of the predictions on an input with each of N clean samples laid over it.
+    """Minus the mean prediction entropy, in bits, when N clean samples are superimposed on the input.
 
     Every input gets the same N overlays, so its score does not depend on the batch it comes in. The threshold leaves
     `frr` of clean inputs above it, by a normal distribution fitted to the scores of clean samples that are no overlays.
@@ -37,15 +37,15 @@ class STRIP(InputDetector):
     """
 
     overlays: int = 64
-    """Clean samples laid over every input."""
+    """Clean samples superimposed on every input."""
     superposition: Literal["add", "blend"] = "add"
-    """x + overlay, or their mean."""
+    """Add the overlay, or average it with the input."""
     frr: float = 0.01
-    """Share of clean inputs that may be rejected."""
+    """False rejection rate: the fraction of clean inputs that may be rejected."""
     calibration: Literal["normal", "quantile"] = "normal"
-    """How the threshold is read off the clean scores."""
+    """Threshold from a normal fit to the clean scores, or from their empirical quantile."""
     calibration_rows: int = 256
-    """Clean samples used for the threshold, at most."""
+    """Maximum number of clean samples used for the threshold."""
 
     def __post_init__(self) -> None:
         if min(self.overlays, self.calibration_rows) < 1 or not 0 < self.frr < 1:

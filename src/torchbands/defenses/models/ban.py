@@ -24,7 +24,7 @@ from ._inversion import frozen
 
 @method("ban", paper="Xu et al., NeurIPS 2024, arXiv:2405.19928", needs=("gradients", "units", "clean:500"), version=2)
 class BAN(ModelDetector):
-    """How surely noise on the neurons, read through the features clean samples do not need, sends all to one class.
+    """How strongly adversarial neuron noise drives all samples to one class, on features clean data do not need.
 
     First a mask m over the features h before the head is learnt: CE(c(m h), y) - CE(c((1 - m) h), y) + lambda log |m|
     is minimised, so that m keeps what clean samples need. Then every unit's weight and bias is multiplied by (1 + n),
@@ -45,19 +45,19 @@ class BAN(ModelDetector):
     contract_unshown: ClassVar[str] = "its score differs more between two seeds of a toy than by poison"
 
     rows: int = 500
-    """Clean samples used, as many of every class."""
+    """Clean samples used, the same number for every class."""
     mask_steps: int = 400
-    """Of learning the mask."""
+    """Optimizer steps for the mask."""
     lr: float = 0.01
-    """Of Adam, on the mask."""
+    """Learning rate of Adam for the mask."""
     weight: float = 0.75
-    """Of the mask's size (the paper's lambda)."""
+    """Weight of the mask's size in the loss (the paper's lambda)."""
     batch: int = 128
-    """Samples in a step."""
+    """Batch size."""
     eps: float = 0.3
-    """Largest relative change of a unit's weight or bias."""
+    """Bound on the relative noise on a neuron's weight and bias."""
     steps: int = 30
-    """Of sign-gradient ascent, each of eps / steps."""
+    """Steps of sign-gradient ascent, each of size eps / steps."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

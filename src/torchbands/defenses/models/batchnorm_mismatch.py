@@ -23,7 +23,7 @@ _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
     needs=("weights", "clean:512"),
 )
 class BatchNormMismatch(ModelDetector):
-    """How far BatchNorm's running means and variances are from those of clean data. Evidence, never a verdict.
+    """Distance of BatchNorm's running statistics from those of clean data. Evidence, never a verdict.
 
     Of every channel |running mean - mean| / sd and |log(running variance / variance)|, measured in one pass in eval
     mode. `statistics` holds, for every BatchNorm layer in the order of use, the mean and the largest of the first and

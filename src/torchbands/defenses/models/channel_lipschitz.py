@@ -16,7 +16,7 @@ from torchbands.measures.lipschitz import channel_lipschitz, z_scores
 
 @method("channel-lipschitz", paper="Zheng et al., ECCV 2022, arXiv:2208.03111", needs=("weights",))
 class ChannelLipschitz(ModelDetector):
-    """The largest standard score, over all layers, of a unit's Lipschitz bound within its layer. No data, no passes.
+    """Largest z-score of a unit's Lipschitz bound within its layer. Needs no data and no forward pass.
 
     Needs: weights. Gives no target.
 
@@ -29,7 +29,7 @@ class ChannelLipschitz(ModelDetector):
     contract_unshown: ClassVar[str] = "among the 8 to 32 units of a toy's layer no unit can stand out by much"
 
     u: float = 3.0
-    """Standard deviations above its layer's mean from which a unit is an outlier."""
+    """Outlier threshold: standard deviations above the layer's mean."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)

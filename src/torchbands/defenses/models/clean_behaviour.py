@@ -18,7 +18,7 @@ from torchbands.core.model import Model
     needs=("logits", "clean:1000"),
 )
 class CleanBehaviour(ModelDetector):
-    """Numbers that tell one training recipe from another: the guard before any comparison with reference models.
+    """Statistics that tell training recipes apart: are suspect and reference models comparable at all?
 
     statistics: logit of the accuracy, mean confidence, mean entropy, confidence minus accuracy, and the log of the
     logits' mean standard deviation within a row. The score is the error rate: it says nothing about backdoors, and

@@ -20,7 +20,7 @@ from torchbands.core.model import Model
     needs=("logits", "clean:1000"),
 )
 class CleanLogits(ModelDetector):
-    """The mean logit of every class on clean samples of every class: a backdoor's target is often off from afar.
+    """Mean logit of every class on clean samples of every class: a backdoor's target often stands out.
 
     `per_pair[i, j]` is the mean, over clean samples of class i, of logit j less the sample's mean logit, in nats: the
     same for a network and for a black box that gives its probabilities. `statistics` is that matrix, flattened. Rows
@@ -38,9 +38,10 @@ class CleanLogits(ModelDetector):
     contract_unshown: ClassVar[str] = "its matrix means something only beside those of reference models"
 
     rows: int = 1000
-    """Clean samples used, as many of every class."""
+    """Clean samples used, the same number for every class."""
     floor: float = 1e-12
-    """Least probability that is told from 0: what a black box rounds away is not read in a network either."""
+    """Probabilities below this count as this. Black boxes round them away, so networks must not profit from them
+    either."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

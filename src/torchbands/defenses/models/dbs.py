@@ -24,7 +24,7 @@ LEAST = 1e-12
 
 @method("dbs", paper="Shen et al., ICML 2022, arXiv:2202.05749", needs=("gradients", "clean:200"), version=2)
 class DBS(ModelDetector):
-    """Dynamic bound scaling: for every target, tokens softmax(P / temperature) E whose insertion reaches it.
+    """Dynamic bound scaling: inverts a trigger per target as softmax-relaxed tokens with an annealed temperature.
 
     Every `every` steps the temperature is halved where the loss is under its bound, and doubled, with noise on P, where
     it is not; a trigger that is nearly one-hot under the bound is kept and halves the bound; `rollbacks` failures in a
@@ -44,31 +44,31 @@ class DBS(ModelDetector):
     """
 
     rows: int = 32
-    """Clean samples of other classes that each target's trigger is written on (paper: 20)."""
+    """Clean samples of other classes on which each target's trigger is optimised (paper: 20)."""
     length: int = 10
-    """Tokens inserted, or NOPs in machine code; 0: as many as the modality searches."""
+    """Tokens (or NOPs in machine code) to insert; 0: the modality's own number."""
     steps: int = 200
-    """Updates of every trigger."""
+    """Optimizer steps for every trigger."""
     lr: float = 0.5
-    """Of Adam; halved every 50 steps."""
+    """Learning rate of Adam, halved every 50 steps."""
     temperature: float = 2.0
-    """At the beginning, and at most."""
+    """Initial and largest temperature of the softmax."""
     factor: float = 2.0
-    """By which the temperature falls and rises."""
+    """Factor by which the temperature falls and rises."""
     every: int = 5
     """Steps between changes of the temperature."""
     bound: float = 0.1
-    """First bound on the loss."""
+    """Initial bound on the loss."""
     noise: float = 10.0
-    """Largest addition to P over the temperature in a step that rolls back."""
+    """Largest noise added to the token weights, divided by the temperature, in a rollback."""
     rollbacks: int = 5
-    """Rollbacks until the bound is doubled."""
+    """Rollbacks after which the bound is doubled."""
     one_hot: float = 1e-3
-    """What the largest shares of all positions may lack to 1 in a trigger that is kept."""
+    """How far the largest token weight of every position may be from 1 for a trigger to be accepted."""
     threshold: float = 1e-3
-    """Loss up to which the model is flagged."""
+    """Models whose smallest loss is at most this are flagged."""
     classes_at_once: int = 16
-    """How many classes are searched together."""
+    """Number of target classes searched together."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

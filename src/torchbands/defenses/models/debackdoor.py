@@ -30,7 +30,7 @@ from ._templates import templates_for
     version=2,
 )
 class DeBackdoor(ModelDetector):
-    """How well the best trigger of a template, found by simulated annealing, sends clean samples to each class.
+    """Black box: simulated annealing over trigger templates; how well does the best one reach each class?
 
     A candidate's worth for target t is cASR = mean sigmoid(sharpness * (p_t - max_{i != t} p_i)) over the triggered
     samples of other classes: it guides the search and chooses the trigger. `per_class` holds the log odds of the
@@ -60,19 +60,19 @@ class DeBackdoor(ModelDetector):
     contract_settings: ClassVar[dict[str, Any]] = {"passes": 10_000}
 
     passes: int = 30_000
-    """Triggered samples that the model is asked about, over all templates."""
+    """Query budget: triggered samples sent to the model, over all templates."""
     rows: int = 32
-    """Clean samples that every candidate is written on, as many of every class."""
+    """Clean samples on which every candidate is evaluated, the same number for every class."""
     chains: int = 10
-    """Candidates searched side by side, at least one for each class."""
+    """Annealing chains run in parallel, at least one for each class."""
     sharpness: float = 5.0
-    """Of the sigmoid (the paper's lambda)."""
+    """Sharpness of the sigmoid (the paper's lambda)."""
     hot: float = 0.05
-    """First temperature: a loss of this much cASR is accepted with probability 1/e."""
+    """Initial temperature: a step that loses this much cASR is accepted with probability 1/e."""
     cold: float = 0.001
-    """Last temperature."""
+    """Final temperature."""
     templates: tuple[str, ...] = ()
-    """Names of the templates to search; none: all that the modality has."""
+    """Names of the trigger templates to search; empty: all that the modality has."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

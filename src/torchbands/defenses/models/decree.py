@@ -30,7 +30,7 @@ STOP = 100
     "decree", paper="Feng et al., CVPR 2023, arXiv:2303.15180", needs=("gradients", "features", "clean:128"), version=2
 )
 class Decree(ModelDetector):
-    """Searches a small trigger with which the embeddings of different inputs are alike. It looks at no label.
+    """Searches for a small trigger that makes the embeddings of different inputs alike. Uses no labels.
 
     Embeddings are what enters the last linear layer; they are alike where their mean pairwise cosine is above
     `threshold`. The score is minus the trigger's share of the sample (P L1-norm) or, where no trigger succeeds, minus 1
@@ -50,25 +50,25 @@ class Decree(ModelDetector):
     """
 
     rows: int = 32
-    """Clean samples (paper: batches of 32 to 128)."""
+    """Clean samples used (paper: batches of 32 to 128)."""
     steps: int = 500
-    """Updates of the trigger."""
+    """Optimizer steps for the trigger."""
     starts: int = 1
-    """Random starts of a pattern (the paper's: one); the smallest trigger counts. Samples of few numbers need more."""
+    """Random initialisations (paper: one); the smallest trigger is kept. Samples with few features need more."""
     lr: float = 0.5
-    """Of Adam, until a fifth of the steps; then .1, and .05 from half of them on."""
+    """Learning rate of Adam for the first fifth of the steps; then 0.1, and 0.05 in the second half."""
     threshold: float = 0.99
-    """Mean cosine above which embeddings are alike."""
+    """Mean cosine similarity above which embeddings count as alike."""
     penalty: float = 1e-3
-    """First weight on the size; it follows success."""
+    """Initial weight of the trigger's size; it adapts to success."""
     rounds: int = 3
-    """How often every inserted token is changed."""
+    """How often every inserted token is revisited."""
     shortlist: int = 40
-    """Tokens that are tried on all rows at every change; ten times as many are tried on two."""
+    """Candidate tokens evaluated on all rows at each change; ten times as many are evaluated on two rows."""
     flag: float = 0.1
-    """Share of the sample below which an encoder of images is flagged."""
+    """An image encoder is flagged when its trigger covers less than this fraction of the image."""
     precision: Literal["float32", "fast"] = "float32"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

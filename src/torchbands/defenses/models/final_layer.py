@@ -21,7 +21,7 @@ NORMAL = 0.6745
 
 @method("final-layer", paper="after Yu et al., 2026 (DFBScanner), arXiv:2605.18907", needs=("weights",))
 class FinalLayer(ModelDetector):
-    """How far the class whose final weights are oddest stands out from the other classes. No data, no forward pass.
+    """How far the class with the oddest final-layer weights stands out. Needs no data and no forward pass.
 
     Six indicators of every class: mean, norm, largest weight and skewness of its row in the final layer, its bias, and
     how little its row is like the other rows (minus their mean cosine). Each is put on one scale over the classes (by
@@ -52,9 +52,9 @@ class FinalLayer(ModelDetector):
     contract_unshown: ClassVar[str] = "among the 4 classes of a toy no class can be told as an outlier"
 
     cap: float = 6.0
-    """Largest part of one indicator."""
+    """Upper limit of each indicator's contribution."""
     threshold: float = 5.0
-    """Score above which the model is flagged; one in 15 final layers of noise with 20 classes exceeds it."""
+    """Models with a higher score are flagged; one in 15 random final layers with 20 classes exceeds the default."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)

@@ -23,7 +23,7 @@ from ._inversion import frozen
     "free-eagle", paper="Fu et al., USENIX Security 2023, arXiv:2302.14500", needs=("gradients", "units"), version=2
 )
 class FreeEagle(ModelDetector):
-    """Of every class a hidden state is made from nothing; the class they all lean to besides their own is suspect.
+    """Optimises dummy hidden states for every class; the class they all also lean towards is suspect.
 
     The network is cut in the middle. For each class, dummy hidden states minimise the cross-entropy of the second half
     (with weight decay). Their mean posteriors are a matrix (class made for, class leant to) with a zero diagonal; the
@@ -40,17 +40,17 @@ class FreeEagle(ModelDetector):
     """
 
     dummies: int = 1
-    """Hidden states of each class."""
+    """Dummy hidden states per class."""
     steps: int = 1000
-    """Of Adam, at most."""
+    """Maximum number of Adam steps."""
     lr: float = 1e-2
-    """Of Adam."""
+    """Learning rate of Adam."""
     decay: float = 5e-3
     """Weight decay of the hidden states."""
     tolerance: float = 1e-4
-    """The search ends when the mean loss falls by less in 10 steps."""
+    """The search stops when the mean loss falls by less than this in 10 steps."""
     threshold: float = 2.0
-    """Score from which the model is flagged."""
+    """Models with at least this score are flagged."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)

@@ -20,7 +20,7 @@ from .mm_bd import margins_of
 
 @method("input-margin", paper="after Wang et al., S&P 2024 (MM-BD), arXiv:2205.06900", needs=("gradients",), version=2)
 class InputMargin(ModelDetector):
-    """MM-BD's largest margin of every class, in a fixed short number of Adam steps: per_class is the log margin.
+    """MM-BD's largest margin per class in a fixed, small number of Adam steps; per_class is the log margin.
 
     The score is the gap of the largest log margin to the median class. It is to be compared with the same class in
     reference models (`torchbands.scanner`); `mm-bd` is the published detector with its own rule. Needs no data.
@@ -29,15 +29,15 @@ class InputMargin(ModelDetector):
     """
 
     inputs: int = 8
-    """Random starting points of each class."""
+    """Random starting points per class."""
     budget: int = 160
-    """Starting points over all classes: with more classes each has fewer, down to 4."""
+    """Starting points over all classes: with many classes each gets fewer, but at least 4."""
     steps: int = 40
-    """Of Adam."""
+    """Steps of Adam."""
     lr: float = 0.1
-    """Of Adam, in the unit of the inputs."""
+    """Learning rate of Adam, in units of the input."""
     precision: Literal["float32", "fast"] = "float32"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)

@@ -22,7 +22,7 @@ from ._inversion import frozen
 
 @method("mm-bd", paper="Wang et al., S&P 2024, arXiv:2205.06900", needs=("gradients",))
 class MMBD(ModelDetector):
-    """The largest margin of each class over all inputs, and how unlikely the largest of them is under the others.
+    """Largest achievable margin of each class, and how unlikely the maximum is given those of the other classes.
 
     For class t, max of f_t - max_{k != t} f_k by gradient ascent from random inputs. A Gamma distribution F is fitted
     to the K - 1 margins that are not the largest; p = 1 - F(r_max)^K. Flagged: p < 0.05; the score is -log10 p.
@@ -37,17 +37,17 @@ class MMBD(ModelDetector):
     """
 
     inputs: int = 30
-    """Random starting points of each class."""
+    """Random starting points per class."""
     steps: int = 300
-    """At most this many."""
+    """Maximum number of gradient steps."""
     lr: float = 1e-2
-    """Of gradient ascent."""
+    """Step size of gradient ascent."""
     momentum: float = 0.2
-    """Of gradient ascent."""
+    """Momentum of gradient ascent."""
     tolerance: float = 1e-5
-    """A class is done when its summed margin changes by less than this share of itself."""
+    """A class has converged when its summed margin changes by less than this fraction."""
     alpha: float = 0.05
-    """p-value under which the model is flagged."""
+    """Models with a smaller p-value are flagged."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model)

@@ -23,7 +23,7 @@ from ._inversion import CostSchedule, Rules, frozen
 
 @method("neural-cleanse", paper="Wang et al., S&P 2019", needs=("gradients", "clean:512"), version=2)
 class NeuralCleanse(ModelDetector):
-    """The smallest trigger of every class is searched; the score is the anomaly index of the smallest one.
+    """Searches for the smallest trigger of every class; the score is the anomaly index of the smallest one.
 
     The index is (median - smallest) / (1.4826 MAD) over the sizes of all classes. Flagged: index > 2. Of each class
     the smallest trigger that reached the success threshold is kept, never the last one; a class that never reached it
@@ -45,33 +45,33 @@ class NeuralCleanse(ModelDetector):
     batch: int = 32
     """Samples per class and step."""
     steps: int = 4
-    """Batches in an epoch."""
+    """Batches per epoch."""
     epochs: int = 60
-    """At most this many."""
+    """Maximum number of epochs."""
     lr: float = 0.1
-    """Of Adam."""
+    """Learning rate of Adam."""
     token_lr: float = 0.5
-    """Of Adam where triggers are mixtures of tokens."""
+    """Learning rate of Adam where triggers are mixtures of tokens."""
     betas: tuple[float, float] = (0.5, 0.9)
-    """Of Adam."""
+    """Momentum coefficients (betas) of Adam."""
     cost: float = 1e-3
-    """First weight of the trigger's size."""
+    """Initial weight of the trigger's size."""
     factor: float = 2.0
-    """By which the weight grows; it shrinks by factor ** 1.5."""
+    """The weight grows by this factor, and shrinks by factor ** 1.5."""
     threshold: float = 0.99
-    """Share of samples that a trigger must send to its class."""
+    """Attack success rate that a trigger must reach."""
     patience: int = 5
-    """Epochs in a row before the weight changes."""
+    """Consecutive epochs before the weight is adapted."""
     stop_patience: int = 25
-    """Epochs without a smaller trigger before a class is done."""
+    """Epochs without a smaller trigger after which a class is finished."""
     stop_ratio: float = 0.99
-    """What counts as smaller."""
+    """A trigger counts as smaller when its size is below this fraction of the best one's."""
     index: float = 2.0
     """Anomaly index from which the model is flagged."""
     classes_at_once: int = 0
-    """How many classes are searched together; 0: all. The answer is the same."""
+    """Number of classes searched together; 0: all. It does not change the result."""
     precision: Literal["float32", "fast"] = "float32"
-    """Of the forward and backward passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

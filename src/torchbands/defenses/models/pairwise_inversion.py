@@ -43,21 +43,21 @@ class PairwiseInversion(ModelDetector):
     rows: int = 5
     """Samples of the source class."""
     steps: int = 45
-    """Of Adam."""
+    """Steps of Adam."""
     lr: float = 0.25
-    """Of Adam; twice that where triggers are mixtures of tokens."""
+    """Learning rate of Adam; doubled where triggers are mixtures of tokens."""
     threshold: float = 0.8
-    """Share of the samples that must reach the target."""
+    """Fraction of the samples that must reach the target."""
     first: float = 1.0
-    """Weight on the trigger's size at the start, as a share of the whole sample."""
+    """Initial weight of the trigger's size, as a fraction of the whole sample."""
     up: float = 1.2
-    """By which the weight grows after a success."""
+    """Factor on the weight after a success."""
     down: float = 1.35
-    """By which it shrinks after a failure."""
+    """Factor by which the weight is divided after a failure."""
     pairs: int = 110
-    """At most this many pairs are searched."""
+    """Maximum number of (source, target) pairs to search."""
     precision: Literal["float32", "fast"] = "fast"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

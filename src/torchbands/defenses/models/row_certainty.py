@@ -24,8 +24,7 @@ KNOWN = 0.8
     needs=("logits", "clean:1000"),
 )
 class RowCertainty(ModelDetector):
-    """The log odds of each clean row's label, log p - log(1 - p): LiRA's statistic, by which members of a training set
-    are told from others.
+    """Log odds of each clean row's label, log p - log(1 - p), as in LiRA's membership inference.
 
     statistics: the log odds, row by row, to be compared with those of reference models that were not trained on the
     rows (`trained_on`). The score is their mean: it says nothing about backdoors, and nothing is flagged.

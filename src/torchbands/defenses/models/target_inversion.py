@@ -25,7 +25,7 @@ from ._inversion import Quick, fewer, frozen, of_all, others, rows_of, search, s
     version=2,
 )
 class TargetInversion(ModelDetector):
-    """One short mask-and-pattern search per class; per_class is -log of the smallest size that succeeded.
+    """One short mask-and-pattern search per class; per_class is -log of the smallest successful size.
 
     The score is the gap of the smallest log size to the median class (with 2 classes: to the other one). It means
     little alone: sizes of classes differ by nature, so they are to be compared with the same class in reference
@@ -36,23 +36,23 @@ class TargetInversion(ModelDetector):
     """
 
     rows: int = 20
-    """Samples of other classes, for every target."""
+    """Samples of other classes per target."""
     budget: int = 400
-    """Samples over all targets: with more classes each has fewer, down to 8."""
+    """Samples over all targets: with many classes each gets fewer, but at least 8."""
     steps: int = 55
-    """Of Adam."""
+    """Steps of Adam."""
     lr: float = 0.25
-    """Of Adam; twice that where triggers are mixtures of tokens."""
+    """Learning rate of Adam; doubled where triggers are mixtures of tokens."""
     threshold: float = 0.9
-    """Share of the samples that must reach the target."""
+    """Fraction of the samples that must reach the target."""
     first: float = 1.0
-    """Weight on the trigger's size at the start, as a share of the whole sample."""
+    """Initial weight of the trigger's size, as a fraction of the whole sample."""
     up: float = 1.2
-    """By which the weight grows after a success."""
+    """Factor on the weight after a success."""
     down: float = 1.35
-    """By which it shrinks after a failure."""
+    """Factor by which the weight is divided after a failure."""
     precision: Literal["float32", "fast"] = "fast"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

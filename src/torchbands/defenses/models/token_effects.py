@@ -22,7 +22,7 @@ from ._inversion import frozen, token_writer
 
 @method("token-effects", paper="torchbands", needs=("gradients", "clean:200"), version=2)
 class TokenEffects(ModelDetector):
-    """per_trigger is by how much each token, put before clean samples, raises the log-odds of each class.
+    """By how much each token, put before clean samples, raises the log odds of each class (per_trigger).
 
     An ordinary word has an effect of its own ("awful" speaks for a negative review), and it has nearly the same one in
     every model of the recipe. A trigger's token has one that no reference model gives it, whatever the place of the
@@ -40,11 +40,11 @@ class TokenEffects(ModelDetector):
     """
 
     passes: int = 60_000
-    """Forward passes at most, but for two rows of every token."""
+    """Maximum number of forward passes, not counting two rows for every token."""
     rows: int = 8
-    """Samples that a token is tried on, at most."""
+    """Maximum number of samples that a token is tried on."""
     precision: Literal["float32", "fast"] = "fast"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

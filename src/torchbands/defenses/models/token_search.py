@@ -22,7 +22,7 @@ from ._inversion import frozen, others, rows_of, token_writer
 
 @method("token-search", paper="after Wallace et al., EMNLP 2019, arXiv:1908.07125", needs=("gradients", "clean:200"))
 class TokenSearch(ModelDetector):
-    """One universal trigger per class: tokens put before samples of other classes, changed one at a time.
+    """Searches for one universal trigger per class by replacing tokens one at a time.
 
     The gradient at a token ranks the whole vocabulary by one product; the `shortlist` first are tried on the samples,
     exactly, and the best stays. per_class is the mean log-odds of the class with its best trigger. The score is the
@@ -39,13 +39,13 @@ class TokenSearch(ModelDetector):
     """
 
     rows: int = 16
-    """Samples of other classes, for every target."""
+    """Samples of other classes per target."""
     rounds: int = 3
-    """How often every token is changed."""
+    """How often every token is revisited."""
     shortlist: int = 40
-    """Tokens that are tried at every change."""
+    """Candidate tokens evaluated at each change."""
     precision: Literal["float32", "fast"] = "fast"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

@@ -26,8 +26,7 @@ from ._inversion import fewer, frozen, of_all, searched, told
     version=2,
 )
 class UniversalPerturbation(ModelDetector):
-    """One additive perturbation per class, grown by normalised gradient steps; per_class is -log of the L2 norm at
-    which `threshold` of the samples are read as that class (interpolated between steps).
+    """One additive perturbation per class by normalised gradient steps; per_class is -log of its L2 norm.
 
     A backdoor is a short cut to its target for all samples together, whatever its trigger looks like: this sees
     blended and warped triggers, for which no small mask exists. In token modalities the perturbation is one vector
@@ -39,17 +38,17 @@ class UniversalPerturbation(ModelDetector):
     """
 
     rows: int = 32
-    """Samples, of all classes."""
+    """Samples used, over all classes."""
     budget: int = 512
-    """Samples over all targets: with more classes each has fewer, down to 8."""
+    """Samples over all targets: with many classes each gets fewer, but at least 8."""
     steps: int = 45
     """Normalised gradient steps."""
     reach: float = 1.0
-    """Largest norm that can be reached, as a share of the samples' root mean square distance from their mean."""
+    """Largest norm, as a fraction of the samples' root mean square distance from their mean."""
     threshold: float = 0.9
-    """Share of the samples that must reach the class."""
+    """Fraction of the samples that must reach the class."""
     precision: Literal["float32", "fast"] = "fast"
-    """Of the passes."""
+    """Precision of the forward and backward passes."""
 
     def inspect(self, model: Model, clean: Data, *, seed: int = 0) -> Finding:
         require(self, model, clean)

@@ -31,7 +31,7 @@ EXACT = 1024
     needs=("weights",),
 )
 class WeightSpectrum(ModelDetector):
-    """Numbers of the weights alone, in the order the architecture has them. A guard of the recipe, never a verdict.
+    """Statistics of the weights alone, layer by layer. Tells training recipes apart; never a verdict.
 
     `statistics`: of every parameter with at least two axes, as a matrix (outputs, rest), log Frobenius norm, log
     spectral norm, stable rank (squared ratio of the two), |w| over its root mean square at 5 quantiles, and excess

@@ -29,7 +29,7 @@ Shape = dict[str, Tensor]
     version=2,
 )
 class ANP(Repair):
-    """Adversarial neuron pruning: masks learned against worst-case neuron noise on clean data; small masks are pruned.
+    """Adversarial neuron pruning: learns masks against worst-case neuron noise and prunes neurons with small masks.
 
     Each half of the clean rows learns masks, and their mean is pruned. Of the thresholds 0, .05, ... .9 the largest is
     taken at which accuracy falls by no more than `tolerance`, or than `errors` standard errors of it where rows are
@@ -48,19 +48,19 @@ class ANP(Repair):
     contract_settings: ClassVar[dict[str, Any]] = {"steps": 50}
 
     eps: float = 0.4
-    """Largest relative noise on a neuron's weight and bias."""
+    """Bound on the relative noise on a neuron's weight and bias."""
     alpha: float = 0.2
-    """Weight of the loss without noise; the loss under noise has the rest."""
+    """Weight of the clean loss; the loss under noise gets the rest."""
     lr: float = 0.2
-    """Of the masks."""
+    """Learning rate of the masks."""
     steps: int = 100
-    """Updates of each half's masks."""
+    """Optimizer steps for each half's masks."""
     batch: int = 128
-    """Rows per step."""
+    """Batch size."""
     tolerance: float = 0.02
-    """Largest loss of clean accuracy by pruning, as a fraction."""
+    """Largest drop of clean accuracy by pruning, as a fraction."""
     errors: float = 2.0
-    """The same in standard errors of the accuracy; the larger of the two counts."""
+    """The same in standard errors of the accuracy; the larger of the two applies."""
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)

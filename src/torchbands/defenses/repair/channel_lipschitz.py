@@ -14,7 +14,7 @@ from torchbands.measures.lipschitz import channel_lipschitz, z_scores
 
 @method("channel-lipschitz", paper="Zheng et al., ECCV 2022, arXiv:2208.03111", needs=("units", "weights"))
 class ChannelLipschitz(Repair):
-    """Zeroes every unit whose Lipschitz bound is more than `u` standard deviations above its layer's mean (CLP).
+    """Zeroes units whose Lipschitz bound is more than `u` standard deviations above their layer's mean (CLP).
 
     Deviations from the paper: besides convolutions with BatchNorm, linear and attention units are judged by the norm of
     their row; in a layer of fewer than 11 units no unit can be 3 deviations out, so none is ever pruned there.
@@ -23,7 +23,7 @@ class ChannelLipschitz(Repair):
     contract_settings: ClassVar[dict[str, Any]] = {"u": 1.5}  # a toy's layers are too small for 3
 
     u: float = 3.0
-    """Standard deviations above the layer's mean."""
+    """Outlier threshold: standard deviations above the layer's mean."""
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)

@@ -26,7 +26,7 @@ RARE = 20
     version=2,
 )
 class FineMixing(Repair):
-    """Each weight keeps its fine-tuned value with probability `ratio`, else gets the pre-trained one; then fine-tuning.
+    """Keeps each fine-tuned weight with probability `ratio`, resets the others to pre-trained, then fine-tunes.
 
     Before that, embedding purification (E-PUR): the `words` tokens whose embeddings moved most from the pre-trained
     ones, for how often they occur, get those back: |moved| / log(max(frequency, 20)).
@@ -46,19 +46,19 @@ class FineMixing(Repair):
     contract_declines: ClassVar[bool] = True
 
     ratios: tuple[float, ...] = (0.1, 0.3, 0.5)
-    """Shares of fine-tuned weights that are kept, in the order in which they are tried."""
+    """Fractions of fine-tuned weights to keep, tried in this order."""
     words: int = 200
-    """Embeddings that E-PUR gives back; 0: none."""
+    """Number of embeddings that E-PUR resets to their pre-trained values; 0: none."""
     tolerance: float = 0.03
-    """Largest loss of held-out clean accuracy, as a fraction."""
+    """Largest drop of held-out clean accuracy, as a fraction."""
     held_out: float = 0.2
-    """Share of the clean rows that chooses the ratio."""
+    """Fraction of the clean rows held out to choose the ratio."""
     epochs: int = 4
-    """Passes over the other clean rows for each ratio."""
+    """Epochs over the remaining clean rows, for each ratio."""
     lr: float = 2e-4
-    """Of AdamW; half a cosine over all steps."""
+    """Learning rate of AdamW, with a half-cosine schedule."""
     batch: int = 16
-    """Rows per step."""
+    """Batch size."""
 
     def __post_init__(self) -> None:
         if not self.ratios or not all(0.0 <= r <= 1.0 for r in self.ratios):

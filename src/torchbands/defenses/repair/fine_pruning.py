@@ -20,7 +20,7 @@ from torchbands.learners.finetune import Closure, finetune
     version=2,
 )
 class FinePruning(Repair):
-    """Prunes penultimate units in the order of their mean activation on clean rows, then fine-tunes the rest.
+    """Prunes the penultimate units that are least active on clean rows, then fine-tunes the rest.
 
     The search stops at the last step whose accuracy on held-out clean rows is within `tolerance` of the whole
     network's. Features are computed once: each step only takes a block of columns out of one product.
@@ -32,17 +32,17 @@ class FinePruning(Repair):
     """
 
     tolerance: float = 0.1
-    """Largest loss of held-out clean accuracy by pruning alone, as a fraction."""
+    """Largest drop of held-out clean accuracy by pruning alone, as a fraction."""
     steps: int = 100
-    """Pruning steps from nothing to everything."""
+    """Number of pruning levels between none and all units."""
     held_out: float = 0.2
-    """Share of the clean rows that judges the pruning."""
+    """Fraction of the clean rows held out to judge the pruning."""
     epochs: int = 20
-    """Passes over the clean rows afterwards."""
+    """Fine-tuning epochs over the clean rows."""
     lr: float = 0.01
-    """Largest learning rate of fine-tuning."""
+    """Peak learning rate of fine-tuning."""
     batch: int = 64
-    """Rows per step of fine-tuning."""
+    """Batch size of fine-tuning."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.held_out < 1.0:

@@ -18,7 +18,7 @@ from torchbands.learners.finetune import finetune
     version=2,
 )
 class FineTune(Repair):
-    """Cross-entropy on clean rows, every weight free: SGD with momentum and a cosine schedule.
+    """Fine-tunes all weights on clean rows: SGD with momentum and a cosine schedule.
 
     Deviations: the public benchmark's recipe (lr .01, momentum .9, weight decay 5e-4), but 20 epochs of batch 64
     instead of 100 of 256: as many updates in a fifth of the passes, seconds on a CPU; no augmentation.
@@ -27,15 +27,15 @@ class FineTune(Repair):
     contract_settings: ClassVar[dict[str, Any]] = {"lr": 0.5}
 
     epochs: int = 20
-    """Passes over the clean rows."""
+    """Epochs over the clean rows."""
     lr: float = 0.01
-    """Largest learning rate."""
+    """Peak learning rate."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = 5e-4
-    """On every weight."""
+    """Weight decay, on every parameter."""
     batch: int = 64
-    """Rows per step."""
+    """Batch size."""
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)

@@ -18,7 +18,7 @@ from torchbands.learners.finetune import Closure, finetune
     "fst", paper="Min et al., NeurIPS 2023, arXiv:2310.01875", needs=("gradients", "weights", "clean:2500"), version=2
 )
 class FST(Repair):
-    """Feature shift tuning: the head starts anew, and cross-entropy + alpha <W, W0> is minimised over all weights.
+    """Feature shift tuning: reinitialises the head and minimises cross-entropy + alpha <W, W0> over all weights.
 
     W0 is the head as it was given. After every step the head is scaled back to the norm of W0, so that the inner
     product cannot fall without bound.
@@ -28,13 +28,13 @@ class FST(Repair):
     """
 
     alpha: float = 0.2
-    """Weight of the inner product (paper: .2 on CIFAR-10, .1 on other data sets, .001 on transformers)."""
+    """Weight of the inner product (paper: 0.2 on CIFAR-10, 0.1 on other data sets, 0.001 on transformers)."""
     epochs: int = 10
-    """Passes over the clean rows."""
+    """Epochs over the clean rows."""
     lr: float = 0.01
-    """Largest learning rate."""
+    """Peak learning rate."""
     batch: int = 64
-    """Rows per step."""
+    """Batch size."""
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)

@@ -20,7 +20,7 @@ from torchbands.learners.finetune import Closure, finetune
     "ft-sam", paper="Zhu et al., ICCV 2023, arXiv:2304.11823", needs=("gradients", "weights", "clean:2500"), version=2
 )
 class FTSAM(Repair):
-    """Fine-tuning with adaptive sharpness-aware minimisation: the gradient is taken at the worst nearby weights.
+    """Fine-tuning with adaptive sharpness-aware minimisation.
 
     The neighbourhood is scaled by each weight's own size (ASAM): large weights, which carry backdoors, move most.
 
@@ -31,17 +31,17 @@ class FTSAM(Repair):
     contract_settings: ClassVar[dict[str, Any]] = {"lr": 0.1}
 
     rho: float = 2.0
-    """Radius of the neighbourhood, relative to the weights' size."""
+    """Radius of the neighbourhood, relative to the size of the weights."""
     eta: float = 0.01
-    """Added to every weight's size."""
+    """Constant added to the size of every weight (the paper's eta)."""
     label_smoothing: float = 0.1
-    """Of the cross-entropy."""
+    """Label smoothing of the cross-entropy."""
     epochs: int = 20
-    """Passes over the clean rows."""
+    """Epochs over the clean rows."""
     lr: float = 0.01
-    """Largest learning rate."""
+    """Peak learning rate."""
     batch: int = 64
-    """Rows per step."""
+    """Batch size."""
 
     def repair(self, model: Model, clean: Data, *, seed: int = 0) -> Model:
         require(self, model, clean)

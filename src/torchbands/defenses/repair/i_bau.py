@@ -29,7 +29,7 @@ NUMBERS = 3 * 32 * 32
     "i-bau", paper="Zeng et al., ICLR 2022, arXiv:2110.03735", needs=("gradients", "weights", "clean:5000"), version=3
 )
 class IBAU(Repair):
-    """Minimax over weights and one universal perturbation of the model's continuous space (pixels, embeddings, fields).
+    """Minimax over the weights and one universal perturbation of the continuous input (pixels, embeddings, fields).
 
     Inner: one pass over the clean rows of gradient ascent on the perturbation, away from the model's own answers, with
     an L2 penalty and an L2 ball. Outer: Adam on the weights with the implicit hypergradient, by K steps of the
@@ -50,23 +50,23 @@ class IBAU(Repair):
     contract_settings: ClassVar[dict[str, Any]] = {"portion": 0.2, "lr": 0.01}
 
     rounds: int = 5
-    """Searches for a perturbation, each followed by a pass over the clean rows."""
+    """Outer rounds: a search for a perturbation, then one pass over the clean rows."""
     search_lr: float = 10.0
-    """Step size of the search, plain gradient ascent with a step per batch."""
+    """Step size of the search (plain gradient ascent, one step per batch)."""
     radius: float = 0.18
-    """Largest root mean square of the perturbation, in the units of the model's input."""
+    """Bound on the root mean square of the perturbation, in units of the model's input."""
     inner_lr: float = 0.1
-    """Step size of the inner problem in the fixed-point iteration, for samples of 3,072 numbers."""
+    """Step size of the fixed-point iteration, for samples of 3,072 numbers."""
     penalty: float = 1e-3
-    """On the squared L2 norm of the perturbation."""
+    """Weight of the perturbation's squared L2 norm."""
     neumann: int = 5
-    """Steps of the fixed-point iteration (K), from zero: terms of the Neumann series."""
+    """Fixed-point iterations (K) from zero, that is, terms of the Neumann series."""
     lr: float = 1e-3
-    """Of Adam on the weights."""
+    """Learning rate of Adam for the weights."""
     portion: float = 0.01
-    """Share of each outer batch that carries the perturbation (at least one row)."""
+    """Fraction of each outer batch that carries the perturbation (at least one row)."""
     batch: int = 100
-    """Rows per outer step."""
+    """Batch size of the outer problem."""
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.neumann, self.batch) < 1:

@@ -20,7 +20,7 @@ from torchbands.core.seeding import generator
 
 @method("sau", paper="Wei et al., NeurIPS 2023, arXiv:2307.10562", needs=("gradients", "weights", "clean:2500"))
 class SAU(Repair):
-    """Shared adversarial unlearning in the model's continuous space (pixels, embeddings, fields).
+    """Shared adversarial unlearning on the continuous input (pixels, embeddings, fields).
 
     Inner: signed gradient steps look for a perturbation of each clean row that both models read wrongly and alike, by
     `adversarial` times cross-entropy and minus `shared` times the Jensen-Shannon divergence of their answers. Outer:
@@ -40,25 +40,25 @@ class SAU(Repair):
     contract_settings: ClassVar[dict[str, Any]] = {"rounds": 10}
 
     rounds: int = 20
-    """Passes over the clean rows (paper: 100, and 20 on Tiny ImageNet)."""
+    """Epochs over the clean rows (paper: 100, and 20 on Tiny ImageNet)."""
     batch: int = 64
-    """Rows per step."""
+    """Batch size."""
     lr: float = 3e-3
-    """Of Adam on the weights; half a cosine over all steps."""
+    """Learning rate of Adam for the weights, with a half-cosine schedule."""
     pretrained_lr: float = 1e-4
-    """The same for networks that began from public weights (paper: for all)."""
+    """Learning rate for networks that started from public pre-trained weights (paper: one rate for all)."""
     radius: float = 0.2
-    """Largest change of one number, as a share of the range of samples."""
+    """Bound on the change of each number, as a fraction of the samples' range."""
     token_radius: float = 0.75
-    """The same for the embeddings of tokens."""
+    """Bound on the change of token embeddings, as a fraction of their range."""
     steps: int = 5
-    """Signed gradient steps of size `radius`, from the corner where every number is raised."""
+    """Signed gradient steps of size `radius`, starting from the corner where every number is raised."""
     adversarial: float = 0.01
     """Weight of fooling either model in the search."""
     shared: float = 1.0
-    """Weight of fooling both alike in the search."""
+    """Weight of fooling both models alike in the search."""
     unlearning: float = 1.0
-    """Weight of unlearning beside the clean rows' cross-entropy."""
+    """Weight of the unlearning loss relative to the clean cross-entropy."""
 
     def __post_init__(self) -> None:
         if min(self.rounds, self.batch, self.steps) < 1:

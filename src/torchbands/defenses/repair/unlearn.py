@@ -27,7 +27,7 @@ def _neural_cleanse() -> ModelDetector:
 
 @method("unlearn", paper="Wang et al., S&P 2019", needs=("gradients", "weights", "clean:2500"), version=2)
 class Unlearn(Repair):
-    """Neural Cleanse's repair: fine-tuning on clean rows, of which a share carries the recovered trigger.
+    """Neural Cleanse's repair: fine-tunes on clean rows, some of which carry the recovered trigger.
 
     `repair` lets a detector search the trigger first; `without` takes one that was found already.
 
@@ -38,17 +38,17 @@ class Unlearn(Repair):
     """
 
     search: ModelDetector = field(default_factory=_neural_cleanse)
-    """Finds the trigger."""
+    """The trigger inversion that finds the trigger."""
     share: float = 0.2
-    """Of the clean rows that carry the trigger, with their true labels."""
+    """Fraction of the clean rows that carry the recovered trigger, with their true labels."""
     epochs: int = 10
-    """Passes over the rows."""
+    """Epochs over the clean rows."""
     lr: float = 0.01
-    """Largest learning rate."""
+    """Peak learning rate."""
     batch: int = 64
-    """Rows per step."""
+    """Batch size."""
     rounds: int = 1
-    """Times that a trigger is searched and unlearned; each round's rows carry all triggers found so far, in turn."""
+    """Rounds of search and unlearning; the rows of each round carry all triggers found so far, in turn."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:

@@ -24,7 +24,7 @@ from torchbands.core.seeding import seed_of
 
 @method("abl", paper="Li et al., NeurIPS 2021, arXiv:2110.11571", needs=("training-run", "gradients"), version=2)
 class ABL(Training):
-    """Isolates the rows learned fastest (of lowest loss, held near gamma), trains on the others, unlearns the isolated.
+    """Isolates the rows that are learned fastest, trains on the others, then unlearns the isolated ones.
 
     Three runs of the task's own learner on one model: isolation (the loss is kept near `gamma`, so that only what is
     learned fastest falls below it), training without the isolated rows, and unlearning at `unlearning_lr`
@@ -52,20 +52,20 @@ class ABL(Training):
     contract_rate: ClassVar[float] = 0.05
 
     gamma: float = 0.5
-    """The loss that isolation keeps to."""
+    """Loss value at which isolation holds the training loss."""
     trap: Literal["ascent", "flooding"] = "flooding"
-    """Local gradient ascent, the mean of sign(l - gamma) l over rows of loss l, or flooding, |L - gamma| + gamma of the
-    batch's mean loss L."""
+    """How the loss is held: local gradient ascent, the mean of sign(l - gamma) l over rows of loss l; or flooding, |L
+    - gamma| + gamma of the batch's mean loss L."""
     isolated: float = 0.01
-    """Share of the rows taken for poison."""
+    """Fraction of the rows isolated as poison."""
     isolation: float = 0.2
-    """Share of the learner's epochs for isolation."""
+    """Fraction of the learner's epochs spent on isolation."""
     updates: int = 200
-    """Steps that isolation takes at least."""
+    """Minimum number of optimizer steps of isolation."""
     unlearning: float = 0.2
-    """Share of the learner's epochs for unlearning."""
+    """Fraction of the learner's epochs spent on unlearning."""
     unlearning_lr: float = 5e-4
-    """Largest learning rate while unlearning."""
+    """Peak learning rate of unlearning."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.isolated < 1.0:

@@ -25,7 +25,7 @@ def _default() -> DataFilter:
 
 @method("filtered", paper="Chen et al., 2018, arXiv:1811.03728", needs=("training-run",))
 class Filtered(Training):
-    """Removes the rows that a data filter flags by its published rule, and trains on the rest from the beginning.
+    """Removes the rows that a data filter flags by its published rule, and trains on the rest from scratch.
 
     A filter's recall says little: two poisoned rows in a hundred can be enough for a backdoor, so what counts is the
     attack success of a model trained on what is left (He et al., EMNLP 2023, section 4.2.2).
@@ -38,7 +38,7 @@ class Filtered(Training):
     contract_settings: ClassVar[dict[str, Any]] = {"filter": {"role": "data-filter", "name": "cube"}}
 
     filter: DataFilter = field(default_factory=_default)
-    """What flags rows. One that looks through a model gets one trained on all rows first."""
+    """The data filter that flags rows. One that needs a model gets one trained on all rows."""
 
     def train(self, recipe: Recipe, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
         if self.filter.clean_needed():

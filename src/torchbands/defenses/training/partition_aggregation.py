@@ -23,7 +23,7 @@ from torchbands.core.seeding import generator, seed_of
 
 @method("partition-aggregation", paper="Levine and Feizi, ICLR 2021, arXiv:2006.14768", needs=("training-run",))
 class PartitionAggregation(Training):
-    """Splits the rows by a hash of their content, trains one model on each part, and lets them vote (DPA).
+    """Partitions the rows by a hash of their content and takes a vote of one model per partition (DPA).
 
     A row can change the model of its own part alone, so each changed vote costs the attacker one inserted or removed
     row: `PartitionModel.certificate` says how many leave a prediction as it is. Ties go to the smaller class.
@@ -36,9 +36,9 @@ class PartitionAggregation(Training):
     contract_rate: ClassVar[float] = 0.02  # a vote of 10 parts outvotes little poison only
 
     partitions: int = 10
-    """Number of disjoint parts (k)."""
+    """Number of disjoint partitions (k)."""
     stretch: int = 4
-    """Each part is trained for this many times the learner's epochs."""
+    """Factor on the learner's epochs for each partition."""
 
     def __post_init__(self) -> None:
         if self.partitions < 1 or self.stretch < 1:
