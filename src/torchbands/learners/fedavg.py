@@ -45,36 +45,36 @@ class FedAvg(Learner):
     rounds: int = 10
     """Rounds of local training and aggregation."""
     fraction: float = 1.0
-    """Share of the clients that take part in a round, drawn by seed."""
+    """Fraction of the clients that take part in a round, drawn by seed."""
     participation: Participation = "random"
-    """All drawn at random; or fixed, as Sun et al. (2019) attack: every `every` rounds all malicious clients take part,
-    in other rounds none, and honest ones, drawn at random, are the rest."""
+    """Which clients take part: a random draw; or fixed, as in Sun et al. (2019): all malicious clients in every
+    `every`-th round and none in between, filled up with random honest clients."""
     every: int = 1
-    """Of a fixed participation: rounds from one attack to the next, counted from the start of the attack."""
+    """With fixed participation: rounds from one attack to the next, counted from `attack_start`."""
     malicious: tuple[int, ...] = ()
-    """Clients that the attacker owns."""
+    """Ids of the clients that the attacker controls."""
     attack_start: int = 0
-    """The first round, from 0, in which malicious clients attack."""
+    """First round (from 0) in which malicious clients attack."""
     attack_stop: int = 0
-    """The round in which they no longer do; 0: they attack to the end."""
+    """Round from which they no longer attack; 0: they attack to the end."""
     local: Learner = SGD(epochs=1, batch=32, lr=0.05, schedule="constant")
-    """How a client trains in one round."""
+    """Local training of a client in one round."""
     attacker: Learner | None = None
-    """How a malicious client trains in a round in which it attacks; None: as the others do."""
+    """Local training of a malicious client in a round in which it attacks; None: the same as `local`."""
     aggregator: Aggregator = Mean()
-    """How the server joins the updates."""
+    """How the server aggregates the updates."""
     server: ServerOptimizer = "sgd"
-    """What the server does with the joined update: adds it, or takes it for a gradient (Reddi et al., 2021)."""
+    """Server optimiser: add the aggregated update (sgd), or treat it as a gradient (Reddi et al., 2021)."""
     server_lr: float = 1.0
-    """Factor on the server's step."""
+    """Learning rate of the server."""
     server_betas: tuple[float, float] = (0.9, 0.99)
-    """Of the server's momentum, and of Adam's second moment."""
+    """Decay rates of the server's momentum and of Adam's second moment."""
     server_tau: float = 1e-3
-    """Least denominator of the server's Adam."""
+    """Lower bound on the denominator of the server's Adam (tau in the paper)."""
     checkpoint: str = ""
-    """A safetensors file of weights that training starts from, such as a victim's model.safetensors."""
+    """A .safetensors file of weights to start from, such as a victim's model.safetensors."""
     watch: int = 0
-    """Accuracy, and how often the trigger succeeds, are measured whenever so many rounds have passed; 0: never."""
+    """Measure accuracy and attack success every this many rounds; 0: never."""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.every < 1 or self.watch < 0 or not 0 < self.fraction <= 1:

@@ -27,7 +27,7 @@ from torchbands.zoo.files import sha256
 
 @method("federated", paper="Hsu, Qi and Brown, 2019, arXiv:1909.06335")
 class Federated(Task):
-    """A task whose training rows lie with clients. Its network, and the clean and the test rows, are the task's own.
+    """Splits a task's training rows over clients; network, clean rows and test rows stay the task's own.
 
     The attacker owns the rows of the learner's malicious clients. Which clients are malicious says nothing of their
     rows: the partition is drawn without knowing it.
@@ -37,16 +37,18 @@ class Federated(Task):
 
     network: Network = dataclasses.field(init=False, compare=False, repr=False)
     learner: Learner = FedAvg(malicious=(0,))
+    """The federated learner; its `local` is how a client trains."""
     base: Task = Digits()
-    """The task: its name, or name(setting=value)."""
+    """The underlying task: its name, or name(setting=value)."""
     clients: int = 20
-    """Clients that the rows are dealt to; of a partition by column, as many as the column has values."""
+    """Number of clients; with a partition by column, as many as the column has values."""
     partition: Partition = "iid"
-    """At random; each class by its own Dirichlet draw; or by a column of the data, such as a user's id."""
+    """How rows are dealt to clients: at random (iid), each class by its own Dirichlet draw, or by a column of the
+    data, such as a user's id."""
     alpha: float = 0.5
-    """Of the Dirichlet partition: the smaller, the less alike the clients."""
+    """Concentration of the Dirichlet partition: the smaller, the more the clients differ."""
     column: str = ""
-    """Of a partition by column: its name among what the task's data say of each row."""
+    """Name of the column (of the data's `meta`) for a partition by column."""
 
     def __post_init__(self) -> None:
         if isinstance(self.base, Federated):
@@ -110,7 +112,7 @@ class Federated(Task):
 
 @method("federated/fashion-mnist", paper="Xiao et al., 2017, arXiv:1708.07747")
 class FederatedFashionMNIST(Federated):
-    """Kinds of clothing, photographed by 20 clients."""
+    """Fashion-MNIST split over 20 clients."""
 
     base: Task = FashionMNIST()
     learner: Learner = FedAvg(
@@ -120,7 +122,7 @@ class FederatedFashionMNIST(Federated):
 
 @method("federated/cifar10", paper="Krizhevsky, 2009")
 class FederatedCIFAR10(Federated):
-    """Kinds of object, photographed by 20 clients."""
+    """CIFAR-10 split over 20 clients."""
 
     base: Task = CIFAR10()
     learner: Learner = FedAvg(
@@ -133,7 +135,7 @@ class FederatedCIFAR10(Federated):
 
 @method("federated/sst2", paper="Socher et al., EMNLP 2013")
 class FederatedSST2(Federated):
-    """Sentences of film reviews, written by 20 clients."""
+    """SST-2 (sentences of film reviews) split over 20 clients."""
 
     base: Task = SST2()
     learner: Learner = FedAvg(
