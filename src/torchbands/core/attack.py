@@ -111,7 +111,7 @@ class Attack(Method):
     backdoor: ClassVar[bool] = True
 
     rate: float = 0.1
-    """Poisoned rows as a share of those that the attacker owns, most often all (clean label: of the target class)."""
+    """Poisoned rows as a fraction of the rows the attacker owns, usually all (clean label: of the target class)."""
     target: int = 0
     """Target class of triggered samples."""
     labels: LabelRule = "all-to-one"
