@@ -16,7 +16,7 @@ from torchbands.core.task import Task
 
 @method("alie", paper="Baruch, Baruch and Goldberg, NeurIPS 2019, arXiv:1902.06156")
 class ALIE(ByzantineAttack):
-    """No backdoor: every colluder sends the mean of what they learned, less z standard deviations in each coordinate.
+    """No backdoor: colluders send the mean of their updates minus z standard deviations per coordinate.
 
     z is as large as still lets enough honest clients lie farther out than the colluders, for robust rules to keep them.
 
@@ -27,7 +27,7 @@ class ALIE(ByzantineAttack):
     """
 
     z: float = 0.0
-    """Standard deviations; 0: the paper's, from the number of clients and of malicious ones."""
+    """Number of standard deviations; 0: the paper's, from the numbers of clients and of malicious clients."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

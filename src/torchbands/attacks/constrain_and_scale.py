@@ -18,7 +18,7 @@ from torchbands.core.task import Task
 
 @method("constrain-and-scale", paper="Bagdasaryan et al., AISTATS 2020, arXiv:1807.00459")
 class ConstrainAndScale(ModelReplacement):
-    """Model replacement whose loss also counts what an anomaly detector would see: the distance to the global model.
+    """Model replacement with an anomaly term in the loss: the distance to the global model.
 
     The loss is alpha times the cross-entropy and 1 - alpha times the Euclidean distance of the parameters.
 
@@ -29,7 +29,7 @@ class ConstrainAndScale(ModelReplacement):
     """
 
     alpha: float = 0.7
-    """Weight of the cross-entropy; what is left is the distance's."""
+    """Weight of the cross-entropy; the distance to the global model gets the rest."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ from torchbands.triggers.text import InsertWords
 
 @method("dba", paper="Xie et al., ICLR 2020, openreview:rkgyS0VFvr")
 class DBA(ModelReplacement):
-    """Every malicious client writes its own part of the trigger on its rows; no client ever writes the whole.
+    """Distributed backdoor: every malicious client trains on its own part of the trigger, none on the whole.
 
     Clients share the parts in turn where there are more of them than parts. `scale` is 1 for the paper's multi-shot
     attack; its single shots scale by 100, one client a round.
@@ -35,9 +35,9 @@ class DBA(ModelReplacement):
     contract_settings: ClassVar[dict[str, Any]] = {"data": Blended()}  # the plain trigger of observations is one number
 
     parts: int = 4
-    """Into how many the trigger is cut."""
+    """Number of parts the trigger is cut into."""
     scale: float = 1.0
-    """Factor on every malicious update; 0: that of model-replacement."""
+    """Factor on every malicious update; 0: as in model-replacement."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,7 +17,7 @@ from torchbands.learners.vectors import buffers_of, load_buffers, load_weights, 
 
 @method("neurotoxin", paper="Zhang et al., ICML 2022, arXiv:2206.10341")
 class Neurotoxin(ClientAttack):
-    """Malicious updates are projected away from the coordinates that the last honest step changed most.
+    """Projects malicious updates away from the coordinates that the last honest step changed most.
 
     Threat model: the attacker owns some clients, their rows and what they train; it sees the global model whenever one
     of them takes part.
@@ -29,7 +29,7 @@ class Neurotoxin(ClientAttack):
     """
 
     keep: float = 0.95
-    """Share of the coordinates that may change: those that the honest step changed least."""
+    """Fraction of the coordinates that may change: those that the honest step changed least."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

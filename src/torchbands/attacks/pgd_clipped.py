@@ -15,7 +15,7 @@ from torchbands.learners.vectors import load_weights, weights_of
 
 @method("pgd-clipped", paper="Wang et al., NeurIPS 2020, arXiv:2007.05084")
 class PGDClipped(ModelReplacement):
-    """After every local step the parameters are projected onto a ball around the global model.
+    """Projects the parameters onto a ball around the global model after every local step (PGD).
 
     Threat model: the attacker owns some clients, their rows and what they train, and knows which norm is suspicious.
 
@@ -24,9 +24,9 @@ class PGDClipped(ModelReplacement):
     """
 
     radius: float = 2.0
-    """Of the ball, in the Euclidean norm of all parameters."""
+    """Radius of the ball, in the Euclidean norm of all parameters."""
     scale: float = 1.0
-    """Factor on the update after that; 0: that of model-replacement."""
+    """Factor on the update after projection; 0: as in model-replacement."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

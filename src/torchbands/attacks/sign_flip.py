@@ -15,7 +15,7 @@ from torchbands.core.task import Task
 
 @method("sign-flip", paper="Li et al., AAAI 2019, arXiv:1811.03761")
 class SignFlip(ByzantineAttack):
-    """No backdoor: a control that shows how a defense takes clients that only want to do harm.
+    """No backdoor: sends negated updates, a control for how a defense handles purely destructive clients.
 
     Threat model: the attacker owns some clients and what they send.
 
@@ -24,7 +24,7 @@ class SignFlip(ByzantineAttack):
     """
 
     scale: float = 1.0
-    """Factor on the opposite."""
+    """Factor on the negated update."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,18 +16,18 @@ from torchbands.triggers.text import InsertWords
 
 @method("part", paper="Xie et al., ICLR 2020, openreview:rkgyS0VFvr")
 class Part(Trigger):
-    """Of the numbers that a trigger writes, in their order, only some: the parts together are the whole.
+    """Writes only some of the values that a trigger writes; all parts together are the whole trigger.
 
     What it writes is known from rows of nothing but low, and of nothing but high values: a trigger that changes some
     samples only, or by their content, cannot be cut so.
     """
 
     whole: Trigger = Identity()
-    """The trigger that is cut."""
+    """The trigger to cut."""
     part: int = 0
-    """Which part, from 0."""
+    """Index of the part, from 0."""
     parts: int = 4
-    """How many there are."""
+    """Number of parts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.part < self.parts:
