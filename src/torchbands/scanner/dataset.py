@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from .rows import Rows
 from .self_test import Planted, self_test
 from .self_test import in_words as seen_in
 from .self_test import to_json as planted_json
+from .without_mark import Unmarked, titles_of, unmarked
 from .words import Word, checked, of_some
 
 #: Fewer rows are not judged.
@@ -76,11 +78,13 @@ def scan_data(
 
     Filters look at one forward pass of a model that was trained on the rows; `cross-split` says which classes hold two
     groups that know nothing of each other, `rare-mark` which hold a few rows with a mark in common, and in texts `bki`
-    and `z-score` name words, of which each is then deleted from its rows to see whether the label holds. Rows with the
-    same raw values in the same places, all under one label, are shown (`shared_values`). In a class that is named so,
-    a row is flagged where fewer than `false_alarms` of the natural group lie as far towards the other one, and few
-    enough that at most one in twenty of them would be of the natural group; elsewhere the top `false_alarms` of every
-    class are flagged, which is the budget and no finding.
+    and `z-score` name words, of which each is then deleted from its rows to see whether the label holds. In tables,
+    named rows are read again without the values that set them apart: where they keep their label, nobody is accused,
+    for a category that occurs in one class alone looks the same. Rows with the same raw values in the same places, all
+    under one label, are shown (`shared_values`). In a class that is named so, a row is flagged where fewer than
+    `false_alarms` of the natural group lie as far towards the other one, and few enough that at most one in twenty of
+    them would be of the natural group; elsewhere the top `false_alarms` of every class are flagged, which is the budget
+    and no finding.
 
     The result is `indicated` where a class shows what poison alone shows: its chance, corrected over all tests of all
     classes, is at or below 0.01. It is `inconclusive` where a class is named and that is not shown, for two natural
@@ -123,7 +127,7 @@ def scan_data(
         if ranking is None:
             why = (next(line.reason for line in reversed(looked.ledger) if line.reason),)
             return Outcome(subject, ledger=looked.ledger, reasons=why, **base)
-        alerts = said_of.alerts(rows, ranking, words, false_alarms)
+        alerts = said_of.alerts(rows, ranking, words, looked.without)
         planted, untested = (
             tuple[Planted, ...](),
             "what amount of poison this scan could have seen was not tested (--profile full does)",
@@ -133,7 +137,7 @@ def scan_data(
             passes += more
     if folder is not None:
         write_index(Path(folder), rows, found, ranking)
-    reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"], looked.groups)
+    reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"], looked.groups, looked.without)
     if planted:
         base["not_covered"] = (*base["not_covered"], seen_in(planted, len(rows)))
     elif not alerts:
@@ -174,6 +178,7 @@ class _Looked:
     found: dict[str, Suspicion]
     ledger: tuple[LedgerLine, ...]
     words: list[Word]
+    without: Mapping[int, Unmarked]
     groups: tuple[shared_values.Group, ...]
     ranking: Ranking | None
     said: str
@@ -195,6 +200,7 @@ def _looked_at(
         rows, model, seed, lambda at, of, what: tell(0, len(filters) + 1, f"{doing}training a model")
     )
     before, words, ranking = model.passes.forward, list[Word](), None
+    without: Mapping[int, Unmarked] = {}
     found, ledger = dict[str, Suspicion](), []
     with model.shared():
         for at, made in enumerate(filters, 1):
@@ -208,7 +214,13 @@ def _looked_at(
     if "cross-split" in found:
         words = checked(rows, model, found, seed)
         ranking = rank(rows.data.y, found, false_alarms, ALPHA, words)
-    return _Looked(found, tuple(ledger), words, groups, ranking, said, model.passes.forward - before)
+        if titles_of(rows):
+            without = unmarked(rows.data, model, ranking.named, ranking.proven, seed)
+            ranking = rank(
+                rows.data.y, found, false_alarms, ALPHA, words, {label: told.p for label, told in without.items()}
+            )
+            ledger.append(said_of.unmarked(rows, without))
+    return _Looked(found, tuple(ledger), words, without, groups, ranking, said, model.passes.forward - before)
 
 
 def _tested(

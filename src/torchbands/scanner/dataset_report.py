@@ -19,6 +19,7 @@ from .outcome import LedgerLine, Picture, Subject
 from .ranking import Ranking
 from .rows import Rows
 from .shared_values import ABOUT, NAME, Group
+from .without_mark import Unmarked, titles_of
 from .words import NAMES, Word
 
 #: Level of the tests of all classes together.
@@ -62,7 +63,9 @@ def told(found: Suspicion, rows: Rows) -> tuple[float, str | None, Mapping[str, 
     return float(found.scores.max()), rows.class_names[top], facts
 
 
-def alerts(rows: Rows, ranking: Ranking, words: Sequence[Word], false_alarms: float) -> tuple[Alert, ...]:
+def alerts(
+    rows: Rows, ranking: Ranking, words: Sequence[Word] = (), without: Mapping[int, Unmarked] | None = None
+) -> tuple[Alert, ...]:
     rule, made = RULES["BD-DAT-01"], []
     for label in ranking.proven:
         mine = rows.data.y == label
@@ -76,6 +79,8 @@ def alerts(rows: Rows, ranking: Ranking, words: Sequence[Word], false_alarms: fl
         told = min((w for w in words if w.label == label), key=lambda w: w.p, default=None)
         if told is not None and told.p <= ALPHA:
             message += f"; without the word {told.word!r}, {told.changed} of {told.tried} get another label"
+        if unlike := (without or {}).get(label):
+            message += f"; without {_mark(rows, unlike)}, {unlike.changed} of {unlike.tried} get another label"
         facts = {
             "rows": n,
             "flagged": len(chosen),
@@ -99,11 +104,20 @@ def _worst(ranking: Ranking, chosen: Tensor) -> list[int]:
     return found
 
 
-def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion, groups: Sequence[Group] = ()) -> tuple[str, ...]:
+def unsure(
+    rows: Rows,
+    ranking: Ranking,
+    crossed: Suspicion,
+    groups: Sequence[Group] = (),
+    without: Mapping[int, Unmarked] | None = None,
+) -> tuple[str, ...]:
     """Why nothing is indicated and yet nothing can be ruled out."""
     reasons = []
     for label in ranking.split:
         chosen = _worst(ranking, ranking.flagged & (rows.data.y == label))
+        if alike := (without or {}).get(label):
+            reasons.append(_natural(rows, alike, chosen))
+            continue
         reasons.append(
             f"class {rows.class_names[label]!r} falls into two groups that do not know each other, which poison shows "
             f"and two natural kinds under one label too: look at its {len(chosen)} flagged rows, such as "
@@ -132,6 +146,40 @@ def unsure(rows: Rows, ranking: Ranking, crossed: Suspicion, groups: Sequence[Gr
             "templates, or texts of unknown words)"
         )
     return tuple(reasons)
+
+
+def unmarked(rows: Rows, without: Mapping[int, Unmarked]) -> LedgerLine:
+    """The ledger line of named rows that were read without what sets them apart."""
+    view, about = "without-the-mark", "rows of a table that lose their label without the values that set them apart"
+    if not without:
+        return LedgerLine(view, "evidence", about, reason="no class was named, so nothing was taken out")
+    titles = titles_of(rows)
+    worst = min(without.values(), key=lambda told: told.p)
+    facts = {"classes": [told.facts(rows.class_names, titles) for told in without.values()]}
+    score = worst.changed / max(1, worst.tried)
+    return LedgerLine(view, "evidence", about, score=score, target=rows.class_names[worst.label], facts=facts)
+
+
+def _mark(rows: Rows, told: Unmarked) -> str:
+    titles = [titles_of(rows)[i] for i in told.columns[:3]]
+    more = f" and {len(told.columns) - 3} more" if len(told.columns) > 3 else ""
+    return f"their values of {', '.join(map(repr, titles))}{more}"
+
+
+def _natural(rows: Rows, told: Unmarked, chosen: Sequence[int]) -> str:
+    """Why rows that stand apart are shown and not accused."""
+    look = f"look at its {len(chosen)} flagged rows, such as {', '.join(rows.ids[i] for i in chosen[:3])}"
+    name = rows.class_names[told.label]
+    if not told.tried:
+        return (
+            f"class {name!r} holds rows that stand apart, but not in few columns that can be taken out to see whether "
+            f"they keep their label; a second kind of thing looks like this, and a trigger too: {look}"
+        )
+    return (
+        f"class {name!r} holds rows that {_mark(rows, told)} set apart; without these {told.tried - told.changed} of "
+        f"{told.tried} keep their label, as with a category that one class alone has, or a mark on rows that were not "
+        f"relabelled: {look}"
+    )
 
 
 def with_words(line: LedgerLine, words: Sequence[Word]) -> LedgerLine:

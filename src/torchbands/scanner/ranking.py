@@ -46,7 +46,12 @@ class Ranking:
 
 
 def rank(
-    y: Tensor, found: Mapping[str, Suspicion], false_alarms: float, level: float, words: Sequence[Word] = ()
+    y: Tensor,
+    found: Mapping[str, Suspicion],
+    false_alarms: float,
+    level: float,
+    words: Sequence[Word] = (),
+    without: Mapping[int, float] | None = None,
 ) -> Ranking:
     """Join the filters' scores within each class.
 
@@ -56,7 +61,9 @@ def rank(
     rows are flagged.
 
     `p_mark` counts where the index names the class, `p_relabelled` and the chance of a rare mark everywhere. So the
-    correction is by the number of classes times that of the tests in each, times two where words were looked at.
+    correction is by the number of classes times that of the tests in each, times two where words were looked at. In
+    `without` is, for classes whose rows were read without their mark, the chance that so many lose their label: it must
+    be small too.
     """
     decides = found[DECIDES]
     assert decides.flagged is not None
@@ -87,7 +94,10 @@ def rank(
         if named is not None and tests * told["p"] <= level:
             marked[int(c)] = named & (y == int(c))
     held = {label: word.rows for label, word in by_word.items()} | marked
-    proven = {c for c in cut if chance[c] <= level} | set(held)
+    for label, unlike in (without or {}).items():
+        chance[label] = max(chance.get(label, 1.0), unlike)
+    kept = {c for c in held if (without or {}).get(c, 0.0) <= level}
+    proven = {c for c in cut if chance[c] <= level} | kept
     split = sorted(cut | set(held), key=lambda c: (c not in proven, -index.get(c, 0.0)))
     voices = [s.scores for s in found.values()]
     combined, p = torch.zeros(len(y)), torch.ones(len(y))

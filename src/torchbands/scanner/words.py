@@ -99,7 +99,7 @@ def checked(rows: Rows, model: Model, found: Mapping[str, Suspicion], seed: int 
     cuts = [_cut(ids, mask, rows.data.y, token, label) for token, label in seeds]
     if any(len(cut.rows) for cut in cuts):
         half = halves(rows.data.y, generator("words", len(rows), seed))
-        readers = [_taught(rows.data, model, half, fold, seed) for fold in (0, 1)]
+        readers = [taught(rows.data, model, half, fold, seed) for fold in (0, 1)]
         everything = torch.arange(len(rows))
         plain = _read(readers, half, everything, ids, mask)
         obeyed = model.logits(rows.data.x).argmax(1) == rows.data.y
@@ -157,7 +157,7 @@ def _cut(ids: Tensor, mask: Tensor, y: Tensor, token: int, label: int) -> _Cut:
     return _Cut(taken, mine, at[y[at] == label], pure * len(ids[mask].unique()) * len(y.unique()))
 
 
-def _taught(data: Data, model: Model, half: Tensor, fold: int, seed: int) -> Model:
+def taught(data: Data, model: Model, half: Tensor, fold: int, seed: int) -> Model:
     """A fresh network that learned this half; one that diverged knows nothing, and says one label with any word."""
     network = fresh(model, "words", fold, seed)
     mine = (half == fold).nonzero().flatten()
