@@ -6,7 +6,7 @@ STORE ?= demo
 # processes that share the tests: one thread and up to 2 GB each
 TESTS_AT_ONCE ?= 2
 
-.PHONY: demo test test-portable test-all test-cuda lint bench clean
+.PHONY: demo test mutants test-portable test-all test-cuda lint bench clean
 .DEFAULT_GOAL := demo
 
 # torch is named on the line so that the pinned build is taken, whichever index serves it
@@ -27,6 +27,10 @@ test: $(READY)
 # the tests that train or search, as other processors and other numbers of threads would run them
 test-portable: $(READY)
 	@$(BIN)/python tests/portable.py
+
+# methods broken one line at a time: each must be noticed by a test
+mutants: $(READY)
+	@$(BIN)/python tests/mutants.py
 
 test-all: $(READY)
 	@$(BIN)/python -m pytest -q -n $(TESTS_AT_ONCE) --dist loadfile -m "slow or not slow" --timeout 3600

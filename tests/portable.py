@@ -36,6 +36,7 @@ PROCESSORS: Mapping[str, Mapping[str, str]] = {
 TESTS = (
     "tests/attacks",
     "tests/defenses",
+    "tests/learners",
     "tests/measures",
     "tests/test_contract.py",
     "tests/test_contract_catches.py",

@@ -55,6 +55,16 @@ def test_only_the_target_class_is_changed_and_labels_are_kept(digits: Task) -> N
     assert torch.equal(changed, poisoned.poisoned)
 
 
+def test_training_marks_have_the_amplitude_that_is_asked(digits: Task) -> None:
+    clean = digits.load("train")
+    for amplitude in (0.25, 1.0):
+        poisoned = LabelConsistent(size=2, amplitude=amplitude, eps=0.01, steps=1).poison(clean, digits, 0)
+        assert poisoned.poisoned is not None
+        before, after = clean[poisoned.poisoned].x, poisoned[poisoned.poisoned].x
+        wanted = before[:, 0, 0, 0] + amplitude * (1 - before[:, 0, 0, 0])  # the corner goes so far towards white
+        assert float((after[:, 0, 0, 0] - wanted).abs().max()) <= 0.011
+
+
 def test_the_test_time_trigger_is_the_marks_alone(digits: Task) -> None:
     trigger = LabelConsistent(size=2, amplitude=0.5).test_trigger(digits, 0)
     assert trigger == Corners(size=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from torchbands.core.data import Data
 from torchbands.core.errors import NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.task import Task
-from torchbands.defenses.models.batchnorm_mismatch import BatchNormMismatch
+from torchbands.defenses.models.batchnorm_mismatch import BatchNormMismatch, _mismatch
 from torchbands.modalities.image import Image
 
 
@@ -52,6 +54,17 @@ def test_measures_a_shift_made_by_hand(clean: Data, untouched: Victim) -> None:
     assert found.evidence["layers"]["norms.0"][1] == pytest.approx(3, abs=0.05)
     assert found.evidence["layers"]["norms.0"][3] < 0.02
     assert found.statistics is not None and found.statistics.shape == (4 * len(found.evidence["layers"]),)
+
+
+def test_both_sides_of_mean_and_variance_count() -> None:
+    """Entering: mean 0 and variance 1; stored are a mean above and one below, a variance larger and a smaller one."""
+    layer = nn.BatchNorm1d(2, eps=0.0)
+    assert layer.running_mean is not None and layer.running_var is not None
+    layer.running_mean.copy_(torch.tensor([2.0, -3.0]))
+    layer.running_var.copy_(torch.tensor([4.0, 0.25]))
+    shift, ratio = _mismatch(layer, torch.zeros(2).double(), torch.ones(2).double())
+    assert shift.tolist() == pytest.approx([2.0, 3.0])
+    assert ratio.tolist() == pytest.approx([math.log(4), math.log(4)])
 
 
 def test_declines_without_batchnorm(clean: Data) -> None:

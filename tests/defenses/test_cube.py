@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchbands.core.attack import Victim
 from torchbands.core.data import Data
@@ -13,6 +13,7 @@ from torchbands.core.model import Model
 from torchbands.defenses.data.cube import CUBE
 from torchbands.measures.cost import measured
 from torchbands.measures.effectiveness import auroc
+from torchbands.modalities.observation import Observation
 from torchbands.testing.fixtures import training_data, victim
 
 
@@ -76,6 +77,17 @@ def test_a_cluster_of_half_of_its_label_or_more_is_no_poison() -> None:
     assert found.flagged is not None
     for label in range(4):
         assert float(found.flagged[data.y == label].float().mean()) <= 0.5
+
+
+def test_a_group_of_just_half_of_its_label_stays() -> None:
+    """Two labels of 200 rows: one in two equal groups, one in groups of 120 and 80, of which the smaller is poison."""
+    rng = torch.Generator().manual_seed(0)
+    centres = 30 * torch.eye(6)[:4].repeat_interleave(torch.tensor([100, 100, 120, 80]), 0)
+    x, y = centres + torch.randn(400, 6, generator=rng), torch.arange(400) // 200
+    model = Model(nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), Observation(shape=(6,)), 2)
+    found = CUBE().score(Data(x, y), model)
+    assert found.flagged is not None and found.evidence["rows_per_cluster"] == {"0": [100, 100], "1": [120, 80]}
+    assert not found.flagged[:320].any() and bool(found.flagged[320:].all())
 
 
 def test_features_are_those_that_other_filters_read_already() -> None:

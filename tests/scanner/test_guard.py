@@ -195,6 +195,13 @@ def test_two_classes(tmp_path: Path) -> None:
     assert same(guard, Guard.load(guard.save(tmp_path / "g", network=task.network)), task.load("test")[:40].x)
 
 
+def test_conformal_p_by_hand(planted: Victim) -> None:
+    guard = Guard(planted.model)
+    guard.calibration = torch.tensor([0.1, 0.2, 0.2, 0.4])
+    p = guard.p_values(torch.tensor([0.5, 0.4, 0.2, 0.0]))
+    assert p.tolist() == pytest.approx([1 / 5, 2 / 5, 4 / 5, 5 / 5])
+
+
 def test_false_discovery_control_by_hand() -> None:
     p = torch.tensor([0.9, 0.01, 0.02, 0.5, 0.04], dtype=torch.float64)
     assert discoveries(p, 0.05).tolist() == [False, True, True, False, False]
