@@ -20,7 +20,7 @@ from torchbands.modalities.code import Code
 from torchbands.modalities.image import Image
 from torchbands.modalities.observation import Observation
 from torchbands.modalities.tabular import Field, Tabular
-from torchbands.modalities.text import Text, edit_distance
+from torchbands.modalities.text import Text
 from torchbands.testing import MODALITIES, toy
 from torchbands.triggers.code import InsertNops, entry
 from torchbands.triggers.observation import SetDims
@@ -192,7 +192,7 @@ def test_texts_laid_over_each_other_both_stay_readable() -> None:
 
 
 def test_edits_are_counted_in_words() -> None:
-    assert edit_distance("kitten", "sitting") == 3 and edit_distance("", "ab") == 2 == edit_distance("ab", "")
+    assert Text().distance(["", "a b"], ["a b", ""])["edit_words"].tolist() == [2, 2]
     seen = Text().distance(["the good day", "a"], ["the very good day", "b"])
     assert seen["edit_words"].tolist() == [1, 1] and seen["added_words"].tolist() == [1, 0]
     assert seen["similarity"].tolist() == [0.75, 0]
@@ -207,28 +207,11 @@ FLOWS = Tabular(
 )
 
 
-def test_an_edit_distance_is_the_least_number_of_edits() -> None:
-    """By dynamic programming over the whole table, on short sequences of few letters, so that much is alike."""
-
-    def table(a: list[int], b: list[int]) -> int:
-        row = list(range(len(b) + 1))
-        for i, one in enumerate(a, 1):
-            last, row[0] = row[0], i
-            for j, two in enumerate(b, 1):
-                last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (one != two))
-        return row[-1]
-
-    rng = torch.Generator().manual_seed(0)
-    for _ in range(400):
-        a, b = (torch.randint(3, (int(torch.randint(14, (1,), generator=rng)),), generator=rng).tolist() for _ in "ab")
-        assert edit_distance(a, b) == table(a, b) == edit_distance(b, a)
-
-
 def test_long_samples_are_compared_in_no_time() -> None:
     rng = torch.Generator().manual_seed(0)
     a, b = (bytes(torch.randint(256, (4000,), generator=rng).tolist()) for _ in "ab")
     begun = time.process_time()
-    assert 3000 < edit_distance(a, b) <= 4000
+    assert 3000 < float(Code(length=96).distance([a], [b])["edit_bytes"]) <= 4000
     assert time.process_time() - begun < 2  # 16 million steps of Python would take several
 
 

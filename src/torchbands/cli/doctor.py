@@ -14,8 +14,8 @@ from torchbands import __version__
 from . import console
 
 CORE = (
-    *("torch", "numpy", "scipy", "scikit-learn", "safetensors", "filelock", "rich", "jinja2", "markupsafe"),
-    "pillow",
+    *("torch", "numpy", "scipy", "scikit-learn", "safetensors", "filelock", "platformdirs", "rapidfuzz", "rich"),
+    *("jinja2", "markupsafe", "pillow"),
 )
 #: Extra -> (distribution, module) pairs it brings.
 EXTRAS = {

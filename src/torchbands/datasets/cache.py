@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
+from platformdirs import user_cache_path
 
 from torchbands.core.errors import DataUnavailable
 from torchbands.datasets.base import SPLITS, Arrays, DataSet
@@ -28,11 +29,7 @@ def cache_root() -> Path:
     """``$TORCHBANDS_CACHE``, or the user's cache folder of this platform."""
     if named := os.environ.get(VARIABLE):
         return Path(named).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "torchbands"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "torchbands" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torchbands"
+    return user_cache_path("torchbands", appauthor=False)
 
 
 def data_folder(name: str) -> Path:
@@ -153,7 +150,7 @@ def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Only one process fetches a data set at a time (where the platform has ``fcntl``)."""
+    """Within the block this process alone fetches the data set; others wait."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,11 +158,5 @@ def locked(folder: Path) -> Iterator[None]:
             f"the cache folder {folder} cannot be written: {error.strerror}",
             hint=f"name a writable one: export {VARIABLE}=FOLDER",
         ) from error
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with (folder / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / ".lock"):
         yield

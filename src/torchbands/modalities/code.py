@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from torchbands.core.data import Batch
@@ -17,7 +18,6 @@ from torchbands.core.seeding import RowRng
 from torchbands.core.template import State, Template
 from torchbands.core.trigger import Trigger
 from torchbands.modalities.templates import SlotTemplate
-from torchbands.modalities.text import edit_distance
 from torchbands.modalities.tokens import TokenMixture
 from torchbands.triggers.code import CARRIER, ENDBR64, InsertNops
 
@@ -98,7 +98,7 @@ class Code(Modality):
         return (NopsTemplate(self),)
 
     def distance(self, a: list[bytes], b: list[bytes]) -> dict[str, Tensor]:
-        edits = torch.tensor([edit_distance(x, y) for x, y in zip(a, b, strict=True)], dtype=torch.float32)
+        edits = torch.tensor([Levenshtein.distance(x, y) for x, y in zip(a, b, strict=True)], dtype=torch.float32)
         longest = torch.tensor([max(len(x), len(y), 1) for x, y in zip(a, b, strict=True)], dtype=torch.float32)
         added = torch.tensor([len(y) - len(x) for x, y in zip(a, b, strict=True)], dtype=torch.float32)
         return {"edit_bytes": edits, "similarity": 1 - edits / longest, "added_bytes": added}

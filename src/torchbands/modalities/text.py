@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, ClassVar
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from torchbands.core.data import Batch
@@ -171,7 +172,7 @@ class Text(Modality):
 
     def distance(self, a: list[str], b: list[str]) -> dict[str, Tensor]:
         pairs = [(x.split(), y.split()) for x, y in zip(a, b, strict=True)]
-        edits = torch.tensor([edit_distance(x, y) for x, y in pairs], dtype=torch.float32)
+        edits = torch.tensor([Levenshtein.distance(x, y) for x, y in pairs], dtype=torch.float32)
         longest = torch.tensor([max(len(x), len(y), 1) for x, y in pairs], dtype=torch.float32)
         added = torch.tensor([len(y) - len(x) for x, y in pairs], dtype=torch.float32)
         return {"edit_words": edits, "similarity": 1 - edits / longest, "added_words": added}
@@ -197,33 +198,6 @@ def _round(room: TextRoom, words: list[str], most: int, draw: float) -> list[str
     kept = len(room.without(room.tokens - most).read(turned))
     wrapped = max(start + kept - len(words), 0)
     return [*words[:wrapped], *words[start : start + kept]]
-
-
-def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
-    """Levenshtein distance of two sequences, in elements. What they share at both ends costs nothing."""
-    low, high_a, high_b = 0, len(a), len(b)
-    while low < min(high_a, high_b) and a[low] == b[low]:
-        low += 1
-    while min(high_a, high_b) > low and a[high_a - 1] == b[high_b - 1]:
-        high_a, high_b = high_a - 1, high_b - 1
-    x, y = a[low:high_a], b[low:high_b]
-    x, y = (x, y) if len(x) >= len(y) else (y, x)
-    if not y:
-        return len(x)
-    # Myers (1999), in Hyyro's form: a column of the table is two numbers of len(y) bits, its rises and its falls
-    at: dict[object, int] = {}
-    for i, one in enumerate(y):
-        at[one] = at.get(one, 0) | 1 << i
-    every, last = (1 << len(y)) - 1, 1 << len(y) - 1
-    rise, fall, distance = every, 0, len(y)
-    for two in x:
-        equal = at.get(two, 0)
-        level = (((equal & rise) + rise) ^ rise) | equal | fall
-        up, down = fall | ~(level | rise) & every, level & rise
-        distance += bool(up & last) - bool(down & last)
-        up, down = (up << 1 | 1) & every, (down << 1) & every
-        rise, fall = down | ~(level | up) & every, up & level
-    return distance
 
 
 class WordsTemplate(SlotTemplate[Text]):
