@@ -168,7 +168,7 @@ def test_running_statistics_are_no_part_of_a_client_s_update() -> None:
     assert len(moved) == len(norms), "clients' statistics are averaged"
 
 
-@pytest.mark.parametrize("name", ["mean", "median"])
+@pytest.mark.parametrize("name", ["mean", "median", "trimmed-mean", "krum", "bulyan", "flame", "dnc", "rlr"])
 def test_an_aggregator_does_not_depend_on_the_order_of_clients(name: str) -> None:
     """A detector of clients that worked only because of the order they were stored in."""
     aggregator: Any = build({"role": "aggregator", "name": name})

@@ -104,8 +104,9 @@ def contract_cases(
     the toy's rows (otherwise a fifth): `contract_rate: ClassVar[float] = 0.01`. One whose use no toy can show says why:
     `contract_unshown: ClassVar[str] = "its score means something beside reference models only"`. One that
     acts on clients or environments says which toys have them: `contract_toys: ClassVar[tuple[str, ...]] =
-    ("federated",)`. One that needs what no toy has (public weights) declines all of them, with a reason:
-    `contract_declines: ClassVar[bool] = True`.
+    ("federated",)`. An aggregator against clients that send alike says how many do:
+    `contract_sybils: ClassVar[int] = 3`. One that needs what no toy has (public weights) declines all of them, with a
+    reason: `contract_declines: ClassVar[bool] = True`.
     """
     classes = listing() if methods is None else [_class(m) for m in methods]
     return [case for cls in classes for case in _Subject(cls, tasks or _toys(cls)).cases()]

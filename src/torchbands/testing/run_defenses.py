@@ -190,9 +190,11 @@ def _round(name: str) -> tuple[Model, Updates]:
 
 
 def run_aggregator(made: Aggregator, name: str, twice: bool) -> Outcome:
-    """A round of honest clients; then one of them, whichever, sends the opposite of its update, twentyfold."""
+    """A round of honest clients; then one of them, whichever, sends the opposite of its update, twentyfold. Against
+    sybils, whom a method may be made for alone, its `contract_sybils` send that same update."""
     (model, honest), clean = _round(name), defender_rows(made, name)
     weights, meant = weights_of(model), honest.weights.mean(0)
+    sybils = int(getattr(made, "contract_sybils", 1))
 
     def joined(sent: Updates) -> Aggregate:
         kept = [t.clone() for t in (sent.weights, sent.buffers, weights)]
@@ -218,7 +220,7 @@ def run_aggregator(made: Aggregator, name: str, twice: bool) -> Outcome:
     along, worst = float(cosine_similarity(first.weights, meant, dim=0)), 1.0
     for client in range(CLIENTS):
         sent = replace(honest, weights=honest.weights.clone())
-        sent.weights[client] *= -20
+        sent.weights[(client + torch.arange(sybils)) % CLIENTS] = -20 * honest.weights[client]
         worst = min(worst, float(cosine_similarity(joined(sent).weights, meant, dim=0)))
     seen = f"cosine to the honest mean {along:.2f}, and {worst:.2f} with one client that sends the opposite"
     return Outcome(True, useful=along > 0.5 and (made.baseline or worst > 0.5), seen=seen)

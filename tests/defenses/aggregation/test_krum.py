@@ -47,3 +47,10 @@ def test_multi_krum_of_more_updates_than_came() -> None:
         joined("multi-krum", updates(*ROWS), m=6)
     with pytest.raises(InputError, match="m=0 updates"):
         joined("multi-krum", updates(*ROWS), m=0)
+
+
+def test_of_two_that_are_each_others_only_neighbour_the_order_does_not_decide() -> None:
+    plain, turned = (joined("krum", updates(*rows), f=0) for rows in ([[0.0], [1.0], [3.0]], [[3.0], [1.0], [0.0]]))
+    assert kept(plain) == kept(turned) == [1]
+    plain, turned = (joined("krum", updates(*rows), f=0) for rows in ([[0.0], [1.0], [-3.0]], [[1.0], [0.0], [-3.0]]))
+    assert plain.weights.tolist() == turned.weights.tolist() == [0.0]

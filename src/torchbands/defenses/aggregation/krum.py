@@ -64,13 +64,20 @@ class KrumServer(Server):
         m = n - f if self.m is None else self.m
         if m > n:
             raise InputError(f"{self.name}: the mean of m={m} updates, and {n} came", hint=f"set m to at most {n}")
-        score = scores(squared_distances(sent.weights), f)
-        kept = torch.zeros(n, dtype=torch.bool)
-        kept[score.argsort(stable=True)[:m].cpu()] = True
+        apart = squared_distances(sent.weights)
+        score, kept = scores(apart, f), torch.zeros(n, dtype=torch.bool)
+        kept[ranked(score, scores(apart, f - 1))[:m].cpu()] = True
         return Aggregate(sent.weights[kept].mean(0), sent.buffers[kept].mean(0), relative(score), kept)
 
 
 def scores(apart: Tensor, f: int) -> Tensor:
     """(n,) from (n, n) squared distances: of each client, the sum to its n - f - 2 nearest neighbours."""
     nearest = apart.clone().fill_diagonal_(float("inf")).sort(1).values
-    return nearest[:, : max(1, len(apart) - f - 2)].sum(1)
+    return nearest[:, : min(max(1, len(apart) - f - 2), len(apart) - 1)].sum(1)
+
+
+def ranked(score: Tensor, then: Tensor) -> Tensor:
+    """(n,) positions from the least score. Two clients that are each other's only neighbour tie, whatever the last
+    digits say: the second score decides, and never the order in which they came."""
+    order = then.argsort(stable=True)
+    return order[score.float()[order].argsort(stable=True)]
