@@ -115,12 +115,13 @@ def misreading(given: argparse.Namespace, opened: Opened) -> Misread | None:
     return wrong
 
 
-def rows_of(given: argparse.Namespace, source: str, split: str = "clean") -> Rows:
-    """Labelled rows, with a word on stderr about what was left out or assumed."""
+def rows_of(given: argparse.Namespace, source: str, split: str = "clean", *, like: Modality | None = None) -> Rows:
+    """Labelled rows, with a word on stderr about what was left out or assumed. like: what the model reads, if known."""
     from torchbands.scanner.reading import read_rows
 
     label, text = getattr(given, "label_column", None), getattr(given, "text_column", None)
-    rows = read_rows(source, size=given.size, channels=given.channels, split=split, label=label, text=text)
+    shape = {"size": given.size, "channels": given.channels}
+    rows = read_rows(source, **shape, split=split, label=label, text=text, like=like)
     for remark in rows.notes:
         console.note(f"note: {remark}")
     if rows.refused:
@@ -187,11 +188,11 @@ def _arch(reference_set: ReferenceSet | None, rows: Rows | None) -> str | None:
 
 def _fitting(given: argparse.Namespace, rows: Rows, data: str, split: str, modality: Modality) -> Rows:
     """Rows of files, read once more so that they have the size that the model reads."""
-    wanted = modality.reader_settings()
-    if modality == rows.modality or rows.task is not None or not wanted or type(modality) is not type(rows.modality):
+    if modality == rows.modality or rows.task is not None or type(modality) is not type(rows.modality):
         return rows
-    asked = {name: getattr(given, name) or wanted.get(name) for name in ("size", "channels")}
-    return rows_of(argparse.Namespace(**asked), data, split)
+    if not modality.reader_settings() and not modality.reads(Path(data)):
+        return rows  # they have no size that could be asked for
+    return rows_of(given, data, split, like=modality)
 
 
 def _readable(rows: Rows, data: str, reads: Modality) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .data import Batch
@@ -23,6 +24,11 @@ def of_samples(first: Batch, every: Any = None, titles: Sequence[str] = ()) -> M
         first: a few of them. every: all of them, where words or ranges may be told from them. titles: of columns.
     """
     return next((found for kind in kinds() if (found := kind.of_samples(first, every, titles)) is not None), None)
+
+
+def reader_of(path: Path) -> type[Modality] | None:
+    """The kind whose own format a file or folder has, or None."""
+    return next((kind for kind in kinds() if kind.reads(path)), None)
 
 
 def of_input(shape: Sequence[Any], given: Modality | None = None) -> tuple[Modality | None, Layout | None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .data import Batch
+from .errors import InputError
 from .method import Method, Spec
 from .seeding import RowRng
 from .trigger import Room, Trigger
@@ -74,6 +76,24 @@ class Layout(NamedTuple):
 
     label: str
     axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows as a file or folder of a kind's own format holds them.
+
+    Attributes:
+        labels: the name of each row's class; empty where there are none.
+        ids: what each row is called in reports; by default its number.
+        refused: (name, reason) of what was left out. notes: what was assumed while reading.
+    """
+
+    samples: Batch
+    modality: Modality
+    labels: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Perturbation(nn.Module, ABC):
@@ -174,6 +194,22 @@ class Modality(Method):
         """What the shape of a graph's input, (N, ...), says of this kind's rows and of their layout."""
         return None, None
 
+    @classmethod
+    def reads(cls, path: Path) -> bool:
+        """Whether a file or folder is of a format of this kind's own. It is told by its name, or by its first bytes."""
+        return False
+
+    @classmethod
+    def read(cls, path: Path, like: Modality | None = None) -> FileRows:
+        """The rows of a file or folder that `reads` knows. It may be hostile: nothing in it is executed.
+
+        Args:
+            like: what a model reads, where one is known; rows are then brought to its size, where they can be.
+
+        Raises InputError, naming the place, for what is damaged.
+        """
+        raise InputError(f"{cls.name} has no format of its own, so {path} is not read")
+
     def reader_settings(self) -> dict[str, int]:
         """What readers of raw files are asked for (size, channels), so that a file's rows are what is read here."""
         return {}
@@ -242,7 +278,8 @@ class Modality(Method):
 
     @abstractmethod
     def render(self, row: Batch) -> str:
-        """An HTML fragment of one raw row (no batch axis). Whatever it shows of the sample is escaped."""
+        """An HTML fragment of one raw row (no batch axis): text, tables and `<img>` with its data inside. Reports
+        drop everything else, such as SVG. Whatever it shows of the sample is escaped."""
 
     def templates(self) -> tuple[Template[Any], ...]:
         """Families of triggers that can be searched with forward passes alone; none where nobody has written one."""

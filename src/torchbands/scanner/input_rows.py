@@ -15,6 +15,7 @@ from torchbands.datasets.folder import SUFFIXES
 from torchbands.datasets.text_file import texts_of
 
 from .array_rows import numbers, read_samples
+from .own_format import read_unlabelled
 from .reading import read_rows
 from .rows import Rows
 from .table_rows import LABELS, is_heading
@@ -31,7 +32,8 @@ def read_inputs(
     Args:
         source: one image, or a folder with images anywhere below it; `.npz` or `.safetensors` with `x`, `.npy`; a table
             (columns by the titles of the model's own table, where it has a heading); `.csv`, `.tsv` or `.jsonl` with a
-            column of texts, `.txt` with one text a line; or what `read_rows` knows besides: a victim directory, a task.
+            column of texts, `.txt` with one text a line; a file in a format of the model's own kind; or what
+            `read_rows` knows besides: a victim directory, a task.
         text: the column of texts. label: a column of a table that is no sample.
 
     Raises InputError where nothing can be read, or not by this model.
@@ -39,13 +41,13 @@ def read_inputs(
     path = Path(source).expanduser()
     settings = reads.reader_settings()
     size, channels = settings.get("size"), settings.get("channels")
-    found: Rows | None = None
-    if path.is_dir() and not (path / "card.json").is_file() and size is not None and channels is not None:
+    found = read_unlabelled(path, reads, classes)
+    if found is None and path.is_file():
+        found = _of_file(path, reads, size, channels, classes, text, label)
+    elif found is None and path.is_dir() and not (path / "card.json").is_file() and size and channels:
         from .image_rows import read_images
 
         found = read_images(path, size, channels, classes)
-    elif path.is_file():
-        found = _of_file(path, reads, size, channels, classes, text, label)
     if found is None:
         found = read_rows(source, size=size, channels=channels, split="test", label=label, text=text)
     first = take(found.data.x, torch.arange(1))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError, UnknownName, Unsupported
+from torchbands.core.modality import Modality
 from torchbands.core.registry import build
 from torchbands.core.task import SPLITS, Task
 from torchbands.datasets.cells import FRAMES, kind_of
@@ -16,6 +17,7 @@ from torchbands.datasets.table_folder import SUFFIXES as TABLES
 from torchbands.datasets.table_folder import tables_of
 from torchbands.datasets.text_file import text_column
 
+from .own_format import read_labelled
 from .rows import Rows
 
 _KINDS = (
@@ -45,6 +47,7 @@ def read_rows(
     split: str = "clean",
     label: str | None = None,
     text: str | None = None,
+    like: Modality | None = None,
 ) -> Rows:
     """Read labelled rows. Nothing in the source is executed, and no pickle is read.
 
@@ -59,6 +62,7 @@ def read_rows(
             body) and one of labels;
             a `.parquet`, `.arrow` or `.feather` file of any of these, or of images, and a folder of such files
             (`train.csv` and `test.csv`, what `datasets.save_to_disk` writes, `data/train-00000-of-00002.parquet`);
+            a file or folder in a format that a kind of sample has for itself, which may come from a plug-in;
             a victim directory, for the training data it was made from (`split="train"`) or its task's other splits;
             a task's name, or its JSON spec, for the split of that name.
         size: side in pixels that a folder's images are scaled to, as squares; by default that of most of them, at
@@ -68,6 +72,7 @@ def read_rows(
             asked.
         label: the label column of a file; by default one named label, class, target or y (or category, for texts),
             else the last of a table. text: the column of texts; by default one of the names above.
+        like: what the model reads, where it is known: rows of that kind are brought to its size.
 
     Raises:
         InputError: nothing there, nothing readable, or not what it should be; the message names it.
@@ -75,6 +80,9 @@ def read_rows(
     """
     if split not in SPLITS:
         raise UnknownName("split", split, SPLITS)
+    if like is not None:
+        settings = like.reader_settings()
+        size, channels = size or settings.get("size"), channels or settings.get("channels")
     path = Path(source).expanduser()
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -88,13 +96,15 @@ def read_rows(
         if (tables := tables_of(path, split == "test")) is not None:
             made = _of_tables(path, tables.files, size, channels, label, text)
             return replace(made, notes=(*tables.notes, *made.notes))
-        return read_folder(path, size, channels, split, label)
+        return read_labelled(path, like) or read_folder(path, size, channels, split, label)
     if is_file:
-        return _of_file(path, size, channels, label, text)
+        return _of_file(path, size, channels, label, text, like)
     return _of_task(source, split)
 
 
-def _of_file(path: Path, size: int | None, channels: int | None, label: str | None, text: str | None) -> Rows:
+def _of_file(
+    path: Path, size: int | None, channels: int | None, label: str | None, text: str | None, like: Modality | None
+) -> Rows:
     kind = kind_of(path)
     if kind in TABLES:
         return _of_tables(path, (path,), size, channels, label, text)
@@ -104,6 +114,8 @@ def _of_file(path: Path, size: int | None, channels: int | None, label: str | No
         from .array_rows import read_arrays
 
         return read_arrays(path, size, channels)
+    if (made := read_labelled(path, like)) is not None:
+        return made
     said, todo = _ELSEWHERE.get(kind, (f"of a kind that is not read ({kind or 'no suffix'})", _KINDS))
     raise (Unsupported if kind in _ELSEWHERE else InputError)(f"{path} is {said}", hint=todo)
 

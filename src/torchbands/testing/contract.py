@@ -132,11 +132,17 @@ def check_method(method: str | type[Method] | Method, tasks: Sequence[str] | Non
     return dict(subject.outcomes)
 
 
-def contract_test(*methods: str | type[Method] | Method) -> Callable[[Callable[[], None]], None]:
-    """A pytest test of these methods, or of every registered one: `test_contract = contract_test("my-attack")`."""
+def contract_test(
+    *methods: str | type[Method] | Method, tasks: Sequence[str] | None = None
+) -> Callable[[Callable[[], None]], None]:
+    """A pytest test of these methods, or of every registered one: `test_contract = contract_test("my-attack")`.
+
+    Args:
+        tasks: names of toys, such as one of your own kind of sample; None takes one of every built-in modality.
+    """
     import pytest
 
-    cases = contract_cases(methods or None)
+    cases = contract_cases(methods or None, tasks)
 
     @pytest.mark.parametrize("case", [pytest.param(call, id=name) for name, call in cases])
     def test(case: Callable[[], None]) -> None:

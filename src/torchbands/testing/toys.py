@@ -17,7 +17,7 @@ from torchbands.core.method import method
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.recipe import Learner, Network
-from torchbands.core.registry import build
+from torchbands.core.registry import build, entries
 from torchbands.core.seeding import RowRng, generator, seed_of
 from torchbands.core.task import SPLITS, Task
 from torchbands.environments.rollout import rollout
@@ -204,12 +204,14 @@ def _bandit(rows: Data, actions: int) -> Any:
 
 
 def toy(name: str, classes: int = 4, **settings: Any) -> Task:
-    """A tiny synthetic task: "image", "text", "tabular", "observation", "code", "federated" or "control".
+    """A tiny synthetic task: "image", "text", "tabular", "observation", "code", "federated", "control", or the NAME
+    of a task toy/NAME that a plug-in brings.
 
     Raises UnknownName, with a suggestion, for another name or setting.
     """
-    if name not in TOYS:
-        raise UnknownName("toy", name, TOYS)
+    known = {entry.name.removeprefix("toy/") for entry in entries("task") if entry.name.startswith("toy/")}
+    if name not in known:
+        raise UnknownName("toy", name, sorted(known))
     made = build({"role": "task", "name": f"toy/{name}", "ways": classes, **settings})
     assert isinstance(made, Task)
     return made

@@ -1,5 +1,5 @@
 """Importing this package registers its methods: that is all an entry point has to do."""
 
-from bands_example import noise_prior, quiet
+from bands_example import noise_prior, quiet, series
 
-__all__ = ["noise_prior", "quiet"]
+__all__ = ["noise_prior", "quiet", "series"]

@@ -18,7 +18,11 @@ Job = dict[str, Any]
 
 
 def main(kind: str, parent: int) -> None:
-    """Serve one job of a kind: torch, fickling, onnx, network or transformers/TYPE. parent: whom to die with, or 0."""
+    """Serve one job of a kind: torch, fickling, onnx, network/MODULES or transformers/TYPE.
+
+    Args:
+        parent: the process to die with, or 0.
+    """
     tie(parent)
     work: Callable[[Job], Job | None] = jobs.prepare(kind)
     answer({"ready": True})

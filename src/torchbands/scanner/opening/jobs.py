@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +28,12 @@ def prepare(kind: str) -> Callable[[Job], Job | None]:
         from .read_torch import extract
 
         return extract
-    if kind == "network":
+    if kind.startswith("network/"):
         from torchbands.core.registry import discover
 
         discover()
+        for name, file in json.loads(kind.removeprefix("network/")).items():
+            _import_own(name, Path(file))
         return _network
     if kind.startswith("transformers/"):
         from .hf_build import probe, warm
@@ -36,6 +41,21 @@ def prepare(kind: str) -> Callable[[Job], Job | None]:
         warm(kind.removeprefix("transformers/"))
         return probe
     raise ValueError(kind)
+
+
+def _import_own(name: str, file: Path) -> None:
+    """Import a module of the user's that the parent runs too. file: of its top-level module or package."""
+    if name in sys.modules:
+        return
+    sys.path.append(str(file.parents[1] if file.name == "__init__.py" else file.parent))
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        spec = importlib.util.spec_from_file_location(name, file)
+        if error.name != name or spec is None or spec.loader is None:
+            raise
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # a file that goes by another name
+        spec.loader.exec_module(sys.modules[name])
 
 
 def _network(job: Job) -> Job:
@@ -134,8 +154,6 @@ def _onnx() -> Callable[[Job], None]:
 
 
 def _infer(session: Any, head: bytes, numpy: Any, answer: Callable[[Job], None]) -> None:
-    import json
-
     asked = json.loads(head)
     raw = sys.stdin.buffer.read(asked["bytes"])
     x = numpy.frombuffer(raw, dtype=asked["dtype"]).reshape(asked["shape"])

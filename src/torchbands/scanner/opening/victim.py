@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from torchbands.core.errors import DataUnavailable, InputError, UnknownName, UnsafeFile
+from torchbands.core.method import Method
 from torchbands.core.modality import Modality
 from torchbands.core.model import Model
 from torchbands.core.recipe import Network
 from torchbands.core.registry import build
+from torchbands.core.task import Task
 
 from . import tensors
 from .architecture import finished, fitted, standardised
@@ -36,7 +42,7 @@ def from_victim(
     if not isinstance(task, dict) or not isinstance(files, dict):
         raise malformed(f"{CARD} names no task and files: it is no victim's card", subject=CARD)
     try:
-        build(task, "task", origin=folder.path / CARD)
+        made = build(task, "task", origin=folder.path / CARD)
         for part in ("attack", "trigger"):  # not needed to judge the model; what they name is a finding all the same
             with suppress(DataUnavailable, InputError, UnknownName):
                 build(card[part], part, origin=folder.path / CARD) if part in card else None
@@ -51,7 +57,7 @@ def from_victim(
     state.facts |= weights.facts()
     weights.afford(limits.bytes)
     weights.check()
-    with Private() as at, Child("network", at, limits) as child:
+    with Private() as at, Child(f"network/{json.dumps(_own_modules(made))}", at, limits) as child:
         reply: dict[str, Any] = child.ask({"task": task})
     if "unavailable" in reply:
         raise InputError(
@@ -76,3 +82,25 @@ def from_victim(
             weights, lambda k: network.build(modality, k or 2), True, reply["classes"], network.label(), state
         )
     return finished(standardised(module, modality, mean, std, state), modality, reply["classes"], state)
+
+
+def _own_modules(task: Method) -> dict[str, str]:
+    """Modules outside of torchbands that define a task and its parts, by name, and the files of their packages. This
+    process runs them already, since the user installed or loaded them; the child finds them nowhere else."""
+    found: dict[str, str] = {}
+    parts: list[object] = [task]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, (tuple, list)):
+            parts += part
+        if not isinstance(part, Method):
+            continue
+        parts += [getattr(part, f.name) for f in dataclasses.fields(part)]
+        name = type(part).__module__
+        top = name.partition(".")[0]
+        if top in ("torchbands", "__main__") or (file := getattr(sys.modules.get(top), "__file__", None)) is None:
+            continue
+        found[name] = str(Path(file).resolve())
+        if isinstance(part, Task):  # those of built-in tasks are built in, and some would have to read data to tell
+            parts += [part.modality, part.network]
+    return found
