@@ -16,6 +16,7 @@ from torchbands.core.attack import Victim
 from torchbands.core.errors import BandsError, DamagedVictim, Diverged, InputError, NotApplicable
 from torchbands.core.method import Method
 from torchbands.core.outside import allowing, named_by
+from torchbands.learners.round_state import forget
 from torchbands.measures.cost import measured
 from torchbands.zoo.files import only_one
 from torchbands.zoo.victims import OF_STORE
@@ -192,7 +193,10 @@ class _Runner:
         try:
             with measured() as cost:
                 victim = self._existing(cell) or cell.attack.run(
-                    cell.task, cell.seed, progress=lambda a, b, _: self.tell(self.done, self.cells, what, a / b)
+                    cell.task,
+                    cell.seed,
+                    progress=lambda a, b, _: self.tell(self.done, self.cells, what, a / b),
+                    folder=self.store.rounds_dir(cell.key),
                 )
             zoo.save(victim, self.store.victim_dir(cell.key), OF_STORE)
             bench = Bench.of(victim)
@@ -209,6 +213,7 @@ class _Runner:
             head |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
             head["traceback"] = traceback.format_exc()
         self.store.write_victim_record(head)
+        forget(self.store.rounds_dir(cell.key), self.store.rounds_dir(cell.key).parent)
         self._tally(head["status"])
         return head, bench
 

@@ -31,6 +31,10 @@ class Store:
     def victim_dir(self, key: str) -> Path:
         return self.folder / "victims" / key
 
+    def rounds_dir(self, key: str) -> Path:
+        """Where a training of rounds keeps its state until its victim is made."""
+        return self.folder / "rounds" / key
+
     def victim_record(self, key: str) -> dict[str, Any] | None:
         return _record(self.folder / "outcomes" / f"{key}.json")
 

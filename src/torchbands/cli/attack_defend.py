@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torchbands.core.errors import InputError
 from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Task
+from torchbands.learners.round_state import forget
 from torchbands.zoo.victims import kind_of
 
 from . import console
@@ -29,12 +31,15 @@ def attack(given: argparse.Namespace) -> int:
     given_control = _given_control(given.control)
     out = given.out or Path("victims") / f"{task.name.replace('/', '-')}-{method.name}-{given.seed}"
     kind_of().check(out)
+    rounds = out.with_name(f".{out.name}.rounds")  # of a training that is killed: the same command goes on from there
     with console.progress_bar() as bar:
-        victim = method.run(task, given.seed, progress=lambda a, b, w: bar(a, b, f"{method.name}: {w}"))
+        told = partial(_told, bar, method.name)
+        victim = method.run(task, given.seed, progress=told, folder=rounds / "victim")
         zoo.save(victim, out)
-        control = given_control or _train_control(given.control, victim, bar)
+        control = given_control or _train_control(given.control, victim, bar, rounds / "control")
         bar(1, 1, "measuring")
         found = bench.assess(victim, control)
+    forget(rounds / "victim", rounds / "control", rounds)
     facts = {"victim": str(out), "attack": method.spec(), "task": task.spec(), "seed": given.seed, "info": victim.info}
     if given.json:
         console.print_json(facts | {k: found[k] for k in ("metrics", "stealth")})
@@ -89,14 +94,18 @@ def _given_control(text: str) -> Victim | None:
     return control
 
 
-def _train_control(text: str, victim: Victim, bar: console.Bar) -> Victim | None:
+def _told(bar: console.Bar, name: str, done: int, total: int, what: str) -> None:
+    bar(done, total, f"{name}: {what}")
+
+
+def _train_control(text: str, victim: Victim, bar: console.Bar, folder: Path) -> Victim | None:
     if text != "train":
         return None
     if victim.attack.name == "clean":
         return victim
     clean = build("clean", "attack")
     assert isinstance(clean, Attack)
-    return clean.run(victim.task, victim.seed, progress=lambda a, b, w: bar(a, b, f"control: {w}"))
+    return clean.run(victim.task, victim.seed, progress=partial(_told, bar, "control"), folder=folder)
 
 
 _ONE_MODEL = {

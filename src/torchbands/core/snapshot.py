@@ -7,6 +7,8 @@ Settings, data and functions never change in a training, so they are taken from 
 from __future__ import annotations
 
 import collections
+import functools
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,7 @@ from .model import Model
 
 _PLAIN = (bool, int, float, str, bytes, type(None))
 _KINDS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "deque": collections.deque}
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial)
 #: Of what is the same whenever a training is started.
 _SAME = ("same", None)
 
@@ -47,7 +50,7 @@ def _taken(value: Any, inside: tuple[int, ...]) -> tuple[str, Any]:
         return _taken(value.module, inside)
     if isinstance(value, (nn.Module, torch.optim.Optimizer)):
         return "state", _copied(value.state_dict())
-    if id(value) in inside or isinstance(value, (Method, Data, type)) or callable(value):
+    if id(value) in inside or isinstance(value, (Method, Data, type, *_CODE)):
         return _SAME
     inside = (*inside, id(value))
     for kind, made in _KINDS.items():

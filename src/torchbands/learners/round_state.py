@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -76,3 +77,12 @@ def identity_of(learner: Method, model: Model, data: Data, hooks: Sequence[Hook]
         told.update(type(hook).__qualname__.encode())
         told.update("".join(v.key() for v in vars(hook).values() if isinstance(v, Method)).encode())
     return told.hexdigest()
+
+
+def forget(*folders: Path) -> None:
+    """Remove the state that lies in folders, and those of them that are then empty."""
+    for folder in folders:
+        for left in (folder / FILE, *folder.glob(f".{FILE}.*.tmp")):
+            left.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not there, or somebody else's files in it
+            folder.rmdir()
