@@ -251,7 +251,7 @@ def _(path: Path, marker: Path) -> None:
     path.write_bytes(b"\x80\x04\x8d" + struct.pack("<Q", 1 << 60) + b"x.")
 
 
-@case("truncated_pickle.pt", "BD-FILE-02")
+@case("truncated_pickle.pt", "error")
 def _(path: Path, marker: Path) -> None:
     path.write_bytes(pickle.dumps(list(range(1000)), 4)[:50])
 
@@ -334,7 +334,7 @@ def _(path: Path, marker: Path) -> None:
     path.write_bytes(torch_zip(b"\x80\x02}.", extra={"other/data.pkl": global_call("os", "system", command(marker))}))
 
 
-@case("truncated_zip.pt", "BD-FILE-02")
+@case("truncated_zip.pt", "error")
 def _(path: Path, marker: Path) -> None:
     path.write_bytes(torch_zip(b"\x80\x02}.")[:-30])
 
@@ -411,10 +411,11 @@ _SAFETENSORS: dict[str, Callable[[], bytes]] = {
     "name_of_a_million": lambda: safetensors({"x" * 1_000_000: entry("F32", [1], 0, 4)}, bytes(4)),
     "number_of_digits": lambda: safetensors(b'{"a":' + b"9" * 100_000 + b"}"),
 }
+#: Files that end too early are not whole, and those of no known kind are unsupported; neither is worse.
+_CUT_SHORT = ("truncated_header", "truncated_data", "ten_million_classes", "header_of_2_to_62")
 for _name, _make in _SAFETENSORS.items():
-    CASES.append(
-        Case(f"{_name}.safetensors", lambda path, _, make=_make: path.write_bytes(make()) and None, "BD-FILE-02")
-    )
+    _expect = "error" if _name in _CUT_SHORT else "BD-FILE-02"
+    CASES.append(Case(f"{_name}.safetensors", lambda path, _, make=_make: path.write_bytes(make()) and None, _expect))
 
 
 @case("ten_million_real_classes.safetensors", "error")
@@ -448,7 +449,7 @@ def _(path: Path, marker: Path) -> None:
     path.write_bytes(safetensors({name: entry("F32", [1], 0, 4)}, bytes(4)))
 
 
-@case("<img src=x onerror=alert(1)>\n\u202e[red]\u2603.safetensors", "BD-FILE-02")
+@case("<img src=x onerror=alert(1)>\n\u202e[red]\u2603.safetensors", "error")
 def _(path: Path, marker: Path) -> None:
     path.write_bytes(b"nothing of the kind")
 
@@ -456,12 +457,12 @@ def _(path: Path, marker: Path) -> None:
 # --- files that are none ----------------------------------------------------------------------------------------
 
 
-@case("zeros.safetensors", "BD-FILE-02")
+@case("zeros.safetensors", "error")
 def _(path: Path, marker: Path) -> None:
     path.write_bytes(bytes(8))
 
 
-@case("link_to_passwd.safetensors", "BD-FILE-02")
+@case("link_to_passwd.safetensors", "error")
 def _(path: Path, marker: Path) -> None:
     path.symlink_to("/etc/passwd")
 
@@ -487,7 +488,7 @@ def _(path: Path, marker: Path) -> None:
         file.truncate(1 << 40)
 
 
-@case("text_in_disguise.onnx", "BD-FILE-02")
+@case("text_in_disguise.onnx", "error")
 def _(path: Path, marker: Path) -> None:
     path.write_text("hello")
 
@@ -555,7 +556,7 @@ def _write_onnx(kind: str) -> Callable[[Path, Path], None]:
 
 
 CASES += [
-    Case("truncated.onnx", lambda path, _: path.write_bytes(onnx_model("plain")[:-20]) and None, "BD-FILE-02"),
+    Case("truncated.onnx", lambda path, _: path.write_bytes(onnx_model("plain")[:-20]) and None, "error"),
     Case("external_data.onnx", _write_onnx("external"), "BD-FILE-03"),
     Case("custom_operator.onnx", _write_onnx("custom"), "BD-FILE-03"),
     Case("endless_loop.onnx", _write_onnx("loop"), "error"),

@@ -14,7 +14,7 @@ from .files import read
 from .limits import MAX_PICKLE, Limits
 from .private import Private
 from .process import Child, ChildRefusal
-from .refusal import CODE, UNUSUAL, Refusal, alert, listed, malformed, shown
+from .refusal import CODE, UNUSUAL, Refusal, alert, cut_short, listed, malformed, shown
 from .weights import State, Weights, quantised
 
 _RESAVE = "save only the weights where you trust the file: torch.save(model.state_dict(), ...), or as safetensors"
@@ -85,11 +85,11 @@ def _judged(
     if values:
         state.facts["stand_ins"] = pickles.said(values)
     if not foreign:
-        _whole(walk)
+        _whole(walk, state)
         return values
     overt = [n for n in walk.overt() if n in foreign]
     if not allowed and walk.builds_objects(foreign):
-        _whole(walk)
+        _whole(walk, state)
         raise Unsupported(
             f"a whole pickled object and not its weights: loading it would import {listed(foreign)}, so nothing was "
             "unpickled",
@@ -125,17 +125,20 @@ def _judged(
             **facts,
         )
     )
-    _whole(walk)
+    _whole(walk, state)
     return [*values, *foreign]
 
 
-def _whole(walk: pickles.Walk) -> None:
+def _whole(walk: pickles.Walk, state: State) -> None:
     if walk.broken and "joblib.numpy_pickle.NumpyArrayWrapper" in walk.imports:
         raise Unsupported(
             "a joblib file: raw arrays lie between its instructions, of which only the first were looked at, and "
             "nothing was unpickled",
             hint=_ONNX,
         )
+    ends = "before seeing STOP" in walk.broken or "not enough data" in walk.broken
+    if ends and state.format in ("torch-legacy", "pickle"):  # within a whole archive it is no accident
+        raise cut_short("the pickle inside has no end mark")
     if walk.broken:
         raise malformed(f"the pickle inside is damaged: {shown(walk.broken, 100)}")
 
@@ -168,10 +171,17 @@ def _child(folder: Private, state: State, limits: Limits, foreign: list[str]) ->
             raise _explained(error) from None
     if reply.get("quantised"):
         raise quantised(reply["quantised"])
+    if groups := reply.get("optimizer"):
+        raise Unsupported(
+            f"the file is an optimizer's state (param_groups, {groups:,} parameters), and holds no weights of a model",
+            hint="name the file that its model was saved to, of the same step: torch.save(model.state_dict(), 'm.pt')",
+        )
     if not out.is_file() or not reply["order"]:
         kind = "of this kind" if reply["dropped"] else f"(found: {reply['where']})"
-        wrong = Unsupported if state.format == "torchscript" else InputError
-        raise wrong(f"the file holds no weights {kind}", hint="a state dict is expected: torch.save(m.state_dict())")
+        raise Unsupported(
+            f"the file holds no weights {kind}",
+            hint="a state dict is expected: torch.save(model.state_dict(), 'm.pt')",
+        )
     data = read(out, limits.bytes)
     found = tensors.tensors(data, tensors.header(data))
     if reply["where"] != "state dict":
@@ -189,6 +199,8 @@ def _explained(error: ChildRefusal) -> Refusal:
             "a pickle of a later protocol than torch writes by itself, which its safe reader does not read",
             hint="save it again where you trust it, without pickle_protocol: torch.save(torch.load(FILE), FILE)",
         )
+    if "unexpected EOF" in said:
+        raise cut_short("its tensors are longer than what is there of them")
     for mark in ("WeightsUnpickler error:", "Unsupported class"):
         if mark in said:
             short = said[said.index(mark) :].split("Please use")[0][:200]
@@ -210,7 +222,7 @@ def _no_torch(archive: archives.Archive) -> None:
             f"a zip archive with archives inside ({listed(nested)}) and no data.pkl: not a torch file; not unpacked",
             subject=nested[0],
         )
-    raise InputError(
+    raise Unsupported(
         f"this zip archive is no torch file: it has no data.pkl among {listed(archive.names) or 'no entries'}",
         hint="unpack it and name the model inside",
     )

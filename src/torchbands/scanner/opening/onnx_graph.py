@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from .onnx_wire import CutError, Field, Pieces, fields, message, written
-from .refusal import Refusal, malformed, shown, unusual
+from .refusal import Refusal, cut_short, malformed, shown, unusual
 
 _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 _GRAPH = 7
@@ -109,12 +109,12 @@ def looks_like(data: bytes | bytearray) -> bool:
 
 
 def inspect(data: bytes | bytearray) -> Graph:
-    """Read the graph's structure. Raises Refusal when the file is truncated or nested too deeply."""
+    """Read the graph's structure. Raises Refusal when it is nested too deeply, Unsupported when it is cut off."""
     graph, view = Graph(), memoryview(data)
     try:
         graph.rebuilt = _message("model", view, 0, len(data), graph, 0)
     except CutError:
-        raise malformed("the ONNX file is truncated or damaged: a field is longer than what is left") from None
+        raise cut_short("a field of the ONNX file is longer than what is left of it") from None
     return graph
 
 

@@ -59,6 +59,8 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         found = torch.load(job["file"], map_location="cpu", weights_only=True)
     if few := [name for name, value in walk(found) if isinstance(value, Tensor) and value.is_quantized]:
         return {"quantised": few[:20]}
+    if momenta := optimizer_of(found):
+        return {"optimizer": momenta}
     state, where = weights_of(found)
     room, kept, dropped = job["megabytes"] << 20, dict[str, Tensor](), []
     for name, tensor in state.items():
@@ -73,6 +75,21 @@ def extract(job: dict[str, Any]) -> dict[str, Any]:
         kept[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
     save_file(kept, job["out"])
     return {"order": list(kept), "dropped": dropped[:20], "where": where, "claims": _numbers(found)}
+
+
+def optimizer_of(found: Any) -> int:
+    """How many parameters' momenta a file holds that is an optimizer's state and nothing else; 0 for any other.
+
+    Momenta have the shapes of weights, and would be taken for them."""
+    if not isinstance(found, Mapping):
+        return 0
+    if isinstance(found.get("param_groups"), list) and isinstance(found.get("state"), Mapping):
+        groups = [g for g in found["param_groups"] if isinstance(g, Mapping)]
+        return max(1, sum(len(g["params"]) for g in groups if isinstance(g.get("params"), (list, tuple))))
+    if weights_of(found)[0]:
+        return 0
+    inner = (value for key, value in found.items() if str(key).lower().startswith("optim"))
+    return next((n for n in map(optimizer_of, inner) if n), 0)
 
 
 def _numbers(found: Any) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torchbands.core.errors import Unsupported
 from torchbands.scanner.alerts import RULES, Alert, Level
 
 CODE, MALFORMED, UNUSUAL, NON_FINITE = "BD-FILE-01", "BD-FILE-02", "BD-FILE-03", "BD-FILE-04"
@@ -24,6 +25,16 @@ def plain(name: object) -> str:
     """Like `shown`, without quotes where nothing had to be escaped."""
     quoted = shown(name, 4096)
     return quoted[1:-1] if "\\" not in quoted else quoted
+
+
+def begins(data: bytes | bytearray) -> str:
+    """What a file that is of no known format looks like, in words."""
+    head = bytes(data[:64])
+    if not any(data[:4096]):
+        return "begins with zeros alone"
+    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
+        return "is text"  # of which nothing is shown: a link may lead to what is nobody's business
+    return f"begins with the bytes {head[:8].hex(' ')}"
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
@@ -49,6 +60,11 @@ class Refusal(Exception):
 def malformed(message: str, **more: Any) -> Refusal:
     """Not what its format promises."""
     return Refusal(MALFORMED, message, **more)
+
+
+def cut_short(what: str) -> Unsupported:
+    """A file that ends too early, as a download that broke off leaves it: nothing dangerous, and nothing to be read."""
+    return Unsupported(f"{what}: the file is not whole", hint="download it, or save it, again, and compare its size")
 
 
 def unusual(message: str, **more: Any) -> Refusal:

@@ -18,7 +18,7 @@ from . import archives, onnx_graph, other_tools, pickles, tensors
 from .files import ADAPTER, Folder, read
 from .limits import MAX_FILES, Limits
 from .location import Home
-from .refusal import Refusal, alert, ambiguous, listed, malformed, plain, shown
+from .refusal import Refusal, alert, ambiguous, begins, listed, malformed, plain
 
 if TYPE_CHECKING:
     from torchbands.core.modality import Modality
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .weights import Numbers, State, Weights
 
-#: Names that promise a format; content that is none of it is then malformed rather than unknown.
+#: Names that promise a format: content that is none of it is then unsupported, and no wrong setting.
 _PROMISES = (
     ".safetensors",
     ".onnx",
@@ -189,7 +189,10 @@ def _weights(data: bytearray, path: Path, ask: _Ask, state: State) -> Weights:
         refuse_arrays(data, path.name)
     other_tools.refuse_file(data, path)
     if path.suffix.lower() in _PROMISES:
-        raise malformed(f"{shown(path.name)} is not the {path.suffix.lower()} file that its name promises")
+        raise Unsupported(
+            f"{plain(path.name)} is no {path.suffix.lower()} file, though its name says so: it {begins(data)}",
+            hint="name the model itself; where a download or a copy failed, fetch the file again",
+        )
     raise InputError(
         f"{plain(path)} is no model file that is known here",
         hint="known: safetensors, torch state dicts, TorchScript, ONNX, Hugging Face folders, torchbands victims",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .limits import MAX_AXES, MAX_HEADER, MAX_NAME, MAX_TENSORS
-from .refusal import Refusal, malformed, shown
+from .refusal import Refusal, cut_short, malformed, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,14 +52,15 @@ def looks_like(data: bytes | bytearray) -> bool:
 
 
 def header(data: bytes | bytearray) -> dict[str, Entry]:
-    """Every tensor's place, in the order of the header. Raises Refusal where the file contradicts itself."""
+    """Every tensor's place, in the order of the header. Raises Refusal where the file contradicts itself,
+    Unsupported where it is cut off."""
     if len(data) < 10:
-        raise malformed(f"a safetensors file of {len(data)} bytes has no header")
+        raise cut_short(f"a safetensors file of {len(data)} bytes has no header")
     length = int.from_bytes(data[:8], "little")
     if length > MAX_HEADER:
         raise malformed(f"the safetensors header claims {length:,} bytes; the most that is read is {MAX_HEADER:,}")
     if length > len(data) - 8:
-        raise malformed(f"the safetensors header claims {length:,} bytes, the file has {len(data) - 8:,}")
+        raise cut_short(f"the safetensors header has {length:,} bytes, of which {len(data) - 8:,} are there")
     found = _json(bytes(data[8 : 8 + length]))
     notes = found.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(v, str) for v in notes.values()):
@@ -74,9 +75,10 @@ def header(data: bytes | bytearray) -> dict[str, Entry]:
             what = "overlaps the one before" if entry.begin < at else "leaves a gap before it"
             raise malformed(f"safetensors: tensor {shown(name)} {what}")
         at = entry.end
-    if at != len(data):
-        what = "is truncated" if at > len(data) else "has bytes after its last tensor"
-        raise malformed(f"the safetensors file {what}: tensors end at byte {at:,}, the file at {len(data):,}")
+    if at > len(data):
+        raise cut_short(f"tensors end at byte {at:,}, the file at {len(data):,}")
+    if at < len(data):
+        raise malformed(f"the safetensors file has bytes after its last tensor: {at:,} of {len(data):,} are tensors")
     return entries
 
 

@@ -203,9 +203,16 @@ def misfit(have: Mapping[str, Shape], want: Mapping[str, Shape], what: str) -> I
     for mark, said, todo in _WRAPPED:
         if any(mark in f".{name}" for name in extra):
             raise Unsupported(f"the weights are {said}, which is not undone here ({'; '.join(parts)})", hint=todo)
+    few = missing and not extra and not wrong and 4 * len(missing) <= len(want)
+    if few:
+        parts.append(f"the other {len(want) - len(missing)} fit, so the file is incomplete or the network another")
     return InputError(
         f"the weights do not fit {what}: {'; '.join(parts) or 'the order differs'}",
-        hint='give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20}}\''
+        hint=(
+            "save the whole model.state_dict() again (loaded with strict=False a model has random numbers there), or "
+            * bool(few)
+        )
+        + 'give the right architecture, such as --arch \'{"name": "resnet", "params": {"depth": 20}}\''
         " (what may be set: bands show resnet) or --arch package.module:factory",
     )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from .refusal import ambiguous, malformed, shown
+from .refusal import ambiguous, cut_short, malformed, shown
 
 _END, _LOCATOR, _END64, _ENTRY, _LOCAL = (b"PK" + bytes(n) for n in ((5, 6), (6, 7), (6, 6), (1, 2), (3, 4)))
 _UNSET16, _UNSET32 = 0xFFFF, 0xFFFFFFFF
@@ -32,7 +32,8 @@ class Place:
 
 
 def places(data: bytes | bytearray) -> list[Place]:
-    """The entries in the directory's order. Raises Refusal where two readers could see two archives."""
+    """The entries in the directory's order. Raises Refusal where two readers could see two archives, Unsupported
+    for one that is cut off."""
     count, size, start, end = _directory(data)
     if start + size != end:
         raise ambiguous("the zip directory is not where its end record says: readers would look in two places")
@@ -55,7 +56,7 @@ def _directory(data: bytes | bytearray) -> tuple[int, int, int, int]:
             raise ambiguous(
                 "the zip archive has bytes or a comment after its end record: readers look for it elsewhere"
             )
-        raise malformed("the zip archive is truncated: it has no end record")
+        raise cut_short("the zip archive has no end record")
     disk, first, here, count, size, start, comment = struct.unpack_from("<4H2LH", data, end + 4)
     if comment:
         raise ambiguous("the zip archive's end record promises a comment that is not there")
