@@ -23,7 +23,7 @@ from torchbands.scanner.judge import Strongest
 from torchbands.scanner.opening import open_suspect
 from torchbands.scanner.outcome import Answer, Outcome, Subject
 from torchbands.scanner.repair_model import _lost
-from torchbands.scanner.repaired_folder import CARD, WEIGHTS
+from torchbands.scanner.repaired_folder import CARD, KIND, WEIGHTS
 from torchbands.triggers.image import Patch
 
 
@@ -82,6 +82,7 @@ def test_a_victim_is_repaired_and_the_folder_opens_again(
     assert card["accepted"]["name"] == "given" and card["steps"][0]["verdict"] == "accepted"
     assert len(card["suspect"]["sha256"]) == 64 and card["scan_before"]["verdict"] == "inconclusive"
     assert "not calibrated" in card["reason"]
+    assert KIND.verified(Path("repaired")) == card and set(card["files"]) == {"model.safetensors", "card.json"}
     again = open_suspect("repaired")
     x = digits.load("test")[:50].x
     assert again.format == "torchbands" and again.model is not None

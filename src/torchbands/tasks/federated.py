@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from torchbands.core.data import Data
+from torchbands.core.effect import Effect, Planted
 from torchbands.core.errors import InputError
 from torchbands.core.method import Free, method
 from torchbands.core.modality import Modality
-from torchbands.core.recipe import Learner, Network
+from torchbands.core.model import Model
+from torchbands.core.recipe import Learner, Network, Recipe
 from torchbands.core.task import Task
 from torchbands.learners.fedavg import FedAvg
 from torchbands.learners.sgd import SGD
@@ -76,6 +78,13 @@ class Federated(Task):
     @property
     def class_names(self) -> Sequence[str]:
         return self.base.class_names
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.base.recipe.but(learner=self.learner)
+
+    def effect(self, model: Model, victim: Planted) -> Effect:
+        return self.base.effect(model, victim)
 
     def absent(self) -> str:
         return self.base.absent()
