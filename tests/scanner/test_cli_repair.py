@@ -82,7 +82,11 @@ def test_a_victim_is_repaired_and_the_folder_opens_again(
     assert card["accepted"]["name"] == "given" and card["steps"][0]["verdict"] == "accepted"
     assert len(card["suspect"]["sha256"]) == 64 and card["scan_before"]["verdict"] == "inconclusive"
     assert "not calibrated" in card["reason"]
-    assert KIND.verified(Path("repaired")) == card and set(card["files"]) == {"model.safetensors", "card.json"}
+    assert (
+        KIND.verified(Path("repaired")) == card
+        and "card_sha256" in card
+        and set(card["files"]) == {"model.safetensors", "card.json"}
+    )
     again = open_suspect("repaired")
     x = digits.load("test")[:50].x
     assert again.format == "torchbands" and again.model is not None
