@@ -13,8 +13,9 @@ from torchbands.core.model import Model
 from torchbands.core.recipe import Learner
 from torchbands.core.seeding import seed_of
 from torchbands.defenses.aggregation._geometry import distances
+from torchbands.defenses.aggregation._global import GlobalModel
 from torchbands.learners.sgd import SGD
-from torchbands.learners.vectors import buffers_of, load_buffers, load_weights, weights_of
+from torchbands.learners.vectors import weights_of
 
 
 @method("fltrust", paper="Cao et al., NDSS 2021, arXiv:2012.13995", needs=("clean:100",))
@@ -36,11 +37,9 @@ class FLTrust(Aggregator):
 
 
 class TrustingServer(Server):
-    """Follows the global model's running statistics, which only its own steps change."""
-
     def __init__(self, local: Learner, model: Model, clean: Data, seed: int) -> None:
-        self.local, self.model, self.clean, self.seed, self.rounds = local, model, clean, seed, 0
-        self.buffers = buffers_of(model)
+        self.local, self.clean, self.seed, self.rounds = local, clean, seed, 0
+        self.model = GlobalModel(model)
 
     def join(self, sent: Updates, weights: Tensor) -> Aggregate:
         own = self._train(weights).double()
@@ -51,13 +50,12 @@ class TrustingServer(Server):
         mix = trust / trust.sum().clamp_min(1e-300)
         step = (mix * length / sizes.clamp_min(1e-300)).to(sent.weights.dtype) @ sent.weights
         running = mix.to(sent.buffers.dtype) @ sent.buffers
-        self.buffers = self.buffers + running
+        self.model.moved(running)
         return Aggregate(step, running, (1 - cosine).float().cpu(), (trust > 0).cpu())
 
     def _train(self, weights: Tensor) -> Tensor:
         """(D,): how the server's own rows change the global model."""
-        load_weights(self.model, weights)
-        load_buffers(self.model, self.buffers)
-        self.local.fit(self.model, self.clean, seed=seed_of("fltrust", self.seed, self.rounds))
+        model = self.model.at(weights)
+        self.local.fit(model, self.clean, seed=seed_of("fltrust", self.seed, self.rounds))
         self.rounds += 1
-        return weights_of(self.model) - weights
+        return weights_of(model) - weights
