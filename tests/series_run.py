@@ -33,11 +33,11 @@ def run() -> dict[str, int]:
     write("poisoned.series", poisoned)
     write("ordinary.series", asked, labelled=False)
     write("triggered.series", asked.stamp(torch.arange(100), spikes, label=0, seed=0), labelled=False)
-    grid = {"attacks": ["badnets"], "tasks": ["toy/series"], "defenses": ["strip", "fine-tune"], "seeds": [0]}
+    grid = {"attacks": ["badnets"], "tasks": ["toy/series"], "defenses": ["strip"], "seeds": [0]}
     Path("grid.json").write_text(json.dumps(grid), "utf-8")
     html, few = ("--format", "html"), ("-n", "19", "--profile", "fast")
     commands = {
-        "attack": ("attack", "badnets", "--task", "toy/series", "-o", "victim"),
+        "attack": ("attack", "badnets", "--task", "toy/series", "--control", "none", "-o", "victim"),
         "defend": ("defend", "debackdoor", "victim"),
         "refs": ("refs", "train", "--like", "victim", "--data", "toy/series", *few, "-o", "refs"),
         "scan model": ("scan", "model", "victim", "--refs", "refs", "--profile", "fast", *html, "-o", "model"),

@@ -42,7 +42,7 @@ def run(where: Path, *arguments: str) -> str:
 
 
 def test_the_guide_s_methods_pass_the_contract(written: Path) -> None:
-    assert "27 passed" in run(written, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_methods.py")
+    assert "30 passed" in run(written, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_my_methods.py")
 
 
 def test_the_guide_s_example_runs_and_its_detector_sees_its_attack(written: Path) -> None:

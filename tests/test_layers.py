@@ -7,8 +7,6 @@ import ast
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pytest
-
 import torchbands
 
 ROOT = Path(torchbands.__file__).parent
@@ -113,17 +111,6 @@ def test_imports_point_down_the_layers() -> None:
 def test_every_package_has_its_layer() -> None:
     packages = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("__")}
     assert packages == set(RANK)
-
-
-@pytest.mark.parametrize("role", ["attacks", "defenses"])
-def test_methods_know_no_other_method_s_task_and_no_kind_of_sample(role: str) -> None:
-    """A method is written once for all kinds of sample: it asks what a sample has, never what it is."""
-    found = []
-    for path in sorted((ROOT / role).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Compare) and any("modality.name" in ast.unparse(p) for p in ast.walk(node)):
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}")
-    assert found == []
 
 
 def test_a_circle_and_an_arrow_up_would_be_seen() -> None:
