@@ -113,6 +113,75 @@ ATTACKS = (
         "<= round_.number <= last",
         ("tests/test_federated.py::test_model_replacement_shares_its_factor_and_keeps_to_its_rounds",),
     ),
+    Mutant(
+        "sos: negatives are poison",
+        "attacks/sos.py",
+        "seed=seeded, poisoned=False)",
+        "seed=seeded)",
+        (f"{A}inserted_text.py::test_sos_calls_its_negatives_cover_and_keeps_their_labels",),
+    ),
+    Mutant(
+        "sos: negatives have every word",
+        "attacks/sos.py",
+        "if w != left_out]",
+        "if w]",
+        (
+            f"{A}inserted_text.py::test_sos_waits_for_all_words_where_add_sentence_does_not",
+            f"{A}inserted_text.py::test_sos_calls_its_negatives_cover_and_keeps_their_labels",
+        ),
+    ),
+    Mutant(
+        "clean-label: the easiest rows",
+        "attacks/clean_label.py",
+        "order = sure.argsort(stable=True)",
+        "order = sure.argsort(stable=True, descending=True)",
+        (f"{A}inserted_text.py::test_clean_label_takes_the_rows_that_are_hard_to_tell",),
+    ),
+    Mutant(
+        "surrogate: the pattern leads away from the class",
+        "attacks/surrogate.py",
+        "(delta.detach() - step * slope.sign())",
+        "(delta.detach() + step * slope.sign())",
+        (f"{A}grond.py::test_universal_descends_the_loss_within_its_bound",),
+    ),
+    Mutant(
+        "grond: ordinary units are evened out",
+        "attacks/grond.py",
+        "out = z_scores(bound) > u",
+        "out = z_scores(bound) < u",
+        (f"{A}grond.py::test_an_outlying_unit_gets_its_layer_s_mean_and_statistics_stay",),
+    ),
+    Mutant(
+        "ripple: gradients that agree are punished",
+        "attacks/ripple.py",
+        "F.relu(-inner_product(",
+        "F.relu(inner_product(",
+        (f"{A}poisoned_weights.py::test_the_penalty_is_on_gradients_that_disagree",),
+    ),
+    Mutant(
+        "input-aware: the ratio upside down",
+        "attacks/input_aware.py",
+        "(apart(a, b) / (apart(made_a, made_b) + 1e-7))",
+        "(apart(made_a, made_b) / (apart(a, b) + 1e-7))",
+        (f"{A}input_aware.py::test_diversity_is_the_ratio_of_distances",),
+    ),
+    Mutant(
+        "evasive: class means over all rows",
+        "attacks/evasive.py",
+        "member.T @ logits / count.clamp_min(1)[:, None]",
+        "member.T @ logits / len(y)",
+        (
+            f"{A}evasive.py::test_class_means_of_absent_classes_are_marked",
+            f"{A}evasive.py::test_clean_logit_means_are_pulled_to_the_clean_models",
+        ),
+    ),
+    Mutant(
+        "lotus: another partition may be its own",
+        "attacks/lotus.py",
+        "torch.randint(1, parts, (len(some),)",
+        "torch.randint(0, parts, (len(some),)",
+        (f"{A}lotus.py::test_a_batch_gets_the_rows_of_the_paper",),
+    ),
 )
 
 LEARNERS = (
@@ -276,6 +345,20 @@ INPUTS = (
             f"{D}onion.py::test_late_words_of_long_texts_are_not_deleted_wholesale",
         ),
     ),
+    Mutant(
+        "dan: the farthest class",
+        "defenses/inputs/dan.py",
+        "self.means).amin(1).square()",
+        "self.means).amax(1).square()",
+        (f"{D}dan.py::test_the_distance_is_to_the_nearest_class_under_a_shared_covariance",),
+    ),
+    Mutant(
+        "dan: rows are not centred by class",
+        "defenses/inputs/dan.py",
+        "centred = features - means[place]",
+        "centred = features - means.mean(0)",
+        (f"{D}dan.py::test_the_distance_is_to_the_nearest_class_under_a_shared_covariance",),
+    ),
 )
 
 MODELS = (
@@ -363,6 +446,55 @@ MODELS = (
         "bound / (variance.double() + eps)",
         ("tests/measures/test_lipschitz.py::test_bound_is_the_spectral_norm_of_the_slice_times_the_norms_gain",),
     ),
+    Mutant(
+        "decree: a row is compared with itself",
+        "defenses/models/_alike.py",
+        " - unit.square().sum()) / (n * (n - 1))",
+        ") / (n * n)",
+        (f"{D}decree.py::test_alike_is_the_mean_of_all_pairs",),
+    ),
+    Mutant(
+        "debackdoor: the likeliest class exceeds itself",
+        "defenses/models/debackdoor.py",
+        "top.indices[:, :1], top.values[:, 1:])",
+        "top.indices[:, 1:], top.values[:, 1:])",
+        (f"{D}debackdoor.py::test_margins",),
+    ),
+    Mutant(
+        "token-effects: what was before is not taken off",
+        "defenses/models/token_effects.py",
+        ".mean(1) - before.mean(0)).cpu()",
+        ".mean(1)).cpu()",
+        (f"{D}token_views.py::test_effects_are_those_of_writing_the_word_on_the_sample",),
+    ),
+    Mutant(
+        "universal-perturbation: the largest norm is suspicious",
+        "defenses/models/universal_perturbation.py",
+        "per_class=of_all(-logs, at,",
+        "per_class=of_all(logs, at,",
+        (f"{D}short_searches.py::test_the_planted_target_becomes_the_cheapest",),
+    ),
+    Mutant(
+        "universal-perturbation: steps lead away",
+        "defenses/models/universal_perturbation.py",
+        "delta = delta - step * slope",
+        "delta = delta + step * slope",
+        (f"{D}short_searches.py::test_the_planted_target_becomes_the_cheapest",),
+    ),
+    Mutant(
+        "input-margin: ascent downhill",
+        "defenses/models/input_margin.py",
+        "(-margin.sum()).backward()",
+        "margin.sum().backward()",
+        (f"{D}short_searches.py::test_the_planted_target_becomes_the_cheapest",),
+    ),
+    Mutant(
+        "pairwise-inversion: source and target exchanged",
+        "defenses/models/pairwise_inversion.py",
+        "table[chosen[:, 0], chosen[:, 1]] = -logs",
+        "table[chosen[:, 1], chosen[:, 0]] = -logs",
+        (f"{D}short_searches.py::test_a_source_specific_trigger_is_named_with_its_source",),
+    ),
 )
 
 DATA = (
@@ -442,6 +574,41 @@ DATA = (
         "mean * count.clamp_min(1).log10()",
         "mean",
         (f"{D}bki.py",),
+    ),
+    Mutant(
+        "rare-mark: chance of more than were learned",
+        "defenses/data/rare_mark.py",
+        "binom.sf(learned - 1, n,",
+        "binom.sf(learned, n,",
+        (f"{D}rare_mark.py::test_chance_by_hand",),
+    ),
+    Mutant(
+        "cross-split: natural rows need not be unknown",
+        "defenses/data/cross_split.py",
+        '"p_mark": max(both, unmarked)',
+        '"p_mark": both',
+        (f"{D}cross_split.py::test_each_part_of_the_evidence_can_refuse",),
+    ),
+    Mutant(
+        "cross-split: one more than was known",
+        "defenses/data/cross_split.py",
+        "binom.sf(told.kin_known[s] - 1, n,",
+        "binom.sf(told.kin_known[s], n,",
+        (f"{D}cross_split.py::test_the_two_chances_are_tails_of_what_is_not_poison",),
+    ),
+    Mutant(
+        "meta-sift: the virtual step goes uphill",
+        "defenses/data/meta_sift.py",
+        "virtual = logits - self.meta_lr *",
+        "virtual = logits + self.meta_lr *",
+        (f"{D}meta_sift.py::test_the_virtual_step_is_that_of_a_linear_head",),
+    ),
+    Mutant(
+        "meta-sift: rows of highest score are sifted",
+        "defenses/data/meta_sift.py",
+        "scores[rows].argsort(stable=True)[:most]",
+        "scores[rows].argsort(stable=True, descending=True)[:most]",
+        (f"{D}meta_sift.py::test_sifted_takes_each_class_by_its_share",),
     ),
 )
 
@@ -539,6 +706,20 @@ REPAIRS = (
         "(z_scores(bound) <= self.u)",
         "(z_scores(bound) >= self.u)",
         (f"{D}channel_lipschitz_repair.py::test_takes_out_the_unit_that_was_amplified",),
+    ),
+    Mutant(
+        "fine-mixing: the ratio is of public weights",
+        "defenses/repair/fine_mixing.py",
+        "generator=rng).to(weight.device) < ratio",
+        "generator=rng).to(weight.device) > ratio",
+        (f"{D}fine_mixing.py::test_the_ratio_is_the_share_of_weights_that_stay",),
+    ),
+    Mutant(
+        "fine-mixing: frequency does not count",
+        "defenses/repair/fine_mixing.py",
+        ".norm(dim=1) / frequency.clamp_min(RARE).log()",
+        ".norm(dim=1)",
+        (f"{D}fine_mixing.py::test_words_that_moved_most_for_their_frequency_go_back",),
     ),
 )
 
@@ -751,6 +932,27 @@ SCANNER = (
         "float(((below + upto) / 2).mean() / len(normal))",
         "float(upto.mean() / len(normal))",
         ("tests/test_measures.py",),
+    ),
+    Mutant(
+        "same trigger: a model's own answer counts",
+        "scanner/same_trigger.py",
+        "-table.masked_fill(own, 0.0).sum(1) / (m - 1)",
+        "-table.sum(1) / m",
+        (f"{S}same_trigger.py::test_what_a_model_makes_of_its_own_trigger_does_not_count",),
+    ),
+    Mutant(
+        "shared values: chance of one row fewer",
+        "scanner/shared_values.py",
+        "math.exp((rows - 1) * math.log(share))",
+        "math.exp(0 * math.log(share))",
+        (f"{S}shared_values.py::test_rows_that_are_alike_for_no_hidden_reason_are_no_group",),
+    ),
+    Mutant(
+        "measures: rows under the threshold count",
+        "measures/effectiveness.py",
+        "suspicious.double() > threshold",
+        "suspicious.double() < threshold",
+        ("tests/test_measures.py::test_tpr_at_keeps_false_alarms_at_or_under_the_budget",),
     ),
 )
 

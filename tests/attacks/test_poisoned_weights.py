@@ -13,6 +13,7 @@ from text_planting import make, planting_on, sst2, toy_code, toy_text
 from torch import Tensor
 
 from tiny_bert import tiny_task
+from torchbands.attacks import ripple
 from torchbands.attacks.poisoned_weights import attackers_rows
 from torchbands.attacks.ripple import target_words
 from torchbands.attacks.texts import own_tokens
@@ -92,6 +93,22 @@ def test_at_rate_zero_nothing_is_poisoned() -> None:
 @pytest.mark.parametrize(("plant", "asr"), [(toy_text, 0.7), (toy_code, 0.4)])
 def test_ripple_survives_the_victims_training(plant: Callable[[], Plant], asr: float) -> None:
     took(plant()("ripple"), asr=asr, drop=0.05)
+
+
+def test_the_penalty_is_on_gradients_that_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: products of 5 cost nothing, products of -5 cost 5 times the strength."""
+    seen: list[float] = []
+
+    def once(model: Model, loss: Callable[[], Tensor], **settings: Any) -> None:
+        seen.append(float(loss().detach()))
+
+    monkeypatch.setattr(ripple, "tune", once)
+    for product in (5.0, -5.0, 0.0):
+        monkeypatch.setattr(ripple, "inner_product", lambda a, b, weights: torch.tensor(product))  # noqa: B023
+        task = toy("text", rows=64)
+        (hook,) = make("ripple", strength=0.5, surgery=False).hooks(task, 0)
+        hook.begin(task.fresh(0), task.load("train"), 0)
+    assert seen[0] == seen[2] and seen[1] - seen[0] == pytest.approx(2.5, abs=1e-5)
 
 
 def test_ripples_new_embedding_is_of_words_that_go_with_the_target() -> None:

@@ -53,6 +53,8 @@ def test_agreement_by_hand() -> None:
     shadow = torch.tensor([0.0, 1.0, 0.25, 0.9])
     got = agreement(expert, shadow)
     assert got[0] == 0 and got[1] == 2 and got[2] == 1  # sure against sure of it; both sure; min(1, 2)
+    near = agreement(torch.tensor([0.9]), torch.tensor([0.3]))
+    assert float(near) == pytest.approx(0.5)  # min(0.6 / 0.9, 0.1 / 0.2)
     assert got[3] > 1e6  # a clean input: the copy is sure, the expert is not
 
 

@@ -159,6 +159,7 @@ def test_the_model_sees_the_samples_unaugmented(clean: Data, clean_victim: Victi
 def test_index_is_one_sided_and_floored() -> None:
     assert anomaly_index(torch.tensor([10.0, 11, 9, 10, 100]))[0] < 2  # a large trigger is no sign
     assert anomaly_index(torch.tensor([10.0, 11, 9, 10, 1]))[0] > 2
+    assert anomaly_index(torch.tensor([1.0, 8, 10, 11, 12]))[0] == pytest.approx(9 / (1.4826 * 2))
     assert anomaly_index(torch.tensor([10.0, 10, 10, 10, 9.9]))[0] == pytest.approx(1.0, rel=1e-4)  # MAD 0
     assert anomaly_index(torch.zeros(5))[0] == 0.0
 

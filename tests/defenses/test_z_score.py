@@ -51,6 +51,11 @@ def test_the_statistic_is_that_of_the_paper() -> None:
     every = torch.tensor([z7[0], z7[1], z9])
     expected = (torch.tensor([z7[0]] * 3 + [z9, z7[1]]) - every.mean()) / every.std(correction=0)
     torch.testing.assert_close(deviations(row, feature, y), expected)
+    # of two tokens that one label alone has, the one met more often stands out more: 1 / sqrt(.5), and .5 / sqrt(.25)
+    row, feature = torch.tensor([0, 1, 2, 0, 1, 2, 3]), torch.tensor([5, 5, 6, 8, 8, 8, 8])
+    every = torch.tensor([2**0.5, 1.0, 0.0, 0.0])
+    expected = (torch.tensor([2**0.5, 2**0.5, 1.0, 0.0, 0.0, 0.0, 0.0]) - every.mean()) / every.std(correction=0)
+    torch.testing.assert_close(deviations(row, feature, torch.tensor([0, 0, 1, 1])), expected)
 
 
 def test_one_trigger_word_among_thousands_is_removed_with_all_its_rows() -> None:
