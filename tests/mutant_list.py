@@ -899,17 +899,17 @@ SCANNER = (
         (f"{S}guard.py::test_conformal_p_by_hand",),
     ),
     Mutant(
-        "guard: false discovery control stops at the first step",
+        "guard: false discovery control for dependent inputs",
         "scanner/guard.py",
-        "ordered[below[-1]]",
-        "ordered[below[0]]",
+        "false_discovery_control(p.double().numpy())",
+        "false_discovery_control(p.double().numpy(), method='by')",
         (f"{S}guard.py::test_false_discovery_control_by_hand",),
     ),
     Mutant(
-        "guard: false discovery control by the level alone",
+        "guard: no false discovery control",
         "scanner/guard.py",
-        "(level / len(p) * (1 + 1e-9))",
-        "level",
+        "return adjusted <= level",
+        "return p <= level",
         (f"{S}guard.py::test_false_discovery_control_by_hand",),
     ),
     Mutant(
@@ -917,7 +917,7 @@ SCANNER = (
         "scanner/ranking.py",
         "(low + high).float()",
         "(low + low).float()",
-        (f"{S}dataset.py::test_rank_by_hand",),
+        (f"{S}dataset.py::test_ties_have_the_middle_of_their_ranks",),
     ),
     Mutant(
         "measures: der without accuracy",

@@ -67,6 +67,15 @@ def test_both_ends_count_where_they_should() -> None:
     assert compare({"v": pool}, {"v": Kind(2, False)}).p == 1 / 31
 
 
+def test_a_view_that_speaks_for_a_model_takes_nothing_off_one_that_speaks_against_it() -> None:
+    rng = torch.Generator().manual_seed(8)
+    high, low = torch.randn(31, 1, generator=rng), torch.randn(31, 1, generator=rng)
+    high[-1], low[-1] = 5.0, -5.0
+    found = compare({"high": high, "low": low}, {"high": Kind(), "low": Kind()})
+    assert found is not None and float(found.per_view["low"][-1]) < -3 < 3 < float(found.per_view["high"][-1])
+    assert float(found.combined[-1]) == pytest.approx(float(found.per_view["high"][-1])) and found.p == 1 / 31
+
+
 def test_missing_cells_are_left_out_and_missing_views_are_none() -> None:
     rng = torch.Generator().manual_seed(4)
     pool = torch.randn(31, 4, 4, generator=rng)

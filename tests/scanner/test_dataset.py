@@ -23,7 +23,7 @@ from torchbands.modalities.tabular import Field, Tabular
 from torchbands.scanner import dataset_report as said
 from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.outcome import Outcome
-from torchbands.scanner.ranking import rank
+from torchbands.scanner.ranking import _ranks, rank
 from torchbands.scanner.rows import Rows
 from torchbands.scanner.self_test import self_test
 from torchbands.scanner.shared_values import Group, groups_of
@@ -147,6 +147,10 @@ def test_rank_by_hand() -> None:
     assert ranking.chance == {0: pytest.approx(4e-3), 1: 1.0}
     quiet = Suspicion(crossed.scores, torch.zeros(150, dtype=torch.bool), {**crossed.evidence, "cutoff": 30.0})
     assert rank(y, {"cross-split": quiet}, 0.02, 0.01).split == ()
+
+
+def test_ties_have_the_middle_of_their_ranks() -> None:
+    assert _ranks(torch.tensor([3.0, 1.0, 1.0, 5.0])).tolist() == [5 / 8, 2 / 8, 2 / 8, 7 / 8]
 
 
 @pytest.mark.parametrize(("sizes", "foreign"), [([500] * 100, 50), ([5000] * 10, 25)])
