@@ -10,6 +10,7 @@ from pathlib import Path
 from torchbands.core.errors import InputError
 
 from .cells import FRAMES, headed, is_number, kind_of, labelled, read_all, text_of
+from .columns import not_read
 
 #: Column names that are taken for what they say, in this order.
 TEXTS = ("text", "sentence", "content", "review", "message", "body")
@@ -73,7 +74,9 @@ def read_text_file(path: Path, *, text: str = "", label: str = "", files: Sequen
     )
     rows = [found[row] for row in kept]
     parts = [row.get(part, "").strip().lower() if part else "" for row in rows]
-    return TextRows([row[text] for row in rows], labels, names, parts, text, label, kept, (*notes, *said))
+    titles = dict.fromkeys(name for row in found for name in row)
+    notes = (*notes, *not_read(titles, (text, label)), *said)
+    return TextRows([row[text] for row in rows], labels, names, parts, text, label, kept, notes)
 
 
 def columns_of(path: Path) -> tuple[dict[str, list[str]], Mapping[str, tuple[str, ...]], tuple[str, ...]]:

@@ -12,6 +12,7 @@ import torch
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError
 from torchbands.datasets.cells import labelled
+from torchbands.datasets.columns import not_read
 from torchbands.datasets.folder import read_scaled
 from torchbands.datasets.frames import read_frame
 from torchbands.modalities.image import Image
@@ -54,7 +55,8 @@ def read_image_frame(
         MOST_CLASSES,
         frame.classes.get(column, ()),
     )
-    notes, refused = [f"images are column {frame.images!r}, labels {column!r}", *said], []
+    unread = not_read(frame.columns, (frame.images, column))
+    notes, refused = [f"images are column {frame.images!r}, labels {column!r}", *unread, *said], []
     seen: dict[int, tuple[int, int]] = {}
     for row in kept:
         found = head(coded[row]) if coded[row] else "no image"

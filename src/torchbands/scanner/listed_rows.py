@@ -9,6 +9,7 @@ import torch
 from torchbands.core.data import Data, Pixels
 from torchbands.core.errors import InputError
 from torchbands.datasets.cells import labelled
+from torchbands.datasets.columns import not_read
 from torchbands.datasets.splits import JUDGE, LEARN, METADATA
 from torchbands.datasets.text_file import LABELS, columns_of
 from torchbands.modalities.image import Image
@@ -46,6 +47,7 @@ def read_listed(
             )
     assert files is not None and column is not None
     notes += [f"images are those of {listing.name}, labels are its column {column!r}", *said]
+    notes += not_read(columns, (files, column))
     names, kept, numbers, told = labelled(columns[column], listing, MOST_CLASSES, classes.get(column, ()))
     notes += told
     number_of = {columns[files][row]: number for row, number in zip(kept, numbers)}

@@ -11,6 +11,7 @@ import torch
 from torchbands.core.data import Data
 from torchbands.core.errors import InputError
 from torchbands.datasets.cells import headed, index_column, is_number, labelled, read_all
+from torchbands.datasets.columns import doubtful, row_columns
 from torchbands.modalities.tabular import Tabular
 
 from .array_rows import numbers
@@ -26,7 +27,8 @@ def read_table(path: Path, label: str | None = None, files: Sequence[Path] = ())
     One row is a sample, one column the label, which may be text.
     A first line with a cell that is no number, labels aside, is the heading. The label column is the one named by
     `label`, else one called label, class, target or y, else the last. Labels are numbered in sorted order, as numbers
-    where they all are. Field ranges are those of this table.
+    where they all are. Columns that name or count the rows are left out, and told, as is a feature that may be a label.
+    Field ranges are those of this table.
 
     Raises InputError with the line for what is no number or of another length.
     """
@@ -47,7 +49,9 @@ def read_table(path: Path, label: str | None = None, files: Sequence[Path] = ())
     titles = titles or [f"column {i}" for i in range(width)]
     order = cells_of.classes.get(titles[at], ())
     names, kept, numbered, said = labelled([row[at] for row in body], path, MOST_CLASSES, order)
-    features = [i for i in range(width) if i not in (at, index)]
+    out = row_columns(titles, body, (at,) if index is None else (at, index))
+    notes += out.values()
+    features = [i for i in range(width) if i not in (at, index, *out)]
     cells = [[body[row][i] for i in features] for row in kept]
     read = [titles[i] for i in features]
     try:
@@ -55,7 +59,10 @@ def read_table(path: Path, label: str | None = None, files: Sequence[Path] = ())
     except ValueError:
         raise InputError(_not_a_number(cells, read, path)) from None
     made = numbers(torch.from_numpy(x), path)
-    notes = [f"labels are column {titles[at]!r}", *notes, *said]
+    guess = "" if label or titles[at].lower() in LABELS else ", the last, for none is called label, class, target or y"
+    columns = {title: [row[i] for row in cells] for i, title in enumerate(read)}
+    unsure = doubtful(columns, [body[row][at].strip() for row in kept], titles[at])
+    notes = [f"labels are column {titles[at]!r}{guess}", *notes, *unsure, *said]
     ids = tuple(map(str, kept))
     data, table = Data(made, torch.tensor(numbered)), Tabular.of_table(made, read)
     return Rows(data, table, names, path.name, ids, notes=tuple(notes))

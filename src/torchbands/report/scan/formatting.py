@@ -103,6 +103,17 @@ def cost(outcome: Outcome) -> list[tuple[str, str]]:
     return out
 
 
+def remarks(outcome: Outcome) -> list[str]:
+    """How the suspect or the rows were read: what was guessed, dropped or chosen, one line each."""
+    known = outcome.subject.facts
+    told = [str(note) for note in known.get("notes") or ()]
+    if where := known.get("weights_in"):
+        told.insert(0, f"the weights that are judged are those under {where}")
+    if refused := known.get("refused_first"):
+        told.append(f"{known.get('refused', len(refused))} files or rows were left out, such as {refused[0]}")
+    return [plain(note, 1000) for note in told]
+
+
 def facts(given: Mapping[str, Any], most: int = 40) -> list[tuple[str, str]]:
     """The first facts as (name, value), each one short line."""
     told = {name: value for name, value in given.items() if value not in ("", [], (), {})}

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from torchbands.scanner.alerts import LEVELS, RULES, Level
 from torchbands.scanner.outcome import Outcome
 
-from .formatting import number, plain
+from .formatting import number, plain, remarks
 
 
 def render(outcome: Outcome, fail_on: Level, error: str) -> str:
@@ -26,6 +26,8 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
             said = f"score {number(line.score)}, z {number(line.z)}, p {number(line.p)}; the verdict is by rule"
             SubElement(case, "system-out").text = f"{said}. {plain(line.reason)}".strip()
     _conclusion(suite, name, outcome, error)
+    if told := remarks(outcome):
+        SubElement(_case(suite, name, "how it was read"), "system-out").text = "\n".join(told)
     counts = {kind: len(suite.findall(f"testcase/{kind}")) for kind in ("failure", "error", "skipped")}
     totals = {"tests": len(suite.findall("testcase")), "failures": counts["failure"], "errors": counts["error"]}
     totals |= {"skipped": counts["skipped"]}

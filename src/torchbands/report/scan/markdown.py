@@ -11,7 +11,7 @@ from typing import Any
 from torchbands.scanner.alerts import RULES, Level
 from torchbands.scanner.outcome import Outcome
 
-from .formatting import ANSWERS, REPAIR_COLUMNS, answers, cost, number, p_of, pair, plain, repairs, title
+from .formatting import ANSWERS, REPAIR_COLUMNS, answers, cost, number, p_of, pair, plain, remarks, repairs, title
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|#~!^$]|^[-+=]|^\d+[.)])")
 _LINKS = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(?=:)|\b(www)(?=\.)")
@@ -38,6 +38,8 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
              safe(l.reason, 200)] for l in outcome.ledger
         ]  # fmt: skip
         out += [*_table(["view", "answers", "score", "z", "p", "suspected", "why not"], rows), ""]
+    if told := remarks(outcome):
+        out += ["How it was read:", "", *(f"- {safe(note, 1000)}" for note in told), ""]
     if outcome.next_steps:
         out += ["What to do next:", "", *(f"- {safe(step)}" for step in outcome.next_steps), ""]
     if outcome.not_covered:
@@ -79,6 +81,7 @@ def card(outcome: Outcome, fail_on: Level, error: str) -> dict[str, Any]:
         "alerts": alerts,
         "not_covered": found["not_covered"],
         "reasons": found["reasons"],
+        "how_it_was_read": remarks(outcome),
         "fail_on": fail_on,
         "error": error,
     }  # fmt: skip

@@ -13,7 +13,7 @@ from torchbands.scanner.alerts import RULES, Alert, Level, Rule
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.verdict import TOOL_ERROR
 
-from .formatting import plain
+from .formatting import plain, remarks
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 LEVEL = {"low": "note", "medium": "warning", "high": "error"}
@@ -111,6 +111,7 @@ def _invocation(outcome: Outcome, code: int, error: str) -> dict[str, Any]:
     notes = [{"level": "error", "message": {"text": _message(plain(error))}}] if error else []
     notes += [{"level": "warning", "message": {"text": _message(plain(reason))}} for reason in outcome.reasons]
     notes += [{"level": "note", "message": {"text": f"not covered: {_message(plain(n))}"}} for n in outcome.not_covered]
+    notes += [{"level": "note", "message": {"text": f"how it was read: {_message(n)}"}} for n in remarks(outcome)]
     made: dict[str, Any] = {
         "executionSuccessful": not error,
         "exitCode": code,

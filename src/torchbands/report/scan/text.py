@@ -21,6 +21,7 @@ from .formatting import (
     p_of,
     pair,
     plain,
+    remarks,
     repairs,
     strength,
     suspected,
@@ -51,6 +52,8 @@ def render(outcome: Outcome, fail_on: Level, error: str) -> str:
         out += ["", "numbers", *(f"  {name}: {value}" for name, value in facts(outcome.calibration))]
     if outcome.verdict != "inconclusive" and outcome.reasons:
         out += ["", "why the rest is open", *_listed(outcome.reasons)]
+    if told := remarks(outcome):
+        out += ["", "how it was read", *_listed(told)]
     if outcome.next_steps:
         out += ["", "what to do next", *_steps(outcome.next_steps)]
     if outcome.calibration and outcome.subject.kind == "model":
