@@ -63,7 +63,8 @@ def test_classes_keep_the_order_that_the_file_gives_them(tmp_path: Path) -> None
 
 def test_pandas_frames_are_read_without_their_index(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"a": [i / 7 for i in range(30)], "b": [i * 7 % 30 for i in range(30)], "target": ["x", "y"] * 15})
+    whole = [i * 7 % 30 for i in range(30)]
+    frame = pandas.DataFrame({"a": [i / 7 for i in range(30)], "b": whole, "target": ["x", "y"] * 15})
     frame = frame.set_index(pandas.Index(range(100, 130)))
     written = {
         "f.parquet": lambda p: frame.to_parquet(p),
