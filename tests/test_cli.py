@@ -96,7 +96,7 @@ def test_help_names_every_command_and_exit_code() -> None:
         (["scan", "model", "x", "--dat", "y"], "Did you mean --data?"),
         (["attack", "badnets", "--control", "nowhere"], "train, none or a victim directory"),
         (["defend", "neural-clense", "x"], "Did you mean 'neural-cleanse'"),
-        (["defend", "neural-cleanse", "nowhere"], "no victim directory"),
+        (["defend", "neural-cleanse", "nowhere"], "not a victim directory"),
         (["data", "path", "digit"], "Did you mean 'digits'"),
         (["bench", "status", "nowhere"], "holds no benchmark"),
         (["bench", "report", "nowhere"], "no such directory"),

@@ -124,7 +124,7 @@ def test_training_starts_from_a_checkpoint_and_says_which(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="there is no checkpoint"):
         fit(FedAvg(checkpoint=str(tmp_path / "none")))
     save_file({"other": torch.zeros(1)}, file)
-    with pytest.raises(InputError, match="is no checkpoint of this network"):
+    with pytest.raises(InputError, match="is not a checkpoint of this network"):
         fit(FedAvg(checkpoint=str(file)))
 
 

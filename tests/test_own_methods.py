@@ -60,7 +60,7 @@ def test_its_methods_are_listed_shown_and_used(capsys: pytest.CaptureFixture[str
     printed = capsys.readouterr().out
     assert "How much nothing is done." in printed and "2.5" in printed and "nobody, 2026" in printed
     assert main(["--load", path, "defend", "own-nothing", "nowhere"]) == 4  # twice is once
-    assert "no victim directory" in capsys.readouterr().err
+    assert "not a victim directory" in capsys.readouterr().err
 
 
 def test_a_file_with_an_odd_name_or_one_that_is_taken_is_no_other_module(capsys: pytest.CaptureFixture[str]) -> None:

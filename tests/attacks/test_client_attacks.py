@@ -211,7 +211,7 @@ def test_any_data_attack_combines_with_what_clients_do() -> None:
     assert int(data.poisoned.sum()) == round(0.5 * 128)
     back = build(made.spec())
     assert back == made and back.key() == made.key()
-    with pytest.raises(NotApplicable, match="is no attack on data alone"):
+    with pytest.raises(NotApplicable, match="is not an attack on data alone"):
         attack("neurotoxin", data="input-aware").poison(task.load("train"), task, 0)
 
 

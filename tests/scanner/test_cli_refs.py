@@ -80,7 +80,7 @@ def test_train_resume_show_and_scan(
     assert "another recipe" in capsys.readouterr().err
     assert main(["refs", "show", refs]) == 0
     printed = capsys.readouterr()
-    assert "small-cnn" in printed.out and "19 are the fewest" in printed.err
+    assert "small-cnn" in printed.out and "needs at least 19" in printed.err
 
     weights = str(suspect / "model.safetensors")
     assert main(["scan", "model", weights, "--refs", refs, *quick, "--json"]) == 3
@@ -94,7 +94,7 @@ def test_what_cannot_be_trained_is_refused(suspect: Path, tmp_path: Path, capsys
     out = str(tmp_path / "refs")
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 64)
     for args, said in (
-        (["-o", out], "name a model and clean rows"),
+        (["-o", out], "give the model and clean data"),
         (["--like", str(suspect), "-o", out, "-n", "0"], "at least 1"),
         (["--like", "nowhere", "-o", out], "there is no nowhere"),
         (["--like", str(tmp_path / "broken.safetensors"), "-o", out], "was not opened"),

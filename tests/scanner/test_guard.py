@@ -135,7 +135,7 @@ def test_tampered_directories_are_refused(planted: Victim, halves: tuple[Data, D
         with pytest.raises(InputError, match=said):
             Guard.load(folder)
     (folder / "card.json").unlink()
-    with pytest.raises(InputError, match="no guard directory"):
+    with pytest.raises(InputError, match="not a guard directory"):
         Guard.load(folder)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")

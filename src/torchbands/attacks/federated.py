@@ -39,7 +39,7 @@ class ClientAttack(Attack):
     def plain(self) -> Attack:
         """The data attack with this attack's goal."""
         if self.data.controls_training or isinstance(self.data, ClientAttack):
-            raise NotApplicable(f"{self.name}: {self.data.name} is no attack on data alone")
+            raise NotApplicable(f"{self.name}: {self.data.name} is not an attack on data alone")
         return self.data.but(rate=self.rate, target=self.target, labels=self.labels, source=self.source)
 
     def test_trigger(self, task: Task, seed: int) -> Trigger:

@@ -1,4 +1,4 @@
-"""The benchmark engine: a grid of cells, each a pure function of its JSON spec, run once and kept.
+"""The benchmark engine: a grid of cells, each a pure function of its JSON spec, computed once and stored.
 
 Truth is one small JSON file per cell. Running the same command again is the resume.
 """

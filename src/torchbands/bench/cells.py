@@ -1,4 +1,4 @@
-"""What one cell measures. A defense is given blind data and the defender's clean split, and nothing else."""
+"""Computes one cell of a benchmark. A defense is given blind data and the defender's clean split, and nothing else."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Bench:
         return cls(victim, *victim.judged, victim.task.effect(victim.model, victim))
 
     def effect(self, model: Model) -> Effect:
-        """What another model does on the victim's rows."""
+        """Effect of another model on the victim's rows."""
         return self.victim.task.effect(model, self.victim)
 
     @cached_property
@@ -241,7 +241,7 @@ def _mended(bench: Bench, model: Model, cost: Cost, clean: Data) -> dict[str, An
 
 
 def _compared(bench: Bench, after: Effect) -> dict[str, Value]:
-    """What a defended model does beside what the victim does."""
+    """Metrics of a defended model compared with the victim's."""
     before = bench.before
     drop: Value = (
         Undefined("there are no test rows")
@@ -280,7 +280,7 @@ def _record(
 
 
 def _samples(bench: Bench, count: int = 3) -> list[dict[str, str]]:
-    """A few test rows before and after the trigger, with the difference made visible."""
+    """A few test rows without and with the trigger, and their amplified difference."""
     task, names = bench.victim.task, bench.victim.task.class_names
     picked = bench.test[bench.victim.goal.counts(bench.test)]
     chosen = picked[torch.arange(min(count, len(picked)))]
@@ -303,7 +303,7 @@ def _samples(bench: Bench, count: int = 3) -> list[dict[str, str]]:
 
 
 def _show(bench: Bench, trigger: Trigger) -> str:
-    """A trigger as it looks on one test row."""
+    """A picture of a trigger on one test row."""
     row = bench.triggered.y[:1]
     at = (bench.test.y == row[0]).nonzero().flatten()[:1] if len(row) else torch.arange(1)
     sample = bench.test[at].x

@@ -1,4 +1,4 @@
-"""How long the rest of a run will take, from what cells of its kind took: now, or when they were first computed."""
+"""Estimates the remaining time of a run from the time that cells of the same kind took, now or earlier."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Kind = tuple[str, ...]
 
 
 class Left:
-    """Seconds by kind of cell. Finished cells are no work: they only say how long others of their kind take."""
+    """Seconds by kind of cell. Finished cells only serve to estimate others of their kind."""
 
     def __init__(self) -> None:
         self.seconds: dict[Kind, list[float]] = defaultdict(list)
 
     def saw(self, kind: Kind, seconds: float | None) -> None:
-        """A cell of this kind took so long."""
+        """Record how long a cell of this kind took."""
         if seconds is not None and seconds >= 0:
             for depth in range(1, len(kind) + 1):
                 self.seconds[kind[:depth]].append(seconds)
@@ -49,6 +49,6 @@ def seconds_of(record: Mapping[str, Any] | None) -> float | None:
 
 
 def with_time(what: str, left: Left, kinds: Sequence[Kind]) -> str:
-    """What is being done, and how long the rest will take."""
+    """The current work and the remaining time."""
     told = left.told(kinds)
     return f"{what} · {told}" if told else what

@@ -1,4 +1,4 @@
-"""What to run: tasks x attacks x seeds, and defenses on each victim."""
+"""The grid of a benchmark: tasks x attacks x seeds, and defenses on each victim."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HARNESS = 2
 
 
 class Identity:
-    """What changes numbers besides a cell's spec: this harness, the data, the kind of device, what "fast" is on it.
+    """Everything besides a cell's spec that affects results: harness version, data, device, meaning of "fast" on it.
 
     The data of a task are fingerprinted once, when they are first asked for.
     """
@@ -115,7 +115,7 @@ class Grid:
 
 
 def presets() -> list[str]:
-    """Names of the grids that come with the package."""
+    """Names of the grids shipped with the package."""
     folder = files("torchbands.bench") / "presets"
     return sorted(item.name.removesuffix(".json") for item in folder.iterdir() if item.name.endswith(".json"))
 

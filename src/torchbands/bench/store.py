@@ -1,4 +1,4 @@
-"""A store: victims/<key>/ and records/<key>.json. A record is whole or absent."""
+"""A store: victims/<key>/ and records/<key>.json. Records are written atomically."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Store:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers depend on besides the spec."""
+    """Everything besides the spec that the results depend on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})"
     return {
         "torchbands": __version__,
@@ -92,14 +92,14 @@ def versions() -> dict[str, str]:
 
 
 def altered(record: Mapping[str, Any], path: Path) -> str:
-    """Why a record is not believed; empty where nothing speaks against it. Those of older versions have no checksum."""
+    """Why a record is rejected, or an empty text. Records of older versions have no checksum."""
     if record.get("key") != path.stem:
         return "it is the record of another cell"
     return "" if fits(record, SUM) else "it was altered: its checksum does not fit"
 
 
 def _record(path: Path) -> dict[str, Any] | None:
-    """A record that can be believed; one that cannot is as good as none, and is made again."""
+    """A valid record, or None: an invalid one counts as missing and is computed again."""
     found = _read(path)
     return None if found is None or altered(found, path) else found
 

@@ -1,4 +1,4 @@
-"""The command `bands`: parses, calls, prints. Nothing heavy is imported before a command needs it."""
+"""The command `bands`. Heavy imports are deferred until a command needs them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except SystemExit as stop:  # the parsers' own: 0 after --help, 2 for a wrong command line
         return DONE if stop.code in (0, None) else USAGE
     except KeyboardInterrupt:
-        message = "\ninterrupted: whatever was finished is kept; the same command goes on from there"
+        message = "\ninterrupted: finished work is kept; run the same command again to resume"
         code = _fail(message, INTERRUPTED, False)
         if argv is None:  # an import that was interrupted makes the interpreter end by the signal instead of the code
             sys.stderr.flush()
@@ -78,10 +78,10 @@ def _main(argv: Sequence[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Stopped as stop:
-        message = "stopped: whatever was finished is kept; the same command goes on from there"
+        message = "stopped: finished work is kept; run the same command again to resume"
         return _fail(message, 128 + int(stop.args[0]), False)
     except BaseException as error:  # some libraries' panics are no Exception, and Python would end with 1: findings
-        hint = "" if verbose else "\n  run it again with -v to see where; please report it"
+        hint = "" if verbose else "\n  run it again with -v for the traceback; please report this"
         return _fail(f"error: {type(error).__name__}: {error}{hint}", TOOL_ERROR, verbose)
 
 
@@ -92,7 +92,7 @@ def _named(args: list[str], flag: str, example: str) -> tuple[list[str], list[st
     given = iter(args)
     for word in given:
         if word == flag and not (name := next(given, "")):
-            raise InputError(f"{flag} names nothing", hint=f"as in {flag} {example}")
+            raise InputError(f"{flag} needs a value", hint=f"as in {flag} {example}")
         if word == flag:
             names.append(name)
         elif word.startswith(f"{flag}="):

@@ -53,7 +53,7 @@ def defend(given: argparse.Namespace) -> int:
     """Run a defense of any role on a victim."""
     method = with_settings(given.start, given)
     if not given.victim.is_dir():
-        raise InputError(f"{given.victim} is no victim directory", hint="make one: bands attack badnets -o DIR")
+        raise InputError(f"{given.victim} is not a victim directory", hint="make one: bands attack badnets -o DIR")
     if given.out is not None and method.role != "repair":
         raise InputError(f"{method.name} is a {method.role}: it makes no model to keep", hint="leave -o out")
     if given.out is not None:

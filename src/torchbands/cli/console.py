@@ -1,4 +1,4 @@
-"""What is printed, and where: results to stdout, progress and remarks to stderr."""
+"""Output: results go to stdout, progress and remarks to stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .streams import raw
 
 
 def out() -> Console:
-    """stdout; wide where it is no terminal, so that nothing is cut in a pipe. NO_COLOR is respected."""
+    """A console on stdout; wide if it is not a terminal, so that nothing is cut in a pipe. Respects NO_COLOR."""
     console = Console(highlight=False, file=raw(sys.stdout))
     return console if console.is_terminal else Console(highlight=False, width=200, file=raw(sys.stdout))
 
@@ -53,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
 
 
 class Bar:
-    """One progress bar on stderr; where that is no terminal, a line whenever the work named changes."""
+    """A progress bar on stderr; if that is not a terminal, one line per step."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -70,7 +70,7 @@ class Bar:
 
 @contextmanager
 def progress_bar() -> Iterator[Bar]:
-    """A bar for the length of the block."""
+    """Show a progress bar during the block."""
     console = Console(file=raw(sys.stderr))
     if not console.is_terminal:
         yield Bar(None)
@@ -81,7 +81,7 @@ def progress_bar() -> Iterator[Bar]:
 
 
 def _short(text: str, most: int = 60) -> str:
-    """Cut to fit beside the bar; how long it will take is kept."""
+    """Shorten a text to fit beside the bar, keeping the time estimate at its end."""
     head, sep, left = text.rpartition(" · ")
     if sep and left.endswith(" left") and len(text) > most:
         return f"{_short(head, most - len(sep + left))}{sep}{left}"

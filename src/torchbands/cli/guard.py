@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def fit(given: argparse.Namespace) -> int:
-    """Fit a detector beside a model and keep both. 0 done, 3 where the model was not opened."""
+    """Fit a detector for a model and save both. 0 done, 3 where the model was not opened."""
     from torchbands.scanner.batch_test import clean_to_name_one, fewest
     from torchbands.scanner.guard import CALIBRATE, Guard
     from torchbands.scanner.guard_files import KIND, read_card
@@ -39,7 +39,7 @@ def fit(given: argparse.Namespace) -> int:
             console.note(f"the model was not opened: {why}")
             return 3
         if (wrong := misreading(given, opened)) is not None and wrong.unread:
-            console.note("no guard was fitted: it would learn what the model says of rows that it does not read")
+            console.note("no guard was fitted: the model does not understand this data, so its outputs mean nothing")
             return 3
         bar(0, None, f"fitting {given.detector}")
         guard = Guard(opened.suspect.model, detector=given.detector, alpha=given.alpha, seed=given.seed)
@@ -127,7 +127,7 @@ def _guarded(given: argparse.Namespace, card: Mapping[str, Any]) -> Model:
     from torchbands.zoo.modality import read_modality
 
     if not os.path.lexists(given.model):
-        raise InputError(f"there is no {given.model}", hint="name the model that the guard was fitted beside")
+        raise InputError(f"there is no {given.model}", hint="name the model that the guard was fitted for")
     modality = read_modality(card["modality"], Path(given.guard), Path(given.guard) / CARD)
     suspect = open_suspect(
         given.model,

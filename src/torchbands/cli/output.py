@@ -195,7 +195,9 @@ def read_baseline(path: Path) -> frozenset[str]:
             f"the baseline {path} cannot be read ({error})", hint="make one with --write-baseline FILE"
         ) from None
     if not isinstance(found, list) or not all(isinstance(f, str) for f in found):
-        raise InputError(f"the baseline {path} is no JSON list of fingerprints", hint="make one: --write-baseline FILE")
+        raise InputError(
+            f"the baseline {path} is not a JSON list of fingerprints", hint="make one: --write-baseline FILE"
+        )
     return frozenset(found)
 
 

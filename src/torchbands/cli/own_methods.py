@@ -1,7 +1,7 @@
-"""`--load FILE.py`: methods of the user's own file, which takes part like a built-in one for the length of a command.
+"""`--load FILE.py`: registers the methods of a user's own file for the duration of one command.
 
-The file is run, with the user's rights: it is named on the command line alone. Nothing that is read from a file can ask
-for it (`core.outside`): not a card, not a grid, not a suspect.toml.
+The file is run with the user's rights, so it can only be named on the command line, never in a card, a grid or a
+suspect.toml (see `core.outside`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from types import ModuleType
 
 from torchbands.core.errors import BandsError, InputError
 
-#: What the command that runs has loaded, as it was typed: a command that is printed needs it too.
+#: The --load arguments of this command, as typed; printed follow-up commands repeat them.
 LOADED: list[str] = []
 
 
 def load(name: str) -> ModuleType:
-    """Run a Python file and let what it registers take part.
+    """Run a Python file and register its methods.
 
     Raises InputError where it is no Python file, stops with an error, takes a name that is taken, or has no methods.
     """
@@ -28,7 +28,7 @@ def load(name: str) -> ModuleType:
 
     path = Path(name).expanduser()
     if path.suffix != ".py" or not path.is_file():
-        known = "is no Python file" if path.exists() else "is not there"
+        known = "is not a Python file" if path.exists() else "is not there"
         raise InputError(f"--load {name}: {known}", hint="as in: bands --load my_method.py list")
     path = path.resolve()
     registry.discover_plug_ins()  # first, so that a name that is taken is refused here and not later

@@ -52,22 +52,25 @@ def make_parser(args: Sequence[str] = ()) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bands",
         description="Plant published backdoor attacks in models you train, find them, remove them, and measure it all.",
-        epilog="exit codes: 0 done, and a scan found nothing at or above --fail-on; 1 findings; 2 something went "
-        "wrong; 3 inconclusive, not applicable or nothing scanned; 4 wrong usage; "
-        "5 repaired, but unproven; 130 interrupted",
+        epilog="exit codes: 0 success, or a scan without findings at or above --fail-on; 1 findings; 2 something went "
+        "wrong; 3 inconclusive, not applicable or nothing to scan; 4 wrong usage; "
+        "5 repaired but unverified; 130 interrupted",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bands {__version__}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show where an error came from (any command)")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="print a traceback when something fails (any command)"
+    )
     parser.add_argument(
         "--allow", action="append", metavar="NAME",
-        help="a function (package.module:function), file or folder that a card or grid may name; it is not run or read "
-        "because a file says so, but because you do (any command; may be given several times)",
+        help="trust a function (package.module:function), file or folder that a card or grid names; without "
+             "this, nothing is "
+        "run or read because a file asks for it (any command; repeatable)",
     )  # fmt: skip
     parser.add_argument(
         "--load", action="append", metavar="FILE.py",
-        help="a Python file of your own that registers methods: it is run, and they take part as built-in ones do (any "
-        "command; may be given several times; no file can ask for it)",
+        help="run a Python file of your own that registers methods, which then work like built-in ones (any command; "
+        "repeatable; never taken from a file)",
     )  # fmt: skip
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -78,20 +81,28 @@ def make_parser(args: Sequence[str] = ()) -> argparse.ArgumentParser:
 
     scanning.add_to(commands)
     listing = command("list", "methods:show_list", "list every attack, defense, task and other method")
-    listing.add_argument("role", nargs="?", metavar="ROLE", help="only this role: attack, repair, input-detector ...")
+    listing.add_argument(
+        "role", nargs="?", metavar="ROLE", help="list only this role: attack, repair, input-detector, ..."
+    )
     _json(listing)
-    show = command("show", "methods:show", "say what a method does, needs and may be set to")
+    show = command("show", "methods:show", "show what a method does, what it needs and its settings")
     show.add_argument(
         "name",
         metavar="NAME",
-        help="a name, role/name where two roles share one, or what a report prints: 'i-bau(rounds=1)'",
+        help="a method's name; role/name where two roles share it; or a label from a report, such as 'i-bau(rounds=1)'",
     )
     _json(show)
     _attack(command("attack", "attack_defend:attack", "train a model with a planted backdoor and measure it"), args)
     _defend(command("defend", "attack_defend:defend", "run a defense on a victim made by `bands attack`"), args)
     _bench(commands)
     _data(commands)
-    _json(command("doctor", "doctor:doctor", "say what is installed, which device is used and which data is here"))
+    _json(
+        command(
+            "doctor",
+            "doctor:doctor",
+            "show what is installed, which device is used and which data sets are on this machine",
+        )
+    )
     return parser
 
 
@@ -107,7 +118,7 @@ def _attack(parser: argparse.ArgumentParser, args: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--control", default="train", metavar="train|none|DIR",
-        help="the model without poison that every number with a trigger is compared to: trained as well, left out, or "
+        help="the clean model that results on triggered inputs are compared to: trained as well, left out, or "
         "a victim directory of the attack `clean` (default: train)",
     )  # fmt: skip
     _json(parser)
@@ -158,20 +169,20 @@ def _role(text: str, roles: Sequence[str]) -> str:
 
 
 def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    bench = commands.add_parser("bench", help="run a benchmark, resume it, report it", allow_abbrev=False)
+    bench = commands.add_parser("bench", help="run, resume and report a benchmark", allow_abbrev=False)
     verbs = bench.add_subparsers(metavar="COMMAND", required=True)
     run = verbs.add_parser(
-        "run", help="run a preset or a grid file; the same command again resumes", allow_abbrev=False
+        "run", help="run a preset or a grid file; run the same command again to resume", allow_abbrev=False
     )
     run.add_argument("grid", metavar="PRESET|FILE", help="a preset's name, or a JSON file")
     run.add_argument("--store", metavar="DIR", required=True, help="where the results are kept")
-    run.add_argument("--seeds", type=int, metavar="N", help="use seeds 0..N-1 in place of the grid's own")
-    run.add_argument("--no-report", action="store_true", help="do not write DIR/report.* at the end")
+    run.add_argument("--seeds", type=int, metavar="N", help="use seeds 0 to N-1 instead of the grid's own")
+    run.add_argument("--no-report", action="store_true", help="do not write DIR/report.* when finished")
     run.set_defaults(calls="bench:run", parser=run)
-    status = verbs.add_parser("status", help="how much of a store is finished", allow_abbrev=False)
+    status = verbs.add_parser("status", help="show how much of a benchmark is finished", allow_abbrev=False)
     status.add_argument("store", metavar="DIR")
     status.set_defaults(calls="bench:status", parser=status)
-    report = verbs.add_parser("report", help="write the report of a store", allow_abbrev=False)
+    report = verbs.add_parser("report", help="write the report of a benchmark", allow_abbrev=False)
     report.add_argument("store", metavar="DIR")
     report.add_argument(
         "-o", "--out", metavar="FILE", help="file or directory to write, or - for stdout (default: DIR/report.*)"
@@ -179,7 +190,8 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     report.add_argument(
         "--format",
         metavar="LIST",
-        help="of html, markdown, json, csv (every number, one a row) and latex (tables for a paper); default: the "
+        help="comma-separated: html, markdown, json, csv (one number per row), latex (tables for a paper); "
+        "default: the "
         "first three, or the suffix of FILE",
     )
     report.set_defaults(calls="bench:report", parser=report)
@@ -188,14 +200,18 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    data = commands.add_parser("data", help="list, fetch and find the real data sets", allow_abbrev=False)
+    data = commands.add_parser("data", help="list, download and locate data sets", allow_abbrev=False)
     verbs = data.add_subparsers(metavar="COMMAND", required=True)
-    listing = verbs.add_parser("list", help="which data sets there are, and which are here", allow_abbrev=False)
+    listing = verbs.add_parser(
+        "list", help="list the data sets, and which of them are on this machine", allow_abbrev=False
+    )
     listing.set_defaults(calls="data:show_list", parser=listing)
     _json(listing)
-    for name, about in (("get", "fetch and verify a data set"), ("path", "print where a data set is cached")):
+    for name, about in (("get", "download and verify a data set"), ("path", "print where a data set is cached")):
         verb = verbs.add_parser(name, help=about, description=about, allow_abbrev=False)
-        verb.add_argument("name", metavar="NAME", help="of `bands data list`; get knows minilm and wordnet too")
+        verb.add_argument(
+            "name", metavar="NAME", help="a name from `bands data list`; get also accepts minilm and wordnet"
+        )
         verb.set_defaults(calls=f"data:{name}", parser=verb)
 
 
@@ -204,7 +220,7 @@ def _seed(parser: argparse.ArgumentParser) -> None:
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON and nothing else on stdout")
+    parser.add_argument("--json", action="store_true", help="print only JSON on stdout")
 
 
 def _refuse(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:

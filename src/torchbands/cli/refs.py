@@ -32,7 +32,7 @@ def train(given: argparse.Namespace) -> int:
     if given.count < 1:
         raise InputError(f"-n is at least 1, got {given.count}")
     if not given.like and not given.data:
-        raise InputError("references of what? name a model and clean rows", hint="--like SUSPECT --data CLEAN")
+        raise InputError("give the model and clean data to train references for", hint="--like SUSPECT --data CLEAN")
     with console.progress_bar() as bar:
         bar(0, None, "reading")
         opened = open_with(given, given.like, given.data, split="train") if given.like else None
@@ -64,8 +64,8 @@ def trained(
     found, pool = recipes(of_suspect or task, of_suspect is not None, given, modality, per_model or len(data))
     if pool:
         console.note(
-            f"note: how the suspect was trained is not known, so the references are a pool over {len(found)} recipes; "
-            "where you know it, say so: --train YOUR_CODE:FUNCTION, or --one-recipe with --epochs, --lr and the others"
+            f"note: the suspect's training recipe is unknown, so the references are a pool over {len(found)} recipes; "
+            "if you know it, give it: --train YOUR_CODE:FUNCTION, or --one-recipe with --epochs, --lr, ..."
         )
     return train_references(
         folder,
@@ -131,7 +131,7 @@ def add(given: argparse.Namespace) -> int:
             model = opened.suspect.model
             if model is None or "weights" not in model.capabilities:
                 why = opened.suspect.alerts[0].message if opened.suspect.alerts else "it gives predictions only"
-                raise InputError(f"{path} is no reference: {why}", hint="name checkpoints with weights")
+                raise InputError(f"{path} is not a reference: {why}", hint="name checkpoints with weights")
             if reference_set is None:
                 assert opened.rows is not None
                 names, label = opened.rows.class_names, str(given.data)
@@ -139,7 +139,9 @@ def add(given: argparse.Namespace) -> int:
                 reference_set = start_empty(folder, what, opened.rows.data, model.modality, names, label)
             new += add_checkpoint(reference_set, model, given.profile, str(path))
     assert reference_set is not None
-    console.note(f"{new} of {len(given.checkpoints)} checkpoints are new references; they count as clean on your word")
+    console.note(
+        f"{new} of {len(given.checkpoints)} checkpoints are new references; that they are clean is taken on trust"
+    )
     return _tell(reference_set, given)
 
 
@@ -171,7 +173,7 @@ def _learner(base: Learner, text: str) -> Learner:
         found: Any = read(text) if "(" in text and not text.lstrip().startswith("{") else json.loads(text)
     except ValueError as error:
         raise InputError(
-            f"--recipe is no JSON ({error}): {text}",
+            f"--recipe is not valid JSON ({error}): {text}",
             hint="as in --recipe '{\"epochs\": 10}', or --recipe 'sgd(epochs=10)'",
         ) from None
     if not isinstance(found, Mapping):
@@ -206,7 +208,7 @@ def _data(rows: Rows | None, task: Task | None, given: argparse.Namespace) -> tu
             console.note(f"note: trained on {task.name}, as the suspect's card says; name other clean rows with --data")
         return whole.load("train", given.seed), whole.load("clean", given.seed), per_model
     if rows is None:
-        raise InputError("references need clean labelled rows", hint="name them with --data SOURCE")
+        raise InputError("references need clean labelled data", hint="name them with --data SOURCE")
     return rows.data, None, given.rows or 0
 
 
@@ -228,9 +230,11 @@ def _network(given: argparse.Namespace, opened: Opened | None, task: Task | None
     from torchbands.scanner.opening.architecture import network_of
 
     if given.arch is None and task is None:
-        raise InputError("references of which network?", hint="name a model with --like, or a network with --arch")
+        raise InputError(
+            "the network of the references is missing", hint="name a model with --like, or a network with --arch"
+        )
     if given.arch and ":" in given.arch and not given.arch.lstrip().startswith("{"):
-        raise InputError("references of your own network need a model of it", hint="name it: --like SUSPECT")
+        raise InputError("references of your own network need a model as a template", hint="name it: --like SUSPECT")
     network = network_of(given.arch) if given.arch else task.network if task is not None else None
     assert network is not None
     return network
@@ -248,7 +252,7 @@ def _tell(reference_set: ReferenceSet, given: argparse.Namespace) -> int:
             print(f"{name.replace('_', ' '):<14} {_shown(value)}")
         few = len(reference_set) < 19
         console.note(
-            "too few for alpha 0.05: 19 are the fewest"
+            "too few for alpha 0.05, which needs at least 19"
             if few
             else concrete(f"scan with: bands scan model SUSPECT --refs {shlex.quote(str(reference_set.folder))}", given)
         )

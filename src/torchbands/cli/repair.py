@@ -86,9 +86,11 @@ def _rows(opened: Opened) -> Data:
     if opened.rows is not None:
         return opened.rows.data
     if opened.refs is not None:
-        console.note(f"note: repairing with the {len(opened.refs.clean)} clean rows of the references; more help more")
+        console.note(
+            f"note: repairing with the {len(opened.refs.clean)} clean rows of the references; more data would help"
+        )
         return opened.refs.clean
-    raise InputError("a repair needs clean labelled rows", hint="name them: --data SOURCE")
+    raise InputError("a repair needs clean labelled data", hint="name them: --data SOURCE")
 
 
 def _scanner(given: argparse.Namespace, opened: Opened, clean: Data) -> Callable[[Model], Outcome]:
@@ -115,7 +117,7 @@ def _no_aim(opened: Opened, before: Outcome) -> str | None:
     if before.found is None or before.found.target is None:
         return "no trigger view applies to this model, so there is no trigger to repair against"
     if opened.refs is None:
-        console.note(f"note: {_UNCALIBRATED}; what is repaired may be no backdoor")
+        console.note(f"note: {_UNCALIBRATED}; what is repaired may not be a backdoor")
     return None
 
 

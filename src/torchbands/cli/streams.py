@@ -1,4 +1,4 @@
-"""stdout and stderr that show every character and obey none: whatever a message holds, a terminal is not steered."""
+"""stdout and stderr that escape control characters, so that no message can send commands to a terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchbands.core.words import escaped
 
 
 class Shown:
-    """A stream whose text is escaped as it is written, but for line feeds and tabs."""
+    """A stream that escapes everything written to it except line feeds and tabs."""
 
     def __init__(self, beneath: TextIO) -> None:
         self.beneath = beneath
@@ -29,13 +29,13 @@ class Shown:
 
 
 def raw(stream: TextIO) -> TextIO:
-    """The stream itself, for what draws its own colours out of text that was escaped before."""
+    """The underlying stream, for output with colours whose text was escaped before."""
     return stream.beneath if isinstance(stream, Shown) else stream
 
 
 @contextmanager
 def shown_streams() -> Iterator[None]:
-    """Escape all that is printed within the block."""
+    """Escape everything printed within the block."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cast(TextIO, Shown(raw(before[0]))), cast(TextIO, Shown(raw(before[1])))
     try:
@@ -46,7 +46,7 @@ def shown_streams() -> Iterator[None]:
 
 @contextmanager
 def raw_streams() -> Iterator[None]:
-    """Within the block nothing is escaped: for parsers: their help has colours, their errors repeat what was typed."""
+    """Escape nothing within the block: the parser's help has colours, and its errors repeat what was typed."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = raw(before[0]), raw(before[1])
     try:

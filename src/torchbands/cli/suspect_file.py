@@ -83,12 +83,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} is no TOML ({error})", hint="mend it, or remove it and type the flags") from None
+        raise InputError(
+            f"{path} is not valid TOML ({error})", hint="fix it, or remove it and type the flags"
+        ) from None
     for key, value in found.items():
         fits = key in _TYPES and isinstance(value, _TYPES[key]) and not isinstance(value, bool)
         if fits and isinstance(value, list):
             fits = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
         if not fits:
             known = ", ".join(_TYPES)
-            raise InputError(f"{path}: {key} = {value!r} is no setting of a suspect", hint=f"known: {known}")
+            raise InputError(f"{path}: {key} = {value!r} is not a setting of a suspect", hint=f"known: {known}")
     return found

@@ -1,4 +1,4 @@
-"""From the flags of the scanner's commands to an opened model, its rows and its references."""
+"""Turns the flags of the scanner's commands into an opened model, its data and its references."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opened:
-    """A suspect with what was given beside it."""
+    """A suspect with the data and references given for it."""
 
     suspect: Suspect
     rows: Rows | None = None
@@ -146,18 +146,18 @@ def references(refs: Sequence[str]) -> ReferenceSet | None:
     if without := found.unsummed():
         console.note(
             f"note: {without} cards in {refs[0]} have no checksum, since an older version wrote them: whether somebody "
-            "altered them cannot be told; references trained anew have one"
+            "altered them cannot be checked; newly trained references have one"
         )
     return found
 
 
 def one_or_each(given: tuple[float, ...] | None) -> float | tuple[float, ...] | None:
-    """One number is for all channels."""
+    """A single number applies to all channels."""
     return given[0] if given is not None and len(given) == 1 else given
 
 
 def limits(given: argparse.Namespace) -> Limits:
-    """What opening may cost."""
+    """Resource limits for opening a file."""
     from torchbands.scanner.opening import Limits
 
     asked = Limits()
@@ -167,7 +167,7 @@ def limits(given: argparse.Namespace) -> Limits:
 
 
 def own_code(arch: str | None) -> None:
-    """The user's own module may lie in the current folder, behind everything that is installed."""
+    """Make modules in the current folder importable, after everything that is installed."""
     here = str(Path.cwd())
     if arch and ":" in arch and ".py:" not in arch and not arch.lstrip().startswith("{") and here not in sys.path:
         sys.path.append(here)
@@ -221,7 +221,7 @@ def _class_names(given: argparse.Namespace, suspect: Suspect) -> tuple[str, ...]
     if suspect.model is not None and len(names) != suspect.model.classes:
         raise InputError(f"--class-names has {len(names)} names, the model has {suspect.model.classes} classes")
     if named(own) and own != names:
-        console.note(f"note: the model calls its classes {', '.join(own[:4])} ...; --class-names goes before that")
+        console.note(f"note: the model calls its classes {', '.join(own[:4])} ...; --class-names takes precedence")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Attack: writes triggers into training data or training, in models that the toolkit trains itself."""
+"""Attack: plants a trigger through training data or training, in models that the toolkit trains itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WATCHED = 1000
 
 @dataclass(frozen=True)
 class Victim:
-    """A trained model and everything true about it.
+    """A trained model with the ground truth about it.
 
     Attributes:
         model: the model, as a defender would receive it.
@@ -69,7 +69,7 @@ class Victim:
 
     @cached_property
     def goal(self) -> Goal:
-        """What its trigger is to bring about."""
+        """The goal of its trigger."""
         return self.attack.goal(self.task)
 
     @cached_property
@@ -127,10 +127,10 @@ class Attack(Method):
 
     @abstractmethod
     def test_trigger(self, task: Task, seed: int) -> Trigger:
-        """What is written on samples at test time, before training has taught anything."""
+        """Trigger at test time, as known before training."""
 
     def train_trigger(self, task: Task, seed: int) -> Trigger:
-        """What is written on training rows; the test-time trigger unless the paper differs."""
+        """Trigger on training rows; the test-time trigger unless the paper differs."""
         return self.test_trigger(task, seed)
 
     def relabel(self, y: Tensor, classes: int) -> Tensor:
@@ -138,7 +138,7 @@ class Attack(Method):
         return ClassGoal(self.target, self.labels, self.source, classes, self.name).relabel(y)
 
     def goal(self, task: Task) -> Goal:
-        """What its trigger is to bring about: a class, by `labels`, unless the attack wants something else."""
+        """The goal of its trigger: by default a class, according to `labels`."""
         return ClassGoal(self.target, self.labels, self.source, task.classes, self.name)
 
     def writable(self, data: Data, task: Task, seed: int) -> Tensor:
@@ -177,7 +177,7 @@ class Attack(Method):
         return out
 
     def hooks(self, task: Task, seed: int) -> Sequence[Hook]:
-        """How the attack takes part in training; empty for attacks on data alone."""
+        """Hooks into training; empty for attacks that only poison data."""
         return ()
 
     def learned(self, hooks: Sequence[Hook], task: Task, seed: int) -> Trigger:

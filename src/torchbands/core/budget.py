@@ -1,4 +1,4 @@
-"""How many rows go through a model at once: what a row weighs is measured, and what memory refuses is halved."""
+"""Batch sizes by memory: the footprint of a row is measured, and a batch that runs out of memory is halved."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def budget(device: torch.device) -> int:
-    """Bytes of activations at once: what TORCHBANDS_MEMORY says, else half of what is free on CUDA, else 1 GiB."""
+    """Memory for activations in bytes: TORCHBANDS_MEMORY, else half of the free CUDA memory, else 1 GiB."""
     said = os.environ.get(VARIABLE, "").strip()
     if said:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?", said.upper())
@@ -143,7 +143,7 @@ def room_of(module: nn.Module) -> Room:
 
 
 def refused(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
+    """Whether an error is an out-of-memory error."""
     known = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in known)

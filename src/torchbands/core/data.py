@@ -24,7 +24,7 @@ TRUTH = frozenset({"cover", "source_row"})
 
 @runtime_checkable
 class Column(Protocol):
-    """Anything with a length that gives a batch for a LongTensor of rows."""
+    """Anything with a length that returns a batch for a LongTensor of row numbers."""
 
     def __len__(self) -> int: ...
 
@@ -113,7 +113,7 @@ class Overlay:
 
 
 class Replaced:
-    """A column some of whose rows are others, as they were written once.
+    """A column in which some rows are replaced by stored ones.
 
     Args:
         base: the column underneath. rows: (P,) int64, increasing. written: the P raw rows in their place.
@@ -137,7 +137,7 @@ class Replaced:
 
 
 class Some:
-    """Some rows of a column, read when they are asked for.
+    """A lazy selection of rows of a column.
 
     Args:
         base: the column underneath. rows: (P,) int64 rows of it.
@@ -229,7 +229,7 @@ class Data:
         return replace(self, y=y)
 
     def blind(self) -> Data:
-        """What a defender sees: the samples and labels alone. A column that knows its poisoned rows is flattened."""
+        """What a defender sees: samples and labels. A column that knows which rows are poisoned is materialised."""
         x = whole(self.x) if isinstance(self.x, (Overlay, Replaced)) else self.x
         return Data(x, self.y, None, {k: v for k, v in self.meta.items() if k not in TRUTH})
 

@@ -1,4 +1,4 @@
-"""The defense roles. Scores are higher for what is more suspicious, always; thresholds are calibrated elsewhere.
+"""The defense roles. Higher scores always mean more suspicious; thresholds are calibrated elsewhere.
 
 A defense receives exactly what its `needs` name: blind data, a clean split, a model. The poisoned test set, the target
 and the true poison rate are not there to be read.
@@ -24,7 +24,7 @@ from .trigger import Trigger
 
 @dataclass(frozen=True)
 class Finding:
-    """What a model detector says.
+    """Result of a model detector.
 
     Attributes:
         score: higher is more suspicious; comparable between models of one recipe only.
@@ -53,7 +53,7 @@ class Finding:
 
 
 class Work(NamedTuple):
-    """Rows that go forward through a model, and rows that go forward and back, at most."""
+    """Upper bounds on the rows of forward passes, and of forward and backward passes."""
 
     forward: int = 0
     back: int = 0
@@ -75,7 +75,7 @@ class FittedDetector(ABC):
 
     @property
     def about(self) -> str:
-        """What it was made of here, where the name of the method does not say: it stands beside the name in tables."""
+        """Details of this instance that the method's name does not tell; shown beside the name in tables."""
         return ""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class FittedDetector(ABC):
         """(N,) float32 suspicion of raw samples."""
 
     def score_samples(self, x: Batch | Column) -> Tensor:
-        """The same, under scikit-learn's name."""
+        """Alias of `scores` with scikit-learn's name."""
         return self.score(x)
 
     def flag(self, x: Batch | Column) -> Tensor:
@@ -93,11 +93,11 @@ class FittedDetector(ABC):
         return self.score(x) > self.threshold
 
     def correct(self, x: Batch) -> Batch:
-        """Raw samples with what is suspicious taken out of them. For detectors that mend inputs."""
+        """Raw samples with the suspicious parts removed, for detectors that can correct inputs."""
         raise NotApplicable(f"{type(self).__name__} rejects inputs and mends none")
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything learned besides the model: tensors, and JSON-ready facts. `InputDetector.restore` reads them."""
+        """Everything fitted besides the model, as tensors and JSON-ready facts, for `InputDetector.restore`."""
         raise NotApplicable(f"{type(self).__name__} cannot be saved")
 
 
@@ -109,7 +109,7 @@ class InputDetector(Method):
 
     @abstractmethod
     def fit(self, model: Model, clean: Data, *, seed: int = 0) -> FittedDetector:
-        """Learn what is normal for this model on clean rows."""
+        """Fit to a model and clean rows."""
 
     def restore(self, model: Model, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> FittedDetector:
         """The fitted detector of a `FittedDetector.state`, for the same model."""
@@ -127,7 +127,7 @@ class ModelDetector(Method):
         """Look for a backdoor, with clean rows (as many as `needs` asks for, maybe none)."""
 
     def work(self, model: Model, rows: int) -> Work:
-        """What `inspect` asks of the model, given so many clean rows: what its time is told from before it starts."""
+        """Passes that `inspect` will make, given the number of clean rows; used to estimate its time in advance."""
         reads = any(need.split(":")[0] in ("logits", "features", "clean") for need in self.needs)
         return Work(min(rows, self.clean_needed()) if reads else 0)
 
@@ -145,18 +145,18 @@ class DataFilter(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Method):
-    """Trains on data that may be poisoned so that the backdoor does not take."""
+    """Trains on possibly poisoned data so that the backdoor is not learned."""
 
     role: ClassVar[str] = "training"
 
     @abstractmethod
     def train(self, recipe: Recipe, data: Data, *, seed: int = 0, progress: Progress | None = None) -> Model:
-        """A model from blind data, by the victim's recipe: it has the network and the learner, and no other rows."""
+        """Train a model on blind data with the victim's recipe, which holds network and learner but no rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repair(Method):
-    """Takes a backdoor out of a model."""
+    """Removes a backdoor from a model."""
 
     role: ClassVar[str] = "repair"
 
@@ -182,7 +182,7 @@ def require(method: Method, model: Model, clean: Data | None = None) -> None:
 
 
 def per_row(values: Tensor, n: int, what: str) -> Tensor:
-    """Check that a method gave one finite float per row."""
+    """Check that a method returned one finite float per row."""
     if values.shape != (n,) or not torch.isfinite(values).all():
         raise InputError(f"{what}: expected {n} finite scores, got shape {tuple(values.shape)}")
     return values.float().cpu()

@@ -32,7 +32,7 @@ class Effect:
 
 
 class Planted(Protocol):
-    """What a task must know of a victim to measure a model by its trigger."""
+    """What a task needs to know about a victim to measure a model with its trigger."""
 
     @property
     def goal(self) -> Goal: ...
@@ -50,7 +50,7 @@ def share(hits: Tensor, what: str) -> Value:
 
 
 def effect(model: Model, test: Data, triggered: Data, goal: Goal) -> Effect:
-    """By rows: one pass over clean rows, one over triggered rows, which keep their true labels."""
+    """Measured on rows: one pass over clean rows and one over triggered rows, which keep their true labels."""
     _, right = goal.outcomes(model, test)
     reached, still = goal.outcomes(model, triggered)
     return Effect(share(right, "test rows"), share(reached, "rows to trigger"), share(still, "rows to trigger"))

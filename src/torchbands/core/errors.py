@@ -1,4 +1,4 @@
-"""The errors a user may meet. Each says what was given, what was expected, and what to type next."""
+"""Errors shown to users. Each says what was given, what was expected, and what to type next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class BandsError(Exception):
-    """A mistake the user can mend: shown without a traceback at the command line.
+    """An error the user can fix: shown without a traceback at the command line.
 
     Args:
         message: what was given and what was expected.
@@ -28,23 +28,23 @@ class InputError(BandsError):
 
 
 class BadSettings(InputError, ValueError):
-    """Settings of which no network can be built, such as images smaller than it can read."""
+    """Settings from which no network can be built, such as images smaller than its receptive field."""
 
 
 class Unspecified(InputError):
-    """Something is whole and readable, and only its user can say what it is: which network its weights are of."""
+    """The file is intact, but only the user can say what it is, such as which network its weights belong to."""
 
 
 class Unsupported(InputError):
-    """Something ordinary that is not read here: no finding and no mistake. The hint says what to do instead."""
+    """A legitimate input in an unsupported format: neither a finding nor an error. The hint gives an alternative."""
 
 
 class Diverged(InputError):
-    """Training left the finite numbers: one result of a sweep, not its end."""
+    """Training diverged to NaN or infinity. In a sweep this is one cell's result and does not stop the sweep."""
 
 
 class UnknownName(BandsError):
-    """A name that is in no registry; close names are suggested."""
+    """An unknown name; close matches are suggested."""
 
     def __init__(self, kind: str, given: str, known: Iterable[str], *, hint: str = "") -> None:
         known = sorted(set(known))
@@ -61,7 +61,7 @@ class MissingExtra(BandsError):
 
 
 class DataUnavailable(BandsError):
-    """No source of a data set could be reached."""
+    """A data set is not cached and no source could be reached."""
 
 
 class DamagedVictim(BandsError):
@@ -69,7 +69,7 @@ class DamagedVictim(BandsError):
 
 
 class UnsafeFile(BandsError):
-    """A file names what only the user may name: a function to be run (`code`), or a file elsewhere."""
+    """A file refers to something that only the user may name: a function to run (`code`), or a file elsewhere."""
 
     def __init__(self, message: str, *, hint: str = "", code: bool = False) -> None:
         super().__init__(message, hint=hint)
@@ -77,7 +77,7 @@ class UnsafeFile(BandsError):
 
 
 class NotApplicable(Exception):
-    """A method declines: a result to be recorded in the table, never a crash and never averaged in."""
+    """A method does not apply. This is recorded as a result; it is neither a crash nor averaged in."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

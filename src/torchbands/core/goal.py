@@ -40,7 +40,7 @@ class Goal(ABC):
 
     def wanted(self, data: Data) -> Tensor:
         """(N,) int64 classes that triggered rows are to get. Raises NotApplicable where success is no class."""
-        raise NotApplicable("success of this attack is no class of the model's")
+        raise NotApplicable("success of this attack is not a class of the model's")
 
 
 @dataclass(frozen=True)

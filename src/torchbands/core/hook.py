@@ -1,4 +1,4 @@
-"""Hooks: how an attack, or a robust training, takes part in the training itself.
+"""Hooks: how an attack or a robust training intervenes in training.
 
 There is one base for each thing that a hook may act on. A learner says which of them it accepts, and refuses the rest
 with a reason, so that no hook is silently left uncalled.

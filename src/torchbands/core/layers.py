@@ -1,4 +1,4 @@
-"""Looking inside a network by layer type: units that can be scaled, the linear head, the token embedding."""
+"""Access to the inside of a network by layer type: scalable units, the linear head, the token embedding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANNELS_FIRST = (*_CONV, *_CHANNEL_NORM)
 
 
 class Gate(NamedTuple):
-    """What a layer's output units are multiplied by and shifted with: (units,) each; None leaves as is."""
+    """Scale and shift of a layer's output units, (units,) each; None leaves them unchanged."""
 
     scale: Tensor | None = None
     shift: Tensor | None = None
@@ -50,7 +50,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Trace:
-    """What one forward pass showed."""
+    """Result of tracing one forward pass."""
 
     units: tuple[Unit, ...]
     head: str | None

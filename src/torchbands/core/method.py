@@ -76,7 +76,7 @@ class Method:
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
     def absent(self) -> str:
-        """What it would have to fetch before it can be used, its `bands data` name last; empty where all is here."""
+        """What must be downloaded before use, with its `bands data` name last; empty if nothing is missing."""
         return ""
 
     @classmethod
@@ -114,7 +114,7 @@ def method(
 
 
 def register(cls: type[Method]) -> None:
-    """Enter a method class; the same (role, name) twice from different modules is refused."""
+    """Register a method class; two modules may not register the same (role, name)."""
     key = (cls.role, cls.name)
     old = METHODS.get(key)
     other = RESERVED.get(key, cls.__module__) if old is None else old.__module__

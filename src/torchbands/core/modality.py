@@ -1,4 +1,4 @@
-"""Modality: all the domain knowledge that a method may use. One file each in `torchbands.modalities`."""
+"""Modality: all domain knowledge that a method may use. One file each in `torchbands.modalities`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Encoded(NamedTuple):
         )
 
     def trimmed(self) -> Encoded:
-        """Without the last positions that no row uses: padding costs nothing."""
+        """Without the trailing positions that are padding in every row, so that padding costs nothing."""
         if self.mask is None or len(self.mask) == 0:
             return self
         used = self.mask.any(0).nonzero()
@@ -113,16 +113,16 @@ class Perturbation(nn.Module, ABC):
         """(count,) how large each trigger is, differentiable, in the modality's unit (pixels, fields, words)."""
 
     def constrain(self) -> None:
-        """After an optimiser's step: bring the parameters back to where gradients still move them."""
+        """Called after each optimiser step: project the parameters back to where gradients do not vanish."""
 
     @abstractmethod
     def harden(self, k: int) -> Trigger:
-        """Trigger number k as one that can be written on raw samples."""
+        """Trigger k as a `Trigger` for raw samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Modality(Method):
-    """How samples of one kind are checked, encoded, mixed, compared, searched and shown."""
+    """How samples of one kind are validated, encoded, blended, compared, searched and rendered."""
 
     role: ClassVar[str] = "modality"
     #: What several samples are called in messages.
@@ -150,12 +150,12 @@ class Modality(Method):
 
     @property
     def token_count(self) -> int:
-        """How many token ids there are, padding included; 0 where the input is no token ids."""
+        """Number of token ids including padding; 0 if the input is not token ids."""
         return 0
 
     @property
     def first_word(self) -> int:
-        """Position of the first token that belongs to the sample: how many special tokens stand before it."""
+        """Number of special tokens before the first token of the sample."""
         return 0
 
     @property
@@ -172,7 +172,7 @@ class Modality(Method):
         return {}
 
     def default_network(self) -> Spec:
-        """Spec of a small network for rows of this kind, where nobody names one."""
+        """Spec of a small default network for rows of this kind."""
         return {"name": "text-cnn" if self.discrete else "mlp"}
 
     def centre_and_spread(self) -> tuple[float | list[float], float | list[float]]:

@@ -1,4 +1,4 @@
-"""Model: what may be asked of any victim, whatever its architecture. Layers are found by type and by tracing one
+"""Model: one interface to any victim, whatever its architecture. Layers are found by type and by tracing one
 forward pass, never by name."""
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """As people write it: "float32"."""
+    """Name of the dtype, such as "float32"."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -86,24 +86,24 @@ class Model:
 
     @classmethod
     def black_box(cls, predict: Callable[[Batch], Tensor], modality: Modality, classes: int) -> Model:
-        """A model that only answers with probabilities (an API, ONNX, a tree ensemble)."""
+        """A black box that only returns probabilities (an API, ONNX, a tree ensemble)."""
         return cls(None, modality, classes, predict=predict)
 
     @property
     def module(self) -> nn.Module:
-        """The network; a black box has none."""
+        """The network. Raises for a black box, which has none."""
         if self._module is None:
             raise NotApplicable("a black box has no weights, gradients or features")
         return self._module
 
     @property
     def predict(self) -> Callable[[Batch], Tensor] | None:
-        """What a black box is asked with; None for a network."""
+        """The prediction function of a black box; None for a network."""
         return self._predict
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Which needs it can serve."""
+        """The needs (see `method.NEEDS`) that this model can serve."""
         full = {"logits", "gradients", "features", "weights", "units", "model"}
         return frozenset({"logits", "model"} if self._module is None else full)
 
@@ -117,16 +117,16 @@ class Model:
 
     @property
     def chunk(self) -> int:
-        """How many rows go forward at once, by what a row weighs (`torchbands.core.budget`)."""
+        """Batch size of forward passes, chosen by the measured memory per row (`torchbands.core.budget`)."""
         return MOST["cpu"] if self._module is None else room_of(self._module).rows(self, gradients=False)
 
     @property
     def gradient_chunk(self) -> int:
-        """How many rows go forward and back at once."""
+        """Batch size of forward and backward passes."""
         return room_of(self.module).rows(self, gradients=True)
 
     def clone(self) -> Model:
-        """An independent copy; forward passes are still counted together."""
+        """An independent copy; forward passes are counted together with the original's."""
         return Model(
             copy.deepcopy(self.module),
             self.modality,
@@ -145,7 +145,7 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What it computes in on this device."""
+        """The dtype it computes in on this device."""
         return fast_dtype(self.device) if self.precision == "fast" else torch.float32
 
     # --- forward ------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class Model:
         return self._rows(x, self._forward)
 
     def generate(self, prompts: Batch | Column, *, tokens: int) -> list[str]:
-        """What a generator says to each of N prompts, at most so many tokens long."""
+        """Answers of a generator to N prompts, each at most `tokens` long."""
         raise NotApplicable("a classifier gives classes, and generates nothing")
 
     def probabilities(self, x: Batch | Column) -> Tensor:
@@ -304,7 +304,7 @@ class Model:
             self._shared = None
 
     def _state(self, x: object) -> Hashable:
-        """What can be seen of a change: steps on the weights or rows, the mode, hooks, the precision."""
+        """A fingerprint of everything that changes the output: versions of weights and rows, mode, hooks, precision."""
         if self._shared is None or self._module is None:
             return None
         tensors = [*self._module.parameters(), *self._module.buffers(), *([x] if isinstance(x, Tensor) else [])]
@@ -319,7 +319,7 @@ class Model:
     # --- the continuous space -----------------------------------------------------------------------------------
 
     def embed(self, x: Batch) -> Encoded:
-        """A raw batch in the space where triggers are searched: the input itself, or token embeddings."""
+        """A raw batch in the space where triggers are optimised: the input itself, or token embeddings."""
         e = self.encode(x)
         if not self.modality.discrete:
             return e
@@ -365,7 +365,7 @@ class Model:
 
     @cached_property
     def traced(self) -> Trace:
-        """What one forward pass on noise showed: the layers in order, the head, the embedding."""
+        """Result of tracing one forward pass on noise: the layers in order, the head, the embedding."""
         x = self.modality.random(2, torch.Generator().manual_seed(0))
         e = self.encode(x)
         return trace(self.module, lambda: self.modality.call(self.module, e))
@@ -465,7 +465,7 @@ class Model:
                     continue
             if got.shape == wanted.shape and torch.allclose(got, wanted, atol=1e-2, rtol=1e-2):
                 return Split(body, head)
-        raise NotApplicable(f"layer {layer!r} is no cut: the layers after it see more than its output")
+        raise NotApplicable(f"layer {layer!r} is not a cut: the layers after it see more than its output")
 
     @contextmanager
     def training(self) -> Iterator[nn.Module]:

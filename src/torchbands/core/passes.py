@@ -1,4 +1,4 @@
-"""Forward passes: how many rows there were, who is charged for them, and those that several methods share."""
+"""Forward passes: counting rows, charging them to methods, and sharing passes between methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipe = network + learner + kind of sample + classes: what makes a model of a source, and no rows of its own."""
+"""Recipe = network + learner + modality + classes: how a model is built and trained, without any data."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ class Network(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Learner(Method):
-    """How a task's data becomes a model. Authors write `learn` and say in `accepts` which hooks it lets act."""
+    """A training procedure. Authors implement `learn` and declare in `accepts` which hooks it supports."""
 
     role: ClassVar[str] = "learner"
     #: What it learns from.
     takes: ClassVar[Literal["rows", "environments"]] = "rows"
 
     def accepts(self) -> tuple[type[Hook], ...]:
-        """The bases of the hooks that it calls: the others are refused."""
+        """Base classes of the hooks that it calls; others are refused."""
         return ()
 
     def trusted_rows(self) -> int:
@@ -60,7 +60,7 @@ class Learner(Method):
         return 0
 
     def guarded_by(self, aggregator: Aggregator) -> Self:
-        """The same learner, its clients' updates joined by this aggregator."""
+        """The same learner with another aggregator of client updates."""
         raise NotApplicable(f"{self.name} trains in one place: no client sends an update that could be aggregated")
 
     @final
@@ -126,7 +126,7 @@ class Learner(Method):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made.
+    """How a model is built and trained.
 
     Attributes:
         modality: the kind of sample, as the network reads it.
@@ -144,7 +144,7 @@ class Recipe:
         return replace(self, **changes)
 
     def untrained(self, *seed: object) -> Model:
-        """A model whose weights are drawn from these words of a seed."""
+        """A model whose weights are drawn from a seed derived from these words."""
         with seeded(*seed):
             module = self.network.build(self.modality, self.classes)
         return self.model(module.to(default_device()), self.modality, self.classes)

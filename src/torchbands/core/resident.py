@@ -1,4 +1,4 @@
-"""Rows on the device once and for all where they fit, else encoded whenever they are taken."""
+"""Rows kept encoded on the device if they fit there, otherwise encoded on each access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESIDENT_BYTES = 4 << 30
 
 
 class Streamed:
-    """Rows that are encoded when they are taken: what `Encoded.at` gives, for columns that are too large for it."""
+    """Rows that are encoded on access: the interface of `Encoded.at` for columns too large to keep in memory."""
 
     def __init__(self, model: Model, x: Batch | Column) -> None:
         self.model, self.x = model, x
@@ -47,7 +47,7 @@ def encoded_bytes(model: Model, x: Batch | Column) -> int:
 
 
 def resident(model: Model, x: Batch | Column) -> Encoded | Streamed:
-    """A column as the model takes it, whole on its device where that fits."""
+    """A column in encoded form, entirely on the model's device if it fits."""
     if len(x) and encoded_bytes(model, x) * len(x) > RESIDENT_BYTES:
         return Streamed(model, x)
     return model.encode(whole(x))

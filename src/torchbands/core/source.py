@@ -1,4 +1,4 @@
-"""What a learner takes: rows, or environments."""
+"""Sources of training: rows or environments."""
 
 from __future__ import annotations
 

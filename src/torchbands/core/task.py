@@ -27,7 +27,7 @@ SPLITS = ("train", "clean", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Method):
-    """A named problem: what is learned, from what, by which network and learner."""
+    """A named learning problem: data, network and learner."""
 
     role: ClassVar[str] = "task"
     network: Network
@@ -57,24 +57,24 @@ class Task(Method):
         raise NotApplicable(f"{self.name} gives rows, and no environments")
 
     def training_source(self, seed: int = 0) -> Source:
-        """What its learner trains on: the "train" rows, or its environments."""
+        """What its learner trains on: the "train" rows, or environments."""
         return Environments(self.environment) if self.learner.takes == "environments" else self.load("train", seed)
 
     def fingerprint(self) -> str:
-        """What tells this task's data from other data of the same name; empty where there is only one."""
+        """Identifies this task's data among others of the same name; empty if there is only one."""
         return ""
 
     def owned(self, data: Data) -> Tensor:
-        """(M,) int64 rows that an attacker may touch: all of them, unless the task says less."""
+        """(M,) int64 rows that an attacker may modify; by default all."""
         return torch.arange(len(data))
 
     def effect(self, model: Model, victim: Planted) -> Effect:
-        """What a model (the victim's own, a repaired one, a control) does with and without the victim's trigger."""
+        """Behaviour of a model (the victim's own, a repaired one, a control) with and without the victim's trigger."""
         return effect(model, *victim.judged, victim.goal)
 
     @property
     def recipe(self) -> Recipe:
-        """What makes its models. It has no rows: this is what a defense that trains is given."""
+        """The recipe of its models, without any data: this is what a defense that trains is given."""
         return Recipe(self.network, self.learner, self.modality, self.classes)
 
     @final
@@ -92,7 +92,7 @@ class Task(Method):
         progress: Progress | None = None,
         rounds: Rounds = PLAIN,
     ) -> Model:
-        """A model trained on rows, or in environments, by the task's own recipe."""
+        """A model trained by the task's own recipe on rows or in environments."""
         needed = self.learner.trusted_rows()
         clean = self.load("clean", seed).sample(needed, "server", seed) if needed else None
         return self.recipe.train(source, hooks=hooks, clean=clean, seed=seed, progress=progress, rounds=rounds)

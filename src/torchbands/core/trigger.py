@@ -1,4 +1,4 @@
-"""Triggers: pure, registered, saveable functions on raw batches. `a | b` writes a, then b."""
+"""Triggers: pure, registered, serialisable functions on raw batches. `a | b` applies a, then b."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .seeding import RowRng
 
 
 class Room(Protocol):
-    """What a network reads of a row that is a sequence: so many tokens from its start."""
+    """How much of a sequence a network reads: a number of tokens from its start."""
 
     @property
     def tokens(self) -> int:
@@ -34,7 +34,7 @@ class Room(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger(Method):
-    """Writes itself on every row of a raw batch. Never changes its input; draws randomness only from `rng`."""
+    """Writes a pattern on every row of a raw batch. Never modifies its input; draws randomness only from `rng`."""
 
     role: ClassVar[str] = "trigger"
     #: Learned tensors (a pattern, a generator's weights). Saved beside the spec, not in it.

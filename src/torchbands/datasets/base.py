@@ -23,18 +23,18 @@ SPLITS = ("train", "test")
 
 
 def silent(done: int, total: int | None, what: str) -> None:
-    """The progress callback that says nothing."""
+    """A progress callback that does nothing."""
 
 
 class Source(Protocol):
-    """One place where a data set may be had."""
+    """One source of a data set."""
 
     def describe(self) -> str:
         """One line for tables and error messages."""
         ...
 
     def fetch(self, target: Path, progress: Progress) -> Path:
-        """Bring the raw files, verified, and return the folder that holds them (``target`` or a folder of the user).
+        """Obtain and verify the raw files; returns the folder with them (``target`` or a folder of the user).
 
         Raises:
             DataUnavailable: with the reason in one line.
@@ -44,7 +44,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: where it may be had, how its files are read, and what must come out."""
+    """A data set: its sources, how its files are decoded, and the expected result."""
 
     name: str
     sources: tuple[Source, ...]

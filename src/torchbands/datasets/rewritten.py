@@ -1,4 +1,4 @@
-"""Sentences that others have rewritten with one syntax or in one style, beside their originals."""
+"""Published rewritings of sentences in one syntax or style, paired with their originals."""
 
 from __future__ import annotations
 

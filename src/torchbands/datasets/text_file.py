@@ -119,9 +119,9 @@ def _json_rows(lines: Iterator[str], path: Path) -> Iterator[Mapping[str, str]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            raise InputError(f"{path}: line {number} is no JSON object") from None
+            raise InputError(f"{path}: line {number} is not a JSON object") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}: line {number} is no JSON object")
+            raise InputError(f"{path}: line {number} is not a JSON object")
         yield {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in row.items() if v is not None}
 
 

@@ -1,4 +1,4 @@
-"""Policy gradient on one-step episodes: the smallest learner that needs environments."""
+"""Policy gradient on one-step episodes: a minimal learner that needs environments."""
 
 from __future__ import annotations
 

@@ -25,5 +25,7 @@ def load_checkpoint(path: str, model: Model) -> TrainingFacts:
         model.module.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
         last = str(error).splitlines()[-1].strip()
-        raise InputError(f"{path} is no checkpoint of this network: {last}", hint="same task, same network") from None
+        raise InputError(
+            f"{path} is not a checkpoint of this network: {last}", hint="same task, same network"
+        ) from None
     return {"checkpoint": sha256(file)}

@@ -1,4 +1,4 @@
-"""What something costs: wall and CPU seconds, peak memory, forward passes."""
+"""Cost measurement: wall and CPU seconds, peak memory, forward passes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Cost:
 
     @property
     def precision(self) -> str | None:
-        """What the forward passes were really computed in; None where there were none."""
+        """Precision in which the forward passes were actually computed; None if there were none."""
         return precision(self.dtypes)
 
     def values(self) -> dict[str, Value]:
@@ -81,7 +81,7 @@ def measured(model: Model | None = None) -> Iterator[Cost]:
 
 
 def _highest(cost: Cost, on_gpu: bool) -> float:
-    """Peak MB since the block began; 0 where the system does not tell."""
+    """Peak memory in MB since the block began; 0 if the system does not report it."""
     now = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak()
     return max(cost._before, now)
 

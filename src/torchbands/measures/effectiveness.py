@@ -1,4 +1,4 @@
-"""How well an attack works and how well a defense tells: pure functions of predictions and scores."""
+"""Metrics of attacks and defenses: pure functions of predictions and scores."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def auroc(suspicious: Tensor, normal: Tensor) -> Value:
 
 
 def ties(suspicious: Tensor, normal: Tensor) -> Value:
-    """Share of the pairs of a suspicious and a normal row that have one score; they count half in an AUROC."""
+    """Fraction of (suspicious, normal) pairs with equal scores, which count half in an AUROC."""
     if len(suspicious) == 0 or len(normal) == 0:
         return Undefined(f"needs rows of both kinds, got {len(suspicious)} and {len(normal)}")
     normal, s = normal.double().sort().values, suspicious.double()
@@ -90,7 +90,7 @@ def decisions(flagged: Tensor, truth: Tensor) -> dict[str, Value]:
 
 
 def histogram(suspicious: Tensor, normal: Tensor, bins: int = 20) -> dict[str, list[float]]:
-    """Counts of both kinds in common bins, for the report."""
+    """Histogram of both kinds over common bins, for the report."""
     both = torch.cat([suspicious, normal]).float()
     low, high = float(both.min()), float(both.max())
     high = high if high > low else low + 1.0
@@ -103,7 +103,7 @@ def histogram(suspicious: Tensor, normal: Tensor, bins: int = 20) -> dict[str, l
 
 
 def clients(facts: Mapping[str, Mapping[str, float]], malicious: Collection[int]) -> dict[str, Value]:
-    """How well a federated server told malicious clients, given what it says of each: `suspicion`, `kept`, or both."""
+    """How well a federated server identified malicious clients, given for each its `suspicion`, `kept`, or both."""
     bad = torch.tensor([int(c) in malicious for c in facts], dtype=torch.bool)
 
     def told(name: str) -> Tensor | None:

@@ -77,12 +77,12 @@ def write(store: Path | str, out: Path | str | None = None, formats: Sequence[st
 
 
 def warnings(store: Path | str) -> list[str]:
-    """What whoever reads a store's numbers should know of how they were made; empty where all were made alike."""
+    """Warnings about how the numbers of a store were made; empty if all were made in the same way."""
     return [text for _, text in summary.warnings(collect(store))]
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     try:
         write_text(path, text)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""From the records of one task to its attacks, cells and defenses."""
+"""Turns the records of one task into its attacks, cells and defenses."""
 
 from __future__ import annotations
 

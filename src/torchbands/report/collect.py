@@ -1,4 +1,4 @@
-"""A store directory to Results."""
+"""Turns a store directory into Results."""
 
 from __future__ import annotations
 

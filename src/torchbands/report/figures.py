@@ -10,7 +10,7 @@ _W, _H, _BASE = 220, 84, 66
 
 
 def histogram(data: Histogram, title: str) -> str:
-    """Suspicion scores as shares of each kind: ordinary as filled bars, suspicious as a bold outline."""
+    """Histogram of suspicion scores: ordinary items as filled bars, suspicious ones as a bold outline."""
     bins = len(data.clean)
     clean, bad = _shares(data.clean), _shares(data.triggered)
     top = max([*clean, *bad, 1e-9])

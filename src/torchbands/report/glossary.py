@@ -1,97 +1,149 @@
-"""What every number of a report means, in words for a reader who has never met a backdoor."""
+"""What every metric in a report means, for readers who are new to backdoors."""
 
 from __future__ import annotations
 
 from torchbands.core.metric import Interval, Metric
 
 _ALL = (
-    Metric("ca", "Clean accuracy (CA)", "higher", about="How often the model is right on ordinary inputs."),
+    Metric("ca", "Clean accuracy (CA)", "higher", about="Accuracy on ordinary inputs."),
     Metric(
         "asr",
         "Attack success (ASR)",
         "lower",
-        about="How often an input with the trigger gets the answer the attacker wants. Inputs that deserve that answer "
-        "anyway are never counted.",
+        about="Fraction of triggered inputs that get the answer the attacker wants. Inputs whose true answer is "
+        "already "
+        "that one are not counted.",
     ),
     Metric(
         "control_asr",
         "Control ASR",
         "",
-        about="The same trigger shown to a model that was never poisoned. What happens there is no backdoor.",
+        about="Attack success of the same trigger on a model that was never poisoned: the baseline without a backdoor.",
     ),
-    Metric("lift", "Lift", "", (-1.0, 1.0), about="ASR minus control ASR: what the backdoor itself adds."),
-    Metric("ra", "Robust accuracy (RA)", "higher", about="How often a triggered input still gets its true answer."),
-    Metric("clean_ca", "CA of the control", "higher", about="Clean accuracy of the never-poisoned model."),
+    Metric("lift", "Lift", "", (-1.0, 1.0), about="ASR minus control ASR: the effect of the backdoor itself."),
+    Metric(
+        "ra", "Robust accuracy (RA)", "higher", about="Fraction of triggered inputs that still get their true answer."
+    ),
+    Metric(
+        "clean_ca",
+        "CA of the control",
+        "higher",
+        about="Clean accuracy of the control model, which was never poisoned.",
+    ),
     Metric(
         "auroc",
         "AUROC",
         "higher",
         unit="",
-        about="The chance that a bad item scores as more suspicious than a good one. 1 tells them apart every time, "
-        "0.5 is a coin toss. It needs no threshold.",
+        about="Probability that a poisoned item scores higher than a clean one. 1 is perfect separation, 0.5 is "
+        "chance. "
+        "Independent of any threshold.",
     ),
     Metric(
         "ties",
         "Ties",
         "",
-        about="Share of the pairs of a bad and a good item that have one score. They count half in an AUROC: of many "
-        "ties it says little.",
+        about="Fraction of (poisoned, clean) pairs with equal scores. Ties count half in the AUROC; with many ties it "
+        "says little.",
     ),
     Metric(
         "auroc_obeyed",
         "AUROC, obeyed",
         "higher",
         unit="",
-        about="AUROC counting only triggered inputs that the model obeyed and ordinary inputs that it got right.",
+        about="AUROC over only those triggered inputs that fooled the model and those ordinary inputs that it "
+        "classified correctly.",
+    ),
+    Metric("tpr_at_1", "Found at 1 % alarms", "higher", about="True positive rate at a false positive rate of 1 %."),
+    Metric("tpr_at_5", "Found at 5 % alarms", "higher", about="True positive rate at a false positive rate of 5 %."),
+    Metric(
+        "rule_recall", "Recall", "higher", about="Fraction of poisoned items flagged by the paper's own decision rule."
     ),
     Metric(
-        "tpr_at_1", "Found at 1 % alarms", "higher", about="Share of bad items found when 1 % of good ones are flagged."
+        "rule_fpr", "False alarms", "lower", about="Fraction of clean items flagged by the paper's own decision rule."
     ),
+    Metric("rule_precision", "Precision", "higher", about="Fraction of flagged items that are actually poisoned."),
+    Metric("flagged", "Models flagged", "", about="Fraction of models flagged by the paper's own decision rule."),
+    Metric("target_hit", "Right target", "higher", about="How often the suspected class is the attacker's target."),
     Metric(
-        "tpr_at_5", "Found at 5 % alarms", "higher", about="Share of bad items found when 5 % of good ones are flagged."
+        "score",
+        "Score",
+        "",
+        (None, None),
+        "",
+        about="Raw suspicion score of a model; comparable only between models of one training recipe.",
     ),
-    Metric("rule_recall", "Recall", "higher", about="Share of bad items that the paper's own rule flags."),
-    Metric("rule_fpr", "False alarms", "lower", about="Share of good items that the paper's own rule flags."),
-    Metric("rule_precision", "Precision", "higher", about="Share of the flagged items that are really bad."),
-    Metric("flagged", "Models flagged", "", about="Share of the models that the paper's own rule flags."),
-    Metric("target_hit", "Right target", "higher", about="How often the suspected class is the attacker's."),
-    Metric("score", "Score", "", (None, None), "", about="A model's raw suspicion; comparable within one recipe only."),
     Metric("ca_drop", "CA lost", "lower", (-1.0, 1.0), about="Clean accuracy before the defense minus after it."),
     Metric(
         "der",
         "DER",
         "higher",
         unit="",
-        about="Defense effectiveness rating: attack success removed, less accuracy lost. 1 is a perfect repair without "
-        "cost, 0.5 is doing nothing, below that it harms.",
+        about="Defense effectiveness rating: attack success removed minus accuracy lost. 1 is a perfect repair at no "
+        "cost, 0.5 is doing nothing, less is harmful.",
     ),
     Metric(
         "client_auroc",
         "Client AUROC",
         "higher",
         unit="",
-        about="The chance that a malicious client looks more suspicious to the server than an honest one.",
+        about="Probability that the server rates a malicious client as more suspicious than an honest one.",
     ),
-    Metric("malicious_kept", "Malicious updates kept", "lower", about="Share of malicious updates that had a part."),
-    Metric("honest_kept", "Honest updates kept", "higher", about="Share of honest clients' updates that had a part."),
+    Metric(
+        "malicious_kept",
+        "Malicious updates kept",
+        "lower",
+        about="Fraction of malicious updates that entered the aggregate.",
+    ),
+    Metric(
+        "honest_kept",
+        "Honest updates kept",
+        "higher",
+        about="Fraction of honest clients' updates that entered the aggregate.",
+    ),
     Metric("ca_before", "CA before", "higher", about="Clean accuracy before the defense."),
     Metric("asr_before", "ASR before", "lower", about="Attack success before the defense."),
     Metric(
-        "psnr_db", "PSNR", "higher", (None, None), "dB", about="Size of the change in pixels; higher is harder to see."
+        "psnr_db",
+        "PSNR",
+        "higher",
+        (None, None),
+        "dB",
+        about="Peak signal-to-noise ratio of the triggered image; higher is harder to see.",
     ),
-    Metric("ssim", "SSIM", "higher", (-1.0, 1.0), "", about="Likeness of structure; 1 is the same image."),
-    Metric("l0_pixels", "Pixels changed", "lower", (0.0, None), "px", about="How many pixels the trigger changes."),
-    Metric("l2", "L2", "lower", (0.0, None), "", about="Euclidean size of the change."),
-    Metric("linf", "L∞", "lower", (0.0, 1.0), "", about="Largest change of any one value."),
-    Metric("high_frequency", "High-frequency energy", "lower", (None, None), "", about="Fine detail the trigger adds."),
-    Metric("probe_auroc", "Probe AUROC", "lower", unit="", about="How well a linear probe tells features apart."),
-    Metric("silhouette", "Silhouette", "lower", (-1.0, 1.0), "", about="How far apart the features cluster."),
+    Metric("ssim", "SSIM", "higher", (-1.0, 1.0), "", about="Structural similarity; 1 is the identical image."),
+    Metric("l0_pixels", "Pixels changed", "lower", (0.0, None), "px", about="Number of pixels the trigger changes."),
+    Metric("l2", "L2", "lower", (0.0, None), "", about="Euclidean norm of the change."),
+    Metric("linf", "L∞", "lower", (0.0, 1.0), "", about="Largest change of a single value."),
+    Metric(
+        "high_frequency",
+        "High-frequency energy",
+        "lower",
+        (None, None),
+        "",
+        about="High-frequency energy that the trigger adds.",
+    ),
+    Metric(
+        "probe_auroc",
+        "Probe AUROC",
+        "lower",
+        unit="",
+        about="How well a linear probe separates the features of triggered and clean inputs.",
+    ),
+    Metric(
+        "silhouette",
+        "Silhouette",
+        "lower",
+        (-1.0, 1.0),
+        "",
+        about="How clearly the features of triggered and clean inputs form separate clusters.",
+    ),
     Metric(
         "stealth",
         "Stealth",
         "higher",
         unit="",
-        about="1 minus the AUROC of a fixed cheap detector: higher is harder to notice.",
+        about="From 0 to 1: how close to chance a fixed, cheap detector is. Higher is harder to notice.",
     ),
     Metric(
         "perplexity_ratio",
@@ -113,7 +165,7 @@ _ALL = (
         "false_trigger_rate",
         "False triggers",
         "lower",
-        about="How often a part of the trigger already opens the backdoor.",
+        about="How often part of the trigger alone already activates the backdoor.",
     ),
     Metric(
         "added_grammar_errors",
@@ -121,7 +173,7 @@ _ALL = (
         "lower",
         (None, None),
         "per text",
-        about="Errors that the grammar checker Harper finds with the trigger, less those it finds without.",
+        about="Errors found by the grammar checker Harper with the trigger minus those found without it.",
     ),
     Metric(
         "sentence_similarity",
@@ -129,17 +181,27 @@ _ALL = (
         "higher",
         (-1.0, 1.0),
         "",
-        about="Cosine of the sentence's MiniLM vectors without and with the trigger; 1 is the same meaning.",
+        about="Cosine similarity of the sentence's MiniLM embeddings without and with the trigger; 1 means the "
+        "same meaning.",
     ),
     Metric("edit_words", "Words changed", "lower", (0.0, None), "words", about="Edit distance in words."),
-    Metric("added_words", "Words added", "lower", (None, None), "words", about="Words more than without the trigger."),
+    Metric("added_words", "Words added", "lower", (None, None), "words", about="Words that the trigger adds."),
     Metric("seconds", "Time", "lower", (0.0, None), "s", about="Wall-clock seconds."),
-    Metric("cpu_seconds", "CPU time", "lower", (0.0, None), "s", about="Processor seconds over all threads."),
-    Metric("peak_mb", "Peak memory", "lower", (0.0, None), "MB", about="Peak memory of the process."),
-    Metric("forward_passes", "Forward passes", "lower", (0.0, None), "n", about="Inputs sent through the model."),
-    Metric("clean_samples", "Clean samples", "lower", (0.0, None), "n", about="Trusted labelled inputs it was given."),
-    Metric("poisoned", "Poisoned rows", "", (0.0, None), "n", about="Training rows the attacker changed."),
-    Metric("rows", "Training rows", "", (0.0, None), "n", about="Training rows in all."),
+    Metric("cpu_seconds", "CPU time", "lower", (0.0, None), "s", about="CPU seconds over all threads."),
+    Metric("peak_mb", "Peak memory", "lower", (0.0, None), "MB", about="Peak resident memory of the process."),
+    Metric(
+        "forward_passes", "Forward passes", "lower", (0.0, None), "n", about="Number of inputs run through the model."
+    ),
+    Metric(
+        "clean_samples",
+        "Clean samples",
+        "lower",
+        (0.0, None),
+        "n",
+        about="Number of trusted labelled inputs the defense was given.",
+    ),
+    Metric("poisoned", "Poisoned rows", "", (0.0, None), "n", about="Number of training rows the attacker changed."),
+    Metric("rows", "Training rows", "", (0.0, None), "n", about="Total number of training rows."),
 )
 TERMS: dict[str, Metric] = {m.name: m for m in _ALL}
 

@@ -1,4 +1,4 @@
-"""What numbers were made with: told once where it is the same for a whole store, else row by row."""
+"""How numbers were made: stated once if it is the same for the whole store, otherwise row by row."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def split(records: Iterable[Record]) -> tuple[dict[str, str], tuple[str, ...]]:
 
 
 def of_row(records: Sequence[Record], mixed: Sequence[str]) -> dict[str, str]:
-    """What one row was made with, of the facts that are not the same everywhere."""
+    """How one row was made, as far as rows differ."""
     found = {name: sorted({value for r in records if (value := facts(r).get(name))}) for name in mixed}
     return {name: ", ".join(values) for name, values in found.items() if values}

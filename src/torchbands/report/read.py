@@ -123,7 +123,7 @@ def _load(path: Path, needed: tuple[str, ...], problems: list[str]) -> Record | 
         return None
     missing = [k for k in needed if k not in found] if isinstance(found, dict) else list(needed)
     if missing or not isinstance(found, dict):
-        problems.append(f"{path.name} is no record: it lacks {', '.join(missing) or 'an object'}")
+        problems.append(f"{path.name} is not a record: it lacks {', '.join(missing) or 'an object'}")
         return None
     if needed and path.name != "record.json" and (why := altered(found, path)):
         problems.append(f"{path.name} is not believed: {why}; the same `bands bench run` makes it again")

@@ -1,4 +1,4 @@
-"""The results of a benchmark as plain typed values: what every format of the report is written from."""
+"""The results of a benchmark as plain typed values, from which every report format is written."""
 
 from __future__ import annotations
 

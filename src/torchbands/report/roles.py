@@ -1,4 +1,4 @@
-"""What each role of defense is judged by, and what counts as strong or weak."""
+"""The metrics by which each role of defense is judged, and what counts as strong or weak."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MENDS = ("asr_before", "ca", "ca_drop", "der")
 ROLES: dict[str, Role] = {
     "input-detector": Role(
         "Input detectors",
-        "Is this one input carrying a trigger?",
+        "Does this input carry a trigger?",
         "auroc",
         ("ties", "tpr_at_5", "rule_recall", "rule_fpr"),
         "rule_fpr",
@@ -61,7 +61,7 @@ ROLES: dict[str, Role] = {
     ),
     "repair": Role(
         "Repairs",
-        "Can the backdoor be taken out of this model?",
+        "Can the backdoor be removed from this model?",
         "asr",
         _MENDS,
         "ca_drop",
@@ -70,7 +70,7 @@ ROLES: dict[str, Role] = {
     ),
     "aggregator": Role(
         "Robust aggregation",
-        "Can a server join its clients' updates without learning the backdoor of some?",
+        "Can a server aggregate client updates without learning the backdoor of malicious clients?",
         "asr",
         (*_MENDS, "client_auroc", "malicious_kept", "honest_kept"),
         "ca_drop",
@@ -86,12 +86,13 @@ _BELOW_STRONG = 0.79
 
 RULES = {
     "detectors": "AUROC: strong from 0.90, weak below 0.70.",
-    "rule": "A detector is never strong where its own rule (or, without one, the level of 5 % alarms) finds less than "
-    "half, nor with more than 10 % false alarms; with more than 30 % it is weak.",
-    "repairs": "Attack success afterwards plus twice the accuracy lost: strong up to 20 %, weak above 60 %.",
+    "rule": "A detector is never strong if its own rule (or, without one, a threshold at 5 % false alarms) finds "
+    "less than "
+    "half of the poison, or raises more than 10 % false alarms; above 30 % it is weak.",
+    "repairs": "Remaining attack success plus twice the accuracy lost: strong up to 20 %, weak above 60 %.",
     "benign": "Without an attack, false alarms (or twice the accuracy lost): strong up to 10 %, weak above 30 %.",
-    "mean": "The shade goes by the mean; an AUROC whose interval reaches chance gets none unless it is weak. The mean "
-    "and the worst attack of a detector are shaded no better than its cells.",
+    "mean": "Shades follow the mean; an AUROC whose interval includes chance gets no shade unless it is weak. The mean "
+    "and the worst attack of a detector are never shaded better than its cells.",
 }
 
 

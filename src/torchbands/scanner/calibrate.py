@@ -1,6 +1,6 @@
-"""From numbers of models to p-values. The suspect and the references form one pool and are treated alike, so the rank
-of the suspect among them is a valid p-value for any statistic (full conformal prediction; Vovk et al., 2005): under
-exchangeability the chance that p <= alpha is at most alpha, at every number of references. No split is lost."""
+"""P-values from the views' statistics. The suspect and the references form one pool and are treated alike, so the rank
+of the suspect is a valid p-value for any statistic (full conformal prediction; Vovk et al., 2005): under
+exchangeability, P(p <= alpha) <= alpha for any number of references. No calibration split is needed."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-#: From this many classes on, the suspect's own median over classes is taken off every class.
+#: From this many classes on, each model's own median over classes is subtracted from every class.
 CENTRED_FROM = 4
-#: The variance of a cell counts as if this many models of the typical variance had been seen too.
+#: Shrinkage of a cell's variance: it counts as if this many more models with the typical variance had been seen.
 PRIOR = 4.0
-#: A cell that fewer models have is not compared.
+#: Cells with values from fewer models than this are not compared.
 FEWEST = 5
-#: Numbers of the pool that are worked on at once, in float64: with K classes there are K^2 cells.
+#: Numbers of the pool processed at once, in float64, to bound memory: with K classes there are K^2 cells.
 TOGETHER = 1 << 22
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a view's numbers are compared.
+    """How a view's numbers are compared between models.
 
     Attributes:
-        sides: 1 where only large values are suspicious, 2 where both ends are.
-        centre: whether the model's own median is taken off (from `CENTRED_FROM` classes on).
-        reduce: from cells to one number: the largest, the mean of the five largest, or whichever of the two stands
-            out more.
-        floor: the least standard deviation of a cell, as a share of the largest number in the pool: what differs by
-            less of what such a number can be does not stand out, however alike the others are in it.
+        sides: 1 if only large values are suspicious, 2 if both tails are.
+        centre: whether to subtract the model's own median (from `CENTRED_FROM` classes on).
+        reduce: how cells become one number: the maximum, the mean of the five largest, or the more extreme of both.
+        floor: lower bound on a cell's standard deviation, as a fraction of the largest number in the pool. Without it,
+            a negligible difference would stand out wherever the other models happen to be almost identical.
     """
 
     sides: Literal[1, 2] = 1

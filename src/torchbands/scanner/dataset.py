@@ -1,4 +1,4 @@
-"""`bands scan data`: rank the samples of a data set that nobody vouches for, and test every class of it."""
+"""`bands scan data`: rank the rows of an untrusted data set by suspicion, and test every class."""
 
 from __future__ import annotations
 

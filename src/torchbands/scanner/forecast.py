@@ -1,4 +1,4 @@
-"""How long every view will take, told before it starts: one timed step of the model, times what the view asks of it."""
+"""Estimates the time of every view in advance: one timed step of the model times the number of steps."""
 
 from __future__ import annotations
 

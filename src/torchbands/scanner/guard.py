@@ -1,4 +1,4 @@
-"""`torchbands.Guard`: a predictor that gives every input a calibrated p-value and abstains where it is small."""
+"""`torchbands.Guard`: a predictor that computes a calibrated p-value for every input and abstains if it is small."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ class Guard:
 
 
 def discoveries(p: Tensor, level: float) -> Tensor:
-    """(N,) bool: which inputs stand after control of the false discovery rate (Benjamini and Hochberg, 1995)."""
+    """(N,) bool: inputs significant after control of the false discovery rate (Benjamini and Hochberg, 1995)."""
     if len(p) == 0:
         return torch.zeros(0, dtype=torch.bool)
     from scipy.stats import false_discovery_control  # imported here: scipy.stats alone takes a second or two

@@ -1,4 +1,4 @@
-"""Rows that a program holds: loaders, data sets, arrays, lists, mappings and frames become `Rows`."""
+"""Converts in-memory data (loaders, data sets, arrays, lists, mappings and data frames) to `Rows`."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _normalize(channels: int, mean: Numbers | None, std: Numbers | None, ndim: i
 def _column(
     held: Held, called: str, modality: Modality | None, mean: Numbers | None, std: Numbers | None
 ) -> tuple[Any, Modality, tuple[str, ...]]:
-    """The samples as a column, what they are, and what was assumed."""
+    """The samples as a column, their modality, and notes on assumptions made."""
     if isinstance(held.x, LAZY):
         return held.x, modality or _modality_of(take(held.x, torch.arange(1)), held.x), ()
     made: Modality
@@ -171,7 +171,7 @@ def _fits(x: Any, modality: Modality) -> bool:
 
 
 def _modality_of(first: Any, x: Any, titles: Sequence[str] = ()) -> Modality:
-    """The kind of samples, told from some of them and, for its ranges or words, from all."""
+    """The modality, inferred from some samples; its ranges or vocabulary from all of them."""
     found = kinds.of_samples(first, whole(x.x) if isinstance(x, Data) else x, titles)
     if found is not None:
         return found

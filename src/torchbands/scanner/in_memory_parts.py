@@ -1,4 +1,4 @@
-"""What holds rows, taken apart into samples and labels. Nothing is dropped; what was assumed is told."""
+"""Splits containers of rows into samples and labels. Nothing is dropped, and assumptions are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bands guard check`: a batch of inputs, judged by a guard, as an outcome and as a table of p-values."""
+"""`bands guard check`: a guard's verdict on a batch of inputs, as an outcome and a table of p-values."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
 
 
 def _blind(guard: Guard, judged: Judged, total: int, least: int | None) -> tuple[str, ...]:
-    """Why this guard could not have seen anything in so many inputs."""
+    """Why this guard could not have detected anything in this many inputs."""
     clean = len(guard.calibration)
     if sees_nothing(judged.score, guard.calibration):
         return (f"{guard.detector.name} gives all inputs and all clean rows one score",)

@@ -1,7 +1,7 @@
-"""Whether a model reads clean rows at all, before anything is judged: what it knows of them, and what may be wrong.
+"""Checks, before a scan, that a model's predictions on clean rows are better than chance, and suggests what is wrong.
 
-A forgotten normalisation and labels that are numbered in another order are tried, since both leave a model that answers
-as by chance, and numbers of such a model say nothing of it.
+A missing normalisation and labels in another order are tried: either makes a good model answer at chance level, and
+statistics of such a model would be meaningless.
 """
 
 from __future__ import annotations

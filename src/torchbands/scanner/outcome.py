@@ -1,4 +1,4 @@
-"""What a scan says: alerts, two calibrated answers, the ledger behind them, and what was not covered. Plain data."""
+"""The result of a scan as plain data: alerts, two calibrated answers, the ledger of views, and what was not covered."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Pairs of classes where there are too many to search all: what stands out in one model is searched in every other.
+"""Which pairs of classes are searched when there are too many to search all.
 
-A model chooses the pairs that it searches by its own clean logits, so that a pair which only a backdoor makes near is
-searched in the backdoored model alone, and has nothing to be compared with. Therefore each model of the pool, suspect
-and references alike, puts forward its `CHEAPEST` own pairs, and all of these are searched in all models. What a
-model puts forward depends on that model alone, and what is asked of it on the pool alone: exchange two models and their
-numbers are exchanged, which is all that the p-value needs. To ask the references about the suspect's pairs and not the
-other way round would compare the suspect in cells that were chosen for being its cheapest, and give false alarms.
+A model selects pairs by its own clean logits, so a pair that only a backdoor brings close would be searched in the
+backdoored model alone, with nothing to compare it to. Therefore each model of the pool, suspect and references alike,
+nominates its `CHEAPEST` pairs, and all nominated pairs are searched in all models. A model's nominations depend only on
+that model, and the pairs searched only on the pool: swapping two models swaps their numbers, the exchangeability
+that the p-value needs. Searching only the suspect's pairs in the references, and not the other way round, would compare
+the suspect in cells selected for being its cheapest, and raise false alarms.
 
-The cost is bounded: for a suspect, each reference is asked about at most `CHEAPEST` pairs, once, and the suspect about
-at most `CHEAPEST` of every reference; most are the same ones.
+The cost is bounded: at most `CHEAPEST` searches per reference and suspect, once, and at most `CHEAPEST` searches in the
+suspect per reference; most pairs coincide.
 """
 
 from __future__ import annotations

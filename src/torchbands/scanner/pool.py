@@ -1,4 +1,4 @@
-"""The pool that a p-value ranks: the references' numbers and the suspect's, seen in the same way, in the same cells."""
+"""The pool behind a p-value: the numbers of references and suspect, measured in the same way in the same cells."""
 
 from __future__ import annotations
 

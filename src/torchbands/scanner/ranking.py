@@ -1,4 +1,4 @@
-"""From the scores of several filters to one ranking, a p-like rank per row, and a test within every class."""
+"""Combines the scores of several filters into one ranking, a p-like rank per row, and a test per class."""
 
 from __future__ import annotations
 

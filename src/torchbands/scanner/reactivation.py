@@ -2,7 +2,7 @@
 
 After the retuning attack of Min et al., NeurIPS 2024, arXiv:2410.09838: a repaired model is fine-tuned for a few epochs
 on clean rows and 5 samples that carry the trigger with the attacker's label. A backdoor that was only silenced comes
-back; but any model learns a little from 5 samples, so the number means something beside a control alone.
+back; but any model learns a little from 5 samples, so the result is only meaningful relative to a control.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def bound(shares: Sequence[float]) -> float:
 
 
 def limit(control: float) -> float:
-    """The largest share that is no sign of a backdoor, beside a control."""
+    """The largest success rate that is no sign of a backdoor, given the control's."""
     return max(LOW, control + MARGIN)
 
 

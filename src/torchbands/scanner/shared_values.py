@@ -1,7 +1,7 @@
-"""Rows as they are, seen by no model: which of them have the very same values in the same places, all under one label?
+"""Finds rows of one label that share identical values in the same places, without any model.
 
-A trigger that is written on rows is the same on all of them, and a pixel of natural pictures hardly ever is. This shows
-where to look first. It accuses nobody: watermarks, borders and templates of one source look the same.
+A trigger is the same on every row it is written on, while pixels of natural pictures are hardly ever identical. This
+shows where to look first. It is no accusation: watermarks, borders and templates of one source look the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How large a trigger each class needs: the suspect's beside every reference's, for the figure of a report."""
+"""Trigger size per class, of the suspect and of every reference, for the figure in a report."""
 
 from __future__ import annotations
 

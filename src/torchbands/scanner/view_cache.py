@@ -1,8 +1,8 @@
-"""What views saw of one reference: kept beside it, with how it was looked at and a checksum over all of it.
+"""Cache of the views' results for one reference, stored next to it with the settings used and a checksum.
 
-A number belongs to a device and a precision: another device, or bfloat16, gives other numbers, and a suspect must not
-be ranked among them. So both are part of the name that a number is kept under. How many rows went through at once
-changes nothing but rounding (random starts belong to triggers, not to chunks); it is written down.
+Results depend on device and precision: another device, or bfloat16, gives other numbers, and a suspect must not be
+ranked among them. Both are therefore part of the cache key. The batch size only affects rounding (random starts belong
+to triggers, not to batches); it is recorded.
 """
 
 from __future__ import annotations

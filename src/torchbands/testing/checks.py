@@ -1,4 +1,4 @@
-"""What the rules of behaviour share: outcomes, the rows a defender is given, and checks of what it gives back."""
+"""Shared parts of the behaviour rules: outcomes, the rows a defender is given, and checks of its results."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _success(model: Model, planted: Victim) -> float:
 
 
 def black_box(made: Method, model: Model, call: Callable[[Model], object]) -> None:
-    """A model that only answers must be served or declined."""
+    """A black-box model must be either supported or declined."""
     box = Model.black_box(model.probabilities, model.modality, model.classes)
     try:
         call(box)

@@ -23,12 +23,12 @@ Case = tuple[str, Callable[[], None]]
 
 
 def contract_method(cls: type[Method]) -> Method:
-    """A method as the contract runs it: its defaults, but for what `contract_settings` names (specs of parts too)."""
+    """A method as the contract runs it: its defaults, except for `contract_settings`."""
     return build({"role": cls.role, "name": cls.name, "params": getattr(cls, "contract_settings", {})})
 
 
 class _Subject:
-    """One method and what it did so far, so that no toy is run twice."""
+    """One method and its results so far, so that no toy is run twice."""
 
     def __init__(self, cls: type[Method], toys: Sequence[str]) -> None:
         self.cls, self.toys = cls, toys

@@ -102,7 +102,7 @@ def run_model(made: ModelDetector, name: str, twice: bool) -> Outcome:
             finite(torch.tensor([float(finding.score)]), 1)
             if finding.per_class is not None:
                 finite(finding.per_class, planted.classes)
-            demand(finding.target in (None, *range(planted.classes)), f"target {finding.target} is no class")
+            demand(finding.target in (None, *range(planted.classes)), f"target {finding.target} is not a class")
         if twice:
             again = made.inspect(planted, clean, seed=0)
             demand((again.score, again.target) == (high.score, high.target), "the same seed gave another finding")

@@ -73,7 +73,7 @@ def _function(name: str) -> Callable[[list[str]], Any]:
             f"no rewriter {name!r}: {error}", hint="name yours as package.module:function, importable from here"
         ) from None
     if not callable(found):
-        raise InputError(f"{name!r} is no function")
+        raise InputError(f"{name!r} is not a function")
     made: Callable[[list[str]], Any] = found
     return made
 

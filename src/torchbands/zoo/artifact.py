@@ -153,7 +153,7 @@ class Kind:
     def read_card(self, folder: Path) -> dict[str, Any]:
         """The card, once it fits its own checksum; the files that it names are looked at by `check_files`."""
         if not (folder / self.card).is_file():
-            raise self.error(f"{folder} is no {self._noun} directory: it has no {self.card}", hint=self.again)
+            raise self.error(f"{folder} is not a {self._noun} directory: it has no {self.card}", hint=self.again)
         try:
             card: dict[str, Any] = json.loads(read_text(folder / self.card))
             if not isinstance(card, dict) or (self.is_mine is not None and not self.is_mine(card)):

@@ -1,4 +1,4 @@
-"""Writing whole or not at all."""
+"""Atomic writing of files and folders."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def full_disk_told(path: Path) -> Iterator[None]:
-    """Turn a full disk into a message; whatever was finished before is still whole."""
+    """Turn a full disk into a readable error; files finished earlier stay intact."""
     try:
         yield
     except OSError as error:
@@ -46,12 +46,12 @@ def full_disk_told(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8, whole or not at all.
+    """Write UTF-8 text atomically.
 
     Raises OSError where it cannot be written, or where something else than a file lies there.
     """
@@ -68,7 +68,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if os.path.lexists(path) and not path.is_file():
-        raise OSError(errno.EEXIST, "something that is no file lies there", str(path))
+        raise OSError(errno.EEXIST, "something that is not a file lies there", str(path))
     with full_disk_told(path):
         handle, name = tempfile.mkstemp(prefix=prefix(path), suffix=".tmp", dir=path.parent)
         os.close(handle)
@@ -90,7 +90,7 @@ _TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.[a-z0-9_]+(\.old)?\.tmp")
 
 @contextmanager
 def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Within the block this process alone works in a folder. Raises BandsError where another one does.
+    """Hold a lock on a folder during the block. Raises BandsError if another process holds it.
 
     The lock belongs to the process: it ends with it, however that ends.
     """

@@ -1,4 +1,4 @@
-"""A kind of sample in a folder: its spec is in the card, and what else it needs lies beside it as files."""
+"""Saving and loading a modality: its spec is in the card, other parts are files in the same folder."""
 
 from __future__ import annotations
 

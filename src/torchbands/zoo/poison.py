@@ -1,4 +1,4 @@
-"""The poison of a victim as a file: rows, labels and what was written, compressed."""
+"""Saving and loading the poisoned rows of a victim: row numbers, labels and samples, compressed."""
 
 from __future__ import annotations
 

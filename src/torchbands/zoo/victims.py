@@ -84,7 +84,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no directory", hint="make a victim with: bands attack badnets -o FOLDER")
+        raise InputError(f"{folder} is not a directory", hint="make a victim with: bands attack badnets -o FOLDER")
     return OF_STORE.verified(folder)
 
 

@@ -1,4 +1,4 @@
-"""The result of a scan in the formats that people, build servers, code hosts and model cards read."""
+"""The result of a scan in formats for people, CI, code hosts and model cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words and numbers as every format shows them. What comes from a suspect is made visible, short and harmless first."""
+"""Words and numbers as shown in every format. Text from a suspect is escaped and shortened first."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def p_of(answer: Answer | None) -> str:
-    """A p-value with what it rests on, or why there is none."""
+    """A p-value with its references, or why there is none."""
     if answer is None:
         return "not asked"
     if answer.p is None:
