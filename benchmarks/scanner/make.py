@@ -56,10 +56,10 @@ def complete(store: Path, setting: Setting, part: int, parts: int) -> None:
     """Let the views that are missing look at the references."""
     made = ReferenceSet.load(store / setting.name / "refs")
     for member in made.members()[part::parts]:
-        made.complete_one(
+        failed = made.complete_one(
             member, lambda: setting.task.network.build(setting.task.modality, setting.task.classes), views(setting.task)
         )
-        print(setting.name, member.name, flush=True)
+        print(setting.name, member.name, *failed.reasons.items(), flush=True)
 
 
 def judge(store: Path, setting: Setting, part: int, parts: int, only: Sequence[str] = ()) -> None:
@@ -109,6 +109,8 @@ def _judge(folder: Path, job: Job, clean: Any) -> None:
     if missing:
         model = zoo.load(folder / "victims" / job.id).model
         for line in look(model, clean, missing, seed=VIEW_SEED):
+            if line.failed:  # else it would be kept as declined, and never tried again
+                raise BandsError(f"{line.view.name}: {line.reason}")
             got = line.numbers()
             numbers[line.view.key()] = torch.zeros(0) if got is None else got.contiguous()
             found_target = None if line.finding is None else line.finding.target

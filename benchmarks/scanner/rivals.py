@@ -20,7 +20,7 @@ from torchbands.core.errors import NotApplicable
 from torchbands.core.model import Model
 from torchbands.defenses.models.final_layer import FinalLayer
 from torchbands.scanner.calibrate import p_value
-from torchbands.scanner.judge import outside
+from torchbands.scanner.comparable import outside
 from torchbands.scanner.views import View, white_box
 
 from .plan import settings

@@ -20,7 +20,7 @@ from torchbands.core.metric import Undefined
 from torchbands.defenses.models.final_layer import FinalLayer
 from torchbands.measures.effectiveness import auroc, auroc_interval
 from torchbands.scanner.calibrate import Compared, Kind, compare
-from torchbands.scanner.judge import outside
+from torchbands.scanner.comparable import outside
 from torchbands.scanner.pairs import pooled
 from torchbands.scanner.references import ReferenceSet
 from torchbands.scanner.views import PROFILES, View, white_box

@@ -41,7 +41,7 @@ _WHERE = {
     "scanner.dataset": ("scan_data",),
     "scanner.guard": ("Guard", "Judged"),
     "scanner.in_memory": ("rows_of",),
-    "scanner.judge": ("scan",),
+    "scanner.scan_model": ("scan",),
     "scanner.alerts": ("Alert",),
     "scanner.outcome": ("Outcome",),
     "scanner.reading": ("read_rows",),

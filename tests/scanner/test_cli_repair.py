@@ -19,11 +19,11 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.task import Task
 from torchbands.modalities.image import Image
-from torchbands.scanner.judge import Strongest
 from torchbands.scanner.opening import open_suspect
 from torchbands.scanner.outcome import Answer, Outcome, Subject
 from torchbands.scanner.repair_model import _lost
 from torchbands.scanner.repaired_folder import CARD, KIND, WEIGHTS
+from torchbands.scanner.strongest import Strongest
 from torchbands.triggers.image import Patch
 
 
@@ -59,7 +59,7 @@ def given(planted: Victim, other: Model, monkeypatch: pytest.MonkeyPatch, tmp_pa
         reasons = ("there are no reference models",)
         return Outcome(Subject("model", "m"), trigger=Answer(None), reasons=reasons, found=found)
 
-    monkeypatch.setattr("torchbands.scanner.judge.scan", scan)
+    monkeypatch.setattr("torchbands.scanner.scan_model.scan", scan)
     monkeypatch.chdir(tmp_path)
     return zoo.save(planted, tmp_path / "victim")
 

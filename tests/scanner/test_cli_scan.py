@@ -64,7 +64,7 @@ def seams(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Seams:
         modality=None, classes=2, class_names=("a", "b"), card={"architecture": "x:y"}, unsummed=lambda: 0
     )
     monkeypatch.setattr("torchbands.scanner.opening.open_suspect", made.open, raising=False)
-    monkeypatch.setattr("torchbands.scanner.judge.scan", made.scan)
+    monkeypatch.setattr("torchbands.scanner.scan_model.scan", made.scan)
     monkeypatch.setattr("torchbands.scanner.references.ReferenceSet.load", lambda folder: refs)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.safetensors").write_bytes(b"x")
@@ -107,7 +107,7 @@ def test_other_failures_have_their_own_codes(seams: Seams, capsys: pytest.Captur
         seams.result = error  # type: ignore[assignment]
         seams.scan = lambda *a, error=error, **k: (_ for _ in ()).throw(error)  # type: ignore[method-assign]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("torchbands.scanner.judge.scan", seams.scan)
+            patch.setattr("torchbands.scanner.scan_model.scan", seams.scan)
             assert run() == code
     assert capsys.readouterr().out == ""
 

@@ -11,7 +11,7 @@ from torchbands.core.defense import ModelDetector
 from torchbands.core.errors import NotApplicable
 from torchbands.core.model import Model
 from torchbands.scanner.forecast import announced, forecast, in_words, pace
-from torchbands.scanner.judge import scan
+from torchbands.scanner.scan_model import scan
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy
 

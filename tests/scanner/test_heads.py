@@ -16,10 +16,10 @@ from torchbands.core.errors import InputError
 from torchbands.modalities.image import Image
 from torchbands.networks.layers import Normalize
 from torchbands.scanner.heads import Answers
-from torchbands.scanner.judge import scan
 from torchbands.scanner.opening.architecture import finished
 from torchbands.scanner.opening.weights import State
 from torchbands.scanner.predictor import predictor
+from torchbands.scanner.scan_model import scan
 
 X, Y = torch.rand(40, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
 ROWS = Data(X, Y)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,17 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from torchbands.core.data import Data
 from torchbands.core.defense import Finding
-from torchbands.core.errors import BandsError, InputError
+from torchbands.core.errors import BandsError, InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.scanner import pool, view_cache
-from torchbands.scanner.judge import _lacks, _not_searched, scan
+from torchbands.scanner.comparable import lacks
+from torchbands.scanner.next_steps import not_searched
 from torchbands.scanner.pairs import NOTHING
 from torchbands.scanner.reference_files import CARD, MODELS, WEIGHTS
 from torchbands.scanner.reference_training import references_of
 from torchbands.scanner.references import ReferenceSet
+from torchbands.scanner.scan_model import scan
 from torchbands.scanner.view_cache import SEEN, How, Numbers, read, write
 from torchbands.scanner.views import PROFILES, Seen, View, look
 from torchbands.testing.toys import toy
@@ -238,20 +242,114 @@ def test_a_pair_that_the_suspect_did_not_choose_is_no_lack_and_one_that_failed_i
     finding = Finding(score=0.0, per_pair=own, evidence={"searched": 1})
     looked = Seen(View(PairwiseInversion(), "trigger", "pair by pair"), finding)
     pool, model = torch.stack([*[theirs] * 6, own]), TASK.fresh(0)
-    assert not _lacks(looked, pool, model)
+    assert not lacks(looked, pool, model)
     asked = torch.full((4, 4), torch.nan)
     asked[2, 3] = NOTHING
-    assert _lacks(replace(looked, asked=asked), pool, model)
+    assert lacks(replace(looked, asked=asked), pool, model)
     more = replace(finding, evidence={"searched": 2})
-    assert _lacks(replace(looked, finding=more), pool, model), "one of the two that it chose gave nothing"
+    assert lacks(replace(looked, finding=more), pool, model), "one of the two that it chose gave nothing"
 
 
 def test_pairs_and_views_that_were_left_out_are_told() -> None:
     model = TASK.fresh(0)
     few = View(PairwiseInversion(pairs=5, steps=2), "trigger", "pair by pair")
     declined = Seen(View(UniversalPerturbation(), "trigger", "the smallest shift"), None, "there is no embedding")
-    told = _not_searched((*look(model, TASK.load("clean"), [few]), declined), model)
+    told = not_searched((*look(model, TASK.load("clean"), [few]), declined), model)
     assert told == (
         "7 of 12 pairs of classes, which pairwise-inversion did not compare",
         "the smallest shift (there is no embedding)",
     )
+
+
+def _raising(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException, only: int | None = None) -> list[Model]:
+    """Let a view raise: always, or on the n-th model that it looks at alone."""
+    detector, asked = next(type(v.detector) for v in PROFILES["full"] if v.name == name), list[Model]()
+    inspect = detector.inspect
+
+    def raising(self: Any, model: Model, clean: Data, *, seed: int = 0) -> Finding:
+        asked.append(model)
+        if only is None or len(asked) == only:
+            raise error
+        return inspect(self, model, clean, seed=seed)
+
+    monkeypatch.setattr(detector, "inspect", raising)
+    return asked
+
+
+ERRORS = (
+    RuntimeError("shape '[3]' is invalid"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    InputError("a matrix is singular"),
+)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("name", [UNIVERSAL, GUARD, "batchnorm-mismatch"])
+def test_a_view_that_raises_is_a_line_with_its_reason_and_the_scan_is_inconclusive(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception
+) -> None:
+    _raising(monkeypatch, name, error)
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    line = next(line for line in outcome.ledger if line.view == name)
+    assert line.score is None and line.z is None and str(error) in line.reason
+    assert ("memory ran out" in line.reason) == isinstance(error, torch.OutOfMemoryError)
+    assert outcome.verdict == "inconclusive" and outcome.exit_code() == 3
+    assert sum(f"{name} failed on the suspect" in reason for reason in outcome.reasons) == 1
+    others = [other for other in outcome.ledger if other.view != name]
+    assert len(others) == 6 and all(other.score is not None for other in others), "the others went on"
+
+
+def test_a_view_that_declines_concludes_what_the_others_can(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _raising(monkeypatch, "batchnorm-mismatch", NotApplicable("there is no BatchNorm"))
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.reasons == () and outcome.verdict == "none"
+    assert next(x for x in outcome.ledger if x.view == "batchnorm-mismatch").reason == "there is no BatchNorm"
+
+
+def test_evidence_that_fails_hides_no_trigger(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _rewrite(folder, TARGET, lambda t: t - 20 * (torch.arange(len(t)) == 0))
+    _raising(monkeypatch, "batchnorm-mismatch", ERRORS[0])
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.verdict == "indicated" and outcome.exit_code() == 1
+    assert "batchnorm-mismatch failed" in outcome.reasons[0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
+def test_only_who_ends_the_program_ends_a_scan(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    _raising(monkeypatch, UNIVERSAL, error)
+    with pytest.raises(type(error)):
+        scan(_suspect(folder), refs=folder, profile="fast")
+
+
+@pytest.mark.parametrize("error", ERRORS[:2])
+def test_a_view_that_raises_on_a_reference_is_told_not_kept_and_tried_again(folder: Path, error: Exception) -> None:
+    member = ReferenceSet.load(folder).members()[0]  # this one was not looked at yet
+    weights = json.loads((member / CARD).read_text())["sha256"]
+    known = read(member, weights)
+    write(
+        member, Numbers({k: t for k, t in known.tensors.items() if not k.startswith(UNIVERSAL)}, known.chunks), weights
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        asked = _raising(patch, UNIVERSAL, error, only=2)
+        outcome = scan(_suspect(folder), refs=folder, profile="fast")
+        assert len(asked) == 2, "the suspect and one reference"
+    assert outcome.verdict == "inconclusive"
+    assert any(f"{UNIVERSAL} failed on 1 of the reference models" in r and str(error) in r for r in outcome.reasons)
+    again = scan(_suspect(folder), refs=folder, profile="fast")
+    assert again.reasons == () and again.trigger is not None and again.trigger.references == 20
+
+
+def test_a_trigger_that_cannot_be_shown_is_a_finding_all_the_same(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rewrite(folder, TARGET, lambda t: t - 20 * (torch.arange(len(t)) == 0))
+
+    def show(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("torchbands.scanner.scan_model.show", show)
+    outcome = scan(_suspect(folder), refs=folder, profile="fast")
+    assert outcome.verdict == "indicated" and not outcome.pictures
+    assert any("the recovered trigger at work (memory ran out" in told for told in outcome.not_covered)

@@ -17,10 +17,10 @@ from torchbands.learners.sgd import SGD
 from torchbands.modalities.image import Image
 from torchbands.networks import SmallCNNNetwork
 from torchbands.scanner.calibrate import Kind
-from torchbands.scanner.judge import scan
 from torchbands.scanner.outcome import Outcome
 from torchbands.scanner.reference_training import train_references
 from torchbands.scanner.references import ReferenceSet
+from torchbands.scanner.scan_model import scan
 from torchbands.scanner.view_cache import How
 from torchbands.scanner.views import PROFILES, View
 

@@ -15,11 +15,11 @@ from torchbands.cli import main
 from torchbands.core.data import Data
 from torchbands.core.model import Model
 from torchbands.modalities.image import Image
-from torchbands.scanner.judge import scan
 from torchbands.scanner.misread import AGAIN, Claim, at_chance, misread
 from torchbands.scanner.opening import claims, open_suspect
 from torchbands.scanner.opening.weights import State
 from torchbands.scanner.outcome import Subject
+from torchbands.scanner.scan_model import scan
 
 IMAGE = Image(channels=1, size=8)
 

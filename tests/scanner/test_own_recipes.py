@@ -18,7 +18,7 @@ from torchbands.networks.layers import Normalize
 from torchbands.report.scan import formatting
 from torchbands.scanner.behaviour import advice, behaviour, differences
 from torchbands.scanner.calibrate import Compared, Kind
-from torchbands.scanner.judge import Strongest, _Judged, _Shown
+from torchbands.scanner.evidence import Evidence
 from torchbands.scanner.left_out import left_out
 from torchbands.scanner.misread import misread
 from torchbands.scanner.opening.own_code import own_attribute
@@ -26,6 +26,8 @@ from torchbands.scanner.outcome import Answer
 from torchbands.scanner.recipes import OwnNetwork, OwnTraining, pool_around
 from torchbands.scanner.reference_training import add_checkpoint, train_references
 from torchbands.scanner.same_network import as_references_read, behind_normalisation, same_network, shapes_of
+from torchbands.scanner.shown_trigger import Shown
+from torchbands.scanner.strongest import Strongest
 
 IMAGE = Image(channels=1, size=8)
 
@@ -166,6 +168,6 @@ def test_facts_are_told_in_words_and_a_floor_p_with_its_z() -> None:
         "none": "–",
     }
     compared = Compared({"v": torch.tensor([0.0, 7.25])}, {}, torch.zeros(2), 0.04, {"v": 0.04}, 24)
-    judged = _Judged((), Answer(0.04, 1.0, 24), Answer(None), Strongest(1), (), {"trigger": compared}, 0.05)
-    message = judged.alerts(["a", "b"], _Shown((), {}))[0].message
+    judged = Evidence((), Answer(0.04, 1.0, 24), Answer(None), Strongest(1), (), {"trigger": compared}, 0.05)
+    message = judged.alerts(["a", "b"], Shown((), {}))[0].message
     assert "(p = 0.04, the least that 24 references can give; z = 7.2)" in message

@@ -13,10 +13,10 @@ from torchbands.core.digest import digest
 from torchbands.core.errors import BandsError, InputError
 from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
-from torchbands.scanner.judge import scan
 from torchbands.scanner.reference_files import CARD, MODELS, WEIGHTS
 from torchbands.scanner.reference_training import references_of, train_references
 from torchbands.scanner.references import ReferenceSet
+from torchbands.scanner.scan_model import scan
 from torchbands.scanner.view_cache import SEEN
 from torchbands.scanner.views import PROFILES, views_of
 from torchbands.testing.toys import toy

@@ -13,9 +13,9 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.learners.sgd import SGD
 from torchbands.networks import SmallCNNNetwork
-from torchbands.scanner.judge import scan
 from torchbands.scanner.reference_training import references_of
 from torchbands.scanner.references import ReferenceSet
+from torchbands.scanner.scan_model import scan
 from torchbands.tasks.vision import Digits
 
 TASK = Digits(network=SmallCNNNetwork(widths=(8, 16)), learner=SGD(epochs=6, batch=64, lr=0.1))

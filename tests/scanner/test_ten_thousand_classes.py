@@ -13,7 +13,7 @@ from torchbands.defenses.models.input_margin import InputMargin
 from torchbands.defenses.models.target_inversion import TargetInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
 from torchbands.modalities.image import Image
-from torchbands.scanner.judge import scan
+from torchbands.scanner.scan_model import scan
 
 K, MOST = 12, 5
 IMAGE = Image(channels=1, size=8)

@@ -12,10 +12,10 @@ from torchbands.core.errors import BandsError
 from torchbands.core.registry import build
 from torchbands.modalities.tokenized import TokenizedText
 from torchbands.networks.transformer import export
-from torchbands.scanner.judge import scan
 from torchbands.scanner.opening import open_suspect
 from torchbands.scanner.reference_training import references_of
 from torchbands.scanner.references import ReferenceSet
+from torchbands.scanner.scan_model import scan
 
 
 @pytest.fixture(scope="module")

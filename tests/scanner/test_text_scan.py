@@ -7,9 +7,9 @@ import pytest
 from torchbands.core.attack import Attack, Victim
 from torchbands.core.registry import build
 from torchbands.report.scan import render
-from torchbands.scanner.judge import scan
 from torchbands.scanner.reference_training import references_of
 from torchbands.scanner.references import ReferenceSet
+from torchbands.scanner.scan_model import scan
 from torchbands.scanner.views import white_box
 from torchbands.testing import toy
 

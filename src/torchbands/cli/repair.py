@@ -94,7 +94,7 @@ def _rows(opened: Opened) -> Data:
 
 
 def _scanner(given: argparse.Namespace, opened: Opened, clean: Data) -> Callable[[Model], Outcome]:
-    from torchbands.scanner.judge import scan
+    from torchbands.scanner.scan_model import scan
 
     return lambda model: scan(
         model,

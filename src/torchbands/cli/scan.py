@@ -59,7 +59,7 @@ def _model(given: argparse.Namespace) -> Outcome:
             console.note(
                 "note: the references keep the clean rows that every model is looked at with; --data is not used"
             )
-        from torchbands.scanner.judge import scan
+        from torchbands.scanner.scan_model import scan
 
         outcome = scan(
             opened.suspect.model,

@@ -20,6 +20,7 @@ from torchbands.core.seeding import seeded
 from torchbands.zoo.artifact import SUM
 from torchbands.zoo.modality import read_modality
 
+from .attempt import Attempt, Failures
 from .pairs import ByPair, ask, forward_of, missing, nothing_asked
 from .reference_files import CARD, KIND, MEMBER, MODELS, WEIGHTS, read_rows, seen_of, shapes_of
 from .view_cache import ASKED, How, Numbers, read, write
@@ -151,26 +152,26 @@ class ReferenceSet:
         views: Sequence[View],
         progress: Progress | None = None,
         how: How | None = None,
-    ) -> None:
+    ) -> Failures:
         """Let views look at the references that they have not seen yet, and at the pairs of classes that any of the
-        references puts forward."""
-        members = self.members()
+        references puts forward. Gives back what failed; it is tried again the next time."""
+        members, failures = self.members(), Failures()
         for at, member in enumerate(members):
             if progress is not None:
                 progress(at, len(members), "looking at the references")
-            self.complete_one(member, fresh, views, how)
+            failures.add(self.complete_one(member, fresh, views, how))
         for view in views:
             if (tables := self.pairs(view, how)) is not None:
-                self.ask(fresh, view, forward_of(tables[0]), progress, how)
+                failures.add(self.ask(fresh, view, forward_of(tables[0]), progress, how))
+        return failures
 
     def complete_one(
         self, member: Path, fresh: Callable[[], nn.Module], views: Sequence[View], how: How | None = None
-    ) -> None:
-        """Let views look at one reference."""
+    ) -> Failures:
+        """Let views look at one reference. Gives back what failed."""
         how, known = how or How.here(), seen_of(member).tensors
         absent = [v for v in views if how.key(v) not in known]
-        if absent:
-            look_at(self.model(member, fresh, how), self.clean, absent, member)
+        return look_at(self.model(member, fresh, how), self.clean, absent, member) if absent else Failures()
 
     def unasked(self, view: View, wanted: Tensor, how: How | None = None) -> bool:
         """Whether some of the wanted (K, K) pairs were searched in no way in some reference."""
@@ -185,8 +186,10 @@ class ReferenceSet:
         progress: Progress | None = None,
         how: How | None = None,
         only: Sequence[Path] | None = None,
-    ) -> None:
-        """Let a view search the wanted (K, K) pairs in every reference (or `only` some) where it has not yet."""
+    ) -> Failures:
+        """Let a view search the wanted (K, K) pairs in every reference (or `only` some) where it has not yet. Gives
+        back what failed."""
+        failures = Failures()
         how, members = how or How.here(), self.members() if only is None else list(only)
         key, rows = how.key(view), view.rows(self.clean, VIEW_SEED)
         assert isinstance(view.detector, ByPair)
@@ -200,9 +203,15 @@ class ReferenceSet:
             before = seen.tensors.get(_asked(key), nothing_asked(own))
             if len(missing(own, before, wanted)) == 0:
                 continue
-            answers = ask(view.detector, self.model(member, fresh, how), rows, own, before, wanted, seed=VIEW_SEED)
+            model = self.model(member, fresh, how)
+            with Attempt() as tried:
+                answers = ask(view.detector, model, rows, own, before, wanted, seed=VIEW_SEED)
+            if tried.reason:
+                failures.note(view.name, tried.reason)
+                continue
             weights = MEMBER.read_card(member)["sha256"]
             write(member, Numbers({**seen.tensors, _asked(key): answers}, seen.chunks), weights)
+        return failures
 
     def summary(self) -> dict[str, Any]:
         """For a report: how many, of which recipe, how good."""
@@ -220,16 +229,23 @@ class ReferenceSet:
         }
 
 
-def look_at(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> None:
-    """Let views look at a reference; the sha256 of its weights is read from its card where there is one."""
+def look_at(model: Model, clean: Data, views: Sequence[View], member: Path, weights: str = "") -> Failures:
+    """Let views look at a reference; the sha256 of its weights is read from its card where there is one.
+
+    That a view declined is kept. What failed is given back and not kept, for another time may have more memory.
+    """
     weights = weights or MEMBER.read_card(member)["sha256"]
     seen, how = read(member, weights), How.of(model)
-    tensors, chunks = dict(seen.tensors), dict(seen.chunks)
+    tensors, chunks, failures = dict(seen.tensors), dict(seen.chunks), Failures()
     for line in look(model, clean, views, seed=VIEW_SEED):
+        if line.failed:
+            failures.note(line.view.name, line.reason)
+            continue
         numbers, key = line.numbers(), how.key(line.view)
         tensors[key] = torch.zeros(0) if numbers is None else numbers
         chunks[key] = model.chunk
     write(member, Numbers(tensors, chunks), weights)
+    return failures
 
 
 def _asked(key: str) -> str:

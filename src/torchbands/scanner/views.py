@@ -30,6 +30,7 @@ from torchbands.defenses.models.universal_perturbation import UniversalPerturbat
 from torchbands.defenses.models.weight_spectrum import WeightSpectrum
 from torchbands.measures.cost import measured
 
+from .attempt import Attempt
 from .calibrate import Kind
 from .forecast import announced, forecast
 
@@ -127,7 +128,7 @@ def views_of(profile: str, model: Model) -> tuple[View, ...]:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one view saw of one model, or why it declined."""
+    """What one view saw of one model, or why it saw nothing. failed: it raised an error, and did not decline."""
 
     view: View
     finding: Finding | None
@@ -136,6 +137,7 @@ class Seen:
     passes: int = 0
     asked: Tensor | None = None
     """(K, K) what it found in pairs of classes that it was asked about, NaN elsewhere."""
+    failed: bool = False
 
     def numbers(self) -> Tensor | None:
         """The tensor that is compared with the references': the finest that the view has."""
@@ -157,32 +159,33 @@ def look(
     progress: Progress | None = None,
     announce: Callable[[str], None] | None = None,
 ) -> tuple[Seen, ...]:
-    """Let every view look at a model. A view that does not apply says why; the others go on.
+    """Let every view look at a model. A view that does not apply, or fails, says why; the others go on.
 
     Args:
         announce: told beforehand how long they will take.
     """
     out, drawn = [], dict[int, Data]()
     if announce is not None:
-        announce(announced([v.name for v in views], forecast(model, clean, [v.detector for v in views])))
+        said = "how long looking will take could not be told"
+        with Attempt():  # that is no reason not to look
+            said = announced([v.name for v in views], forecast(model, clean, [v.detector for v in views]))
+        announce(said)
         if (some := len(searched(model.classes))) < model.classes:
             announce(f"of {model.classes:,} classes, {some:,} are searched one by one; the others are not covered")
     with model.shared():
         for at, view in enumerate(views):
             if progress is not None:
                 progress(at, len(views), view.name)
-            with measured(model) as cost:
-                try:
-                    require(view.detector, model, clean)
-                    needed = min(view.detector.clean_needed(), len(clean))
-                    if needed not in drawn:
-                        drawn[needed] = view.rows(clean, seed)
-                    rows = drawn[needed]
-                    if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
-                        with suppress(NotApplicable):  # one pass, for every view that asks for these rows
-                            model.outputs(rows.x)
-                    finding, reason = view.detector.inspect(model, rows, seed=seed), ""
-                except NotApplicable as declined:
-                    finding, reason = None, declined.reason
-            out.append(Seen(view, finding, reason, cost.seconds, cost.forward_passes))
+            finding = None
+            with measured(model) as cost, Attempt() as tried:
+                require(view.detector, model, clean)
+                needed = min(view.detector.clean_needed(), len(clean))
+                if needed not in drawn:
+                    drawn[needed] = view.rows(clean, seed)
+                rows = drawn[needed]
+                if "logits" in view.detector.needs and needed and model.capabilities >= {"features"}:
+                    with suppress(NotApplicable):  # one pass, for every view that asks for these rows
+                        model.outputs(rows.x)
+                finding = view.detector.inspect(model, rows, seed=seed)
+            out.append(Seen(view, finding, tried.reason, cost.seconds, cost.forward_passes, failed=tried.failed))
     return tuple(out)
