@@ -465,7 +465,7 @@ MODELS = (
         "defenses/models/token_effects.py",
         ".mean(1) - before.mean(0)).cpu()",
         ".mean(1)).cpu()",
-        (f"{D}token_views.py::test_effects_are_those_of_writing_the_word_on_the_sample",),
+        (f"{D}token_views.py::test_an_effect_is_a_change_of_log_odds",),
     ),
     Mutant(
         "universal-perturbation: the largest norm is suspicious",
@@ -479,14 +479,14 @@ MODELS = (
         "defenses/models/universal_perturbation.py",
         "delta = delta - step * slope",
         "delta = delta + step * slope",
-        (f"{D}short_searches.py::test_the_planted_target_becomes_the_cheapest",),
+        (f"{D}short_searches.py::test_the_norm_that_turns_all_samples_is_their_distance_from_the_boundary",),
     ),
     Mutant(
         "input-margin: ascent downhill",
         "defenses/models/input_margin.py",
         "(-margin.sum()).backward()",
         "margin.sum().backward()",
-        (f"{D}short_searches.py::test_the_planted_target_becomes_the_cheapest",),
+        (f"{D}short_searches.py::test_the_margin_is_that_of_the_farthest_point_that_steps_reach",),
     ),
     Mutant(
         "pairwise-inversion: source and target exchanged",
@@ -719,7 +719,7 @@ REPAIRS = (
         "defenses/repair/fine_mixing.py",
         ".norm(dim=1) / frequency.clamp_min(RARE).log()",
         ".norm(dim=1)",
-        (f"{D}fine_mixing.py::test_words_that_moved_most_for_their_frequency_go_back",),
+        (f"{D}fine_mixing.py::test_of_two_words_that_moved_the_rarer_one_goes_back",),
     ),
 )
 
@@ -944,8 +944,8 @@ SCANNER = (
         "shared values: chance of one row fewer",
         "scanner/shared_values.py",
         "math.exp((rows - 1) * math.log(share))",
-        "math.exp(0 * math.log(share))",
-        (f"{S}shared_values.py::test_rows_that_are_alike_for_no_hidden_reason_are_no_group",),
+        "math.exp(rows * math.log(share))",
+        (f"{S}shared_values.py::test_the_chance_of_one_label_by_hand",),
     ),
     Mutant(
         "measures: rows under the threshold count",

@@ -39,6 +39,8 @@ def test_the_two_chances_are_tails_of_what_is_not_poison() -> None:
         max(binom.sf(56, 60, 0.55), binom.cdf(1, 60, 0.3), binom.cdf(10, 59, 0.5)), rel=1e-6
     )
     assert found["p_mark"] < 1e-7 and found["p_relabelled"] < 1e-6
+    for kin, expected in (((40, 95), binom.sf(39, 60, 0.55)), ((57, 50), binom.sf(49, 100, 0.325))):
+        assert verdict(known(kin_known=kin), 0, 6.0, turned=False)["p_mark"] == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize(

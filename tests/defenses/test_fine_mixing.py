@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tiny_bert import tiny_task
 from torchbands.core.attack import Attack, Victim
-from torchbands.core.data import Data
+from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.model import Model
 from torchbands.core.registry import build
@@ -103,6 +103,22 @@ def test_words_that_moved_most_for_their_frequency_go_back(planted: Victim, clea
     trigger = model.encode([" ".join(getattr(planted.trigger, "words"))]).values[0, 0]  # noqa: B009
     assert changed.tolist() == [int(trigger)]
     assert torch.equal(after[trigger], public["net.embedding.weight"][trigger])
+
+
+def test_of_two_words_that_moved_the_rarer_one_goes_back(planted: Victim, clean: Data) -> None:
+    """The frequent word moved by a fifth more, and training moves frequent words anyway."""
+    name, model = "net.embedding.weight", planted.model.clone()
+    public, table = public_weights(model), model.module.get_parameter(name)
+    count = torch.bincount(model.encode(whole(clean.x)).values.flatten(), minlength=len(table))
+    count[0] = 0  # padding
+    often, never = int(count.argmax()), int((count == 0).nonzero()[-1])
+    assert int(count[often]) > 100
+    with torch.no_grad():
+        table.copy_(public[name])
+        table[often, 0] += 1.2
+        table[never, 0] += 1.0
+    purified = REPAIR.but(words=1)._purified(model, public, clean).module.get_parameter(name)
+    assert (purified != table).any(1).nonzero().flatten().tolist() == [never]
 
 
 def test_the_ratio_is_the_share_of_weights_that_stay(planted: Victim) -> None:

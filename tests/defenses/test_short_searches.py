@@ -7,16 +7,18 @@ import torch
 from torch import nn
 
 from torchbands.core.attack import Victim
+from torchbands.core.data import Data
 from torchbands.core.defense import ModelDetector
 from torchbands.core.model import Model
 from torchbands.core.registry import build
-from torchbands.core.seeding import RowRng
+from torchbands.core.seeding import RowRng, generator
 from torchbands.defenses.models._inversion import fewer, rows_of
 from torchbands.defenses.models.clean_behaviour import CleanBehaviour
 from torchbands.defenses.models.input_margin import InputMargin
 from torchbands.defenses.models.pairwise_inversion import PairwiseInversion
 from torchbands.defenses.models.target_inversion import TargetInversion
 from torchbands.defenses.models.universal_perturbation import UniversalPerturbation
+from torchbands.modalities.observation import Observation
 from torchbands.testing.toys import toy
 
 SEARCHES = (TargetInversion(), PairwiseInversion(), UniversalPerturbation(), InputMargin())
@@ -35,6 +37,29 @@ class Planted(nn.Module):
         if self.source is not None:
             seen = seen * logits.softmax(1)[:, self.source]
         return logits + seen[:, None] * torch.eye(logits.shape[1])[self.target]
+
+
+def line(*weights: float) -> Model:
+    """Logits (w x, -w x) of rows x."""
+    head = nn.Linear(len(weights), 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([weights, [-w for w in weights]]))
+    return Model(nn.Sequential(nn.Flatten(), head), Observation(shape=(len(weights),)), 2)
+
+
+def test_the_norm_that_turns_all_samples_is_their_distance_from_the_boundary() -> None:
+    """Halves at x = 1 and at x = -1 of a line: for either class the other half must move by 1."""
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0]] * 16)
+    found = UniversalPerturbation(reach=3.0, precision="float32").inspect(line(1.0, 0.0), Data(x, (x[:, 0] < 0).long()))
+    assert found.per_class is not None and found.per_class.tolist() == pytest.approx([0.0, 0.0], abs=0.1)
+
+
+def test_the_margin_is_that_of_the_farthest_point_that_steps_reach() -> None:
+    """Adam with one slope goes .1 in every step; the first of 40 margins is that of the start."""
+    starts = [Observation(shape=(1,)).random(8, generator("input-margin", 0, k)) for k in (0, 1)]
+    expected = [float((2 * (sign * x + 3.9)).max().log()) for x, sign in zip(starts, (1, -1), strict=True)]
+    found = InputMargin().inspect(line(1.0), Data(torch.zeros(2, 1), torch.arange(2)))
+    assert found.per_class is not None and found.per_class.tolist() == pytest.approx(expected, rel=1e-2)
 
 
 def _planted(victim: Victim, target: int, source: int | None = None) -> Model:

@@ -11,7 +11,8 @@ from torchbands.core.attack import Attack, Victim
 from torchbands.core.defense import Finding, ModelDetector
 from torchbands.core.errors import NotApplicable
 from torchbands.core.registry import build
-from torchbands.defenses.models.token_effects import TokenEffects
+from torchbands.defenses.models._inversion import token_writer
+from torchbands.defenses.models.token_effects import TokenEffects, _odds, _short
 from torchbands.defenses.models.token_search import TokenSearch
 from torchbands.scanner.calibrate import Kind, standard_scores
 from torchbands.testing import toy
@@ -55,6 +56,18 @@ def test_effects_are_those_of_writing_the_word_on_the_sample() -> None:
     before = planted.model.logits(rows.x).argmax(1)
     after = planted.model.logits([" ".join([*words, text]) for text in rows.x]).argmax(1)
     assert float((after == 2).float().mean()) > 0.9 > float((before == 2).float().mean())
+
+
+def test_an_effect_is_a_change_of_log_odds() -> None:
+    model = victim("badnets", 1).model.at_precision("float32")
+    writer, rows = token_writer(TokenEffects(), model), toy("text").load("clean").sample(40, "test", balanced=True)
+    with torch.no_grad():
+        e = _short(model, rows, 4)
+        effects = TokenEffects()._effects(model, writer, e)
+        words = torch.full((4, len(writer.free)), 5)
+        after = _odds(model.logits_at(writer.insert(e, writer.table[words], words)))
+        torch.testing.assert_close(effects[5], (after - _odds(model.logits_at(e))).mean(0), atol=1e-4, rtol=1e-3)
+    assert torch.allclose(_odds(torch.tensor([[0.0, 0.0], [3.0, 0.0]])), torch.tensor([[0.0, 0.0], [3.0, -3.0]]))
 
 
 def test_no_more_passes_than_were_allowed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from torchbands.modalities.tabular import Field, Tabular
 from torchbands.modalities.text import Text
 from torchbands.scanner.dataset import scan_data
 from torchbands.scanner.rows import Rows
-from torchbands.scanner.shared_values import groups_of
+from torchbands.scanner.shared_values import _chance, groups_of
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("a", "b", "c", "d")
@@ -61,6 +62,11 @@ def test_rows_that_are_alike_for_no_hidden_reason_are_no_group() -> None:
     task = build("vision/digits", "task")
     assert isinstance(task, Task)
     assert groups_of(Rows(task.load("train").blind(), task.modality, tuple(task.class_names), "digits")) == ()
+
+
+def test_the_chance_of_one_label_by_hand() -> None:
+    """The first row may have any label; the other seven have its label with chance .1 each; 1,000 were compared."""
+    assert _chance(0.1, 8, 1000) == pytest.approx(1e-4) and _chance(0.9, 8, 1000) == 1.0 and _chance(0.0, 8, 9) == 1.0
 
 
 def test_values_of_a_table_and_phrases_of_texts() -> None:
