@@ -124,6 +124,16 @@ def test_the_floor_of_attack_success_is_the_last_grids(tmp_path: Path) -> None:
         assert cell(found, "sig", "strip").state == taken
 
 
+def test_clients_that_plant_nothing_are_held_to_no_floor(tmp_path: Path) -> None:
+    folder = report_store.write(tmp_path / "s", seeds=1)
+    edit(folder, "grid.json", grid={"seeds": [0], "min_asr": 0.5})
+    assert cell(report.collect(folder), "sig", "strip").state == "invalid"
+    for path in (folder / "outcomes").glob("*.json"):
+        if json.loads(path.read_text())["attack"] == "sig":
+            edit(folder, f"outcomes/{path.name}", backdoor=False)
+    assert cell(report.collect(folder), "sig", "strip").state == "done"
+
+
 def test_a_seed_without_every_attack_takes_the_interval_from_the_mean(tmp_path: Path) -> None:
     folder = report_store.write(tmp_path / "s")
     (folder / "records" / "d-v-1-0-strip.json").unlink()

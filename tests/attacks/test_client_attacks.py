@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from torchbands import bench
 from torchbands.attacks.alie import largest_z
 from torchbands.attacks.constrain_and_scale import NearGlobal
 from torchbands.attacks.neurotoxin import heavy
@@ -200,6 +201,13 @@ def test_byzantine_controls_harm_and_plant_nothing(name: str) -> None:
     assert not made.backdoor and victim.info["poisoned"] == 0
     harmed, well = task.effect(victim.model, victim), task.effect(honest.model, honest)
     assert isinstance(harmed.ca, float) and isinstance(well.ca, float) and harmed.ca < well.ca - 0.15
+
+
+def test_how_a_defense_takes_clients_that_only_do_harm_is_measured() -> None:
+    victim = attack("sign-flip", scale=4.0).run(federation(malicious=[0, 1]), 0)
+    found = bench.judge(victim, build("aggregator/median"))["metrics"]
+    assert found["client_auroc"] == 1.0 and found["ca"] > victim.task.effect(victim.model, victim).ca
+    assert found["der"] is None and found["undefined"]["der"] == "there is no backdoor to remove"
 
 
 def test_any_data_attack_combines_with_what_clients_do() -> None:

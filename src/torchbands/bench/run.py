@@ -183,6 +183,7 @@ class _Runner:
             "task": cell.task.name,
             "attack": cell.attack.name,
             "attack_label": cell.attack.label(),
+            "backdoor": cell.attack.backdoor,
             "task_spec": cell.task.spec(),
             "attack_spec": cell.attack.spec(),
             "seed": cell.seed,

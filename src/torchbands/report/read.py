@@ -80,8 +80,8 @@ def _identity(record: Record) -> str:
 def _judge(victims: list[Record], defenses: list[Record], grid: Record) -> None:
     """Apply the grid's floor: an attack that did not take proves nothing about a defense.
 
-    Sets `valid` (None without an attack, or without a victim) and `invalid_reason` on every record, and on those of
-    defenses `asked`: False where there was no victim to ask about.
+    Sets `valid` (None where no backdoor was planted, or without a victim) and `invalid_reason` on every record, and on
+    those of defenses `asked`: False where there was no victim to ask about.
     """
     spec = grid.get("grid")
     floor = spec.get("min_asr") if isinstance(spec, dict) else None
@@ -89,7 +89,7 @@ def _judge(victims: list[Record], defenses: list[Record], grid: Record) -> None:
     told: dict[str, tuple[bool | None, str | None]] = {}
     for victim in victims:
         valid, reason = None, None
-        if victim["attack"] != "clean" and victim["status"] == "done":
+        if victim.get("backdoor", victim["attack"] != "clean") and victim["status"] == "done":
             asr = (victim.get("metrics") or {}).get("asr")
             valid = isinstance(asr, (int, float)) and asr >= floor
             shown = f"{asr:.1%}" if isinstance(asr, (int, float)) else "undefined"
