@@ -48,7 +48,7 @@ class BulyanServer(Server):
             ordered = values.sort(1).values
             middle = (ordered[:, (len(used) - 1) // 2] + ordered[:, len(used) // 2]) / 2
             far = (values - middle[:, None]).abs()
-            near = far <= far.sort(1).values[:, count - 1 : count]
+            near = far <= far.kthvalue(count, 1, keepdim=True).values
             used.add_(near.sum(0))
             return (values * near).sum(1) / near.sum(1)
 
@@ -61,18 +61,19 @@ class BulyanServer(Server):
 def chosen(apart: Tensor, count: int, f: int) -> Tensor:
     """(n,) bool: the clients that Krum takes one after the other, each time among those that are left.
 
-    Every client's neighbours are sorted once; who is taken is struck from all lists.
+    Every client's neighbours are sorted once; who is taken is struck from all lists, which so become shorter.
     """
     n = len(apart)
-    near, order = apart.clone().fill_diagonal_(float("inf")).sort(dim=1, stable=True)
-    left = torch.ones(n, dtype=torch.bool, device=apart.device)
+    near, order = (t[:, :-1] for t in apart.clone().fill_diagonal_(float("inf")).sort(dim=1, stable=True))
+    order, left = order.to(torch.int32), torch.arange(n, dtype=torch.int32, device=apart.device)
     for _ in range(count):
-        there = left[order] & near.isfinite()
-        many = max(1, int(left.sum()) - f - 2)
-        place = there.cumsum(1)
-        score, then = (
-            torch.where(there & (place <= k), near, 0.0).sum(1).masked_fill(~left, float("inf"))
-            for k in (many, many + 1)
-        )
-        left[ranked(score, then)[0]] = False
-    return ~left
+        many = max(1, len(left) - f - 2)
+        at = int(ranked(near[:, :many].sum(1), near[:, : many + 1].sum(1))[0])
+        rest = torch.arange(len(left), device=left.device) != at
+        stays = order[rest] != left[at]
+        left = left[rest]
+        shape = (len(left), max(0, len(left) - 1))
+        near, order = near[rest][stays].view(shape), order[rest][stays].view(shape)
+    taken = torch.ones(n, dtype=torch.bool, device=apart.device)
+    taken[left.long()] = False
+    return taken
