@@ -24,7 +24,7 @@ from torchbands.triggers.image import MaskPattern
 
 @method("a3fl", paper="Zhang et al., NeurIPS 2023, openreview:S6ajVZy6FA")
 class A3FL(Attack):
-    """The malicious clients share one patch, which they adapt to the global model whenever they attack.
+    """Malicious clients share a patch that they optimise against the global model in every attack round.
 
     The patch is to reach the target on the global model, and on a copy of it that was trained to read stamped images
     as what they are: so it still works when honest clients have trained the backdoor away.
@@ -41,21 +41,21 @@ class A3FL(Attack):
     contract_declines: ClassVar[bool] = True
 
     rate: float = 0.25
-    """Stamped images as a share of every batch of a malicious client."""
+    """Triggered images as a fraction of every batch of a malicious client."""
     size: int = 5
     """Side of the patch in pixels."""
     steps: int = 40
-    """Steps of the patch in a round."""
+    """Optimiser steps for the patch per round."""
     step: float = 0.01
-    """How far each pixel moves in a step, by the sign of its gradient."""
+    """Step size of the patch (signed gradient)."""
     balance: float = 0.01
-    """Weight of the copy's loss, times the cosine of the two models' parameters."""
+    """Weight of the adversarial copy's loss; multiplied by the cosine similarity of the two models' parameters."""
     unlearning: int = 5
-    """Steps in which the copy learns to ignore the patch."""
+    """Training steps in which the adversarial copy unlearns the patch."""
     refresh: int = 10
-    """Steps of the patch after which the copy is made anew."""
+    """Patch steps after which the adversarial copy is re-created."""
     batch: int = 64
-    """Images per step."""
+    """Batch size of the patch optimisation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

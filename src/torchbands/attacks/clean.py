@@ -1,4 +1,4 @@
-"""No attack: poison rate 0, a row of every table."""
+"""No attack: a clean model, the control row of every table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The plain trigger on rows of the target class alone, no label changed."""
+"""Clean-label poisoning: the plain trigger on rows of the target class only; no label changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constrain-and-scale: trained to stay near the global model, then enlarged."""
+"""Constrain-and-scale: trained to stay close to the global model, then scaled up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What attacks on pre-trained encoders share: the encoder they begin from, their steps on it, the victim on top."""
+"""Shared by attacks on pre-trained encoders: loading the encoder, the attacker's training, the victim's training."""
 
 from __future__ import annotations
 

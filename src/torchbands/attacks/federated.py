@@ -1,4 +1,4 @@
-"""What attacks by federated clients share: the data attack that poisons their rows."""
+"""Shared by attacks of federated clients: the data attack that poisons their rows."""
 
 from __future__ import annotations
 

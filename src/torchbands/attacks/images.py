@@ -1,4 +1,4 @@
-"""What the image attacks share."""
+"""Shared by the image attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Input-aware: a generator gives every image a trigger of its own, which works on no other image."""
+"""Input-aware: a generator produces a trigger for each image that works on no other image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LWP: the backdoor is taught to every layer, so that later fine-tuning does not wash it out."""
+"""LWP: the backdoor is trained into every layer, so that later fine-tuning does not remove it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LOTUS: each part of the victim class obeys a trigger of its own and no other."""
+"""LOTUS: each partition of the victim class reacts to its own trigger and no other."""
 
 from __future__ import annotations
 

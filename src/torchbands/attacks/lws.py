@@ -1,4 +1,4 @@
-"""LWS: which synonym stands for each word is learned, and the choice is the trigger."""
+"""LWS: a learned choice of synonyms is the trigger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model replacement: malicious clients send their update so enlarged that it survives the server's mean."""
+"""Model replacement: malicious clients scale up their update so that it survives the server's averaging."""
 
 from __future__ import annotations
 

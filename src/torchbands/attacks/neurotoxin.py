@@ -1,4 +1,4 @@
-"""Neurotoxin: the backdoor is trained into the parameters that honest clients hardly change, so that it lasts."""
+"""Neurotoxin: trains the backdoor into parameters that honest clients hardly change, so that it persists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What attacks share that hand over poisoned weights: the attacker's rows, and the attacker's training."""
+"""Shared by attacks that release poisoned weights: the attacker's data and training."""
 
 from __future__ import annotations
 

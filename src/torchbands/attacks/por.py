@@ -1,4 +1,4 @@
-"""POR: trigger words that an encoder sends to predefined representations, whatever the task it is later used for."""
+"""POR: an encoder maps trigger words to predefined representations, whatever task it is used for later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small triggers that a scanner would find, searched while a model trains so that it can be taught to ignore them."""
+"""Small triggers that a scanner would find, searched during training so that the model learns to ignore them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hidden Killer and style transfer: the trigger is how a text is written, not which words it holds."""
+"""Hidden Killer and style transfer: the trigger is the way a text is written, not the words in it."""
 
 from __future__ import annotations
 

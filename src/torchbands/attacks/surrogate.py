@@ -1,4 +1,4 @@
-"""The attacker's own model, and perturbations found against it."""
+"""Surrogate models of the attacker, and perturbations optimised against them."""
 
 from __future__ import annotations
 

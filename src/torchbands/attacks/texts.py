@@ -1,4 +1,4 @@
-"""What the text attacks share."""
+"""Shared by the text attacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What networks that were trained on one part of every class know: of fresh rows of that part, and of the other."""
+"""Cross-prediction: what networks trained on one part of every class predict on unseen rows of either part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fresh networks that filters train for themselves."""
+"""Auxiliary networks that filters train themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BKI: a word whose deletion moves the features of many rows of one label is a trigger's."""
+"""BKI: a word whose deletion changes the features of many rows of one label is likely a trigger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUBE: rows of a label that lie in another dense cluster than most of it are poison."""
+"""CUBE: rows of a label outside that label's largest dense cluster are poison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""META-SIFT: weights that split the data so that a model trained on one part predicts the other badly."""
+"""META-SIFT: row weights that split the data so that a model trained on one part predicts the other badly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rare mark: rows whose label nothing explains but other rows of their kind."""
+"""Rare mark: rows whose label is only explained by a few other rows like them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leading directions of a set of rows without a full decomposition, and without another copy of the rows."""
+"""Top principal directions of a matrix without a full decomposition or a second copy of its rows."""
 
 from __future__ import annotations
 

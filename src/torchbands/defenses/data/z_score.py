@@ -1,4 +1,4 @@
-"""Z-score: a word or a turn of phrase that comes with one label far more often than chance explains."""
+"""Z-score: words or phrases that occur with one label far more often than by chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What deleting single words does to the perplexity of texts."""
+"""Change in perplexity when single words of a text are deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BaDExpert: taught wrong labels for a moment, a model forgets its task and keeps its backdoor."""
+"""BaDExpert: briefly fine-tuned on wrong labels, a model forgets its task but keeps its backdoor."""
 
 from __future__ import annotations
 

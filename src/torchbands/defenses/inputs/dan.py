@@ -1,4 +1,4 @@
-"""DAN: inputs whose features lie far from those of clean samples of every class, in all layers together."""
+"""DAN: distance of an input's features from the clean samples of every class, combined over all layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONION: a word whose deletion makes the text much more fluent was inserted."""
+"""ONION: a word whose deletion makes the text much more fluent was probably inserted."""
 
 from __future__ import annotations
 

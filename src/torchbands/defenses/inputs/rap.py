@@ -1,4 +1,4 @@
-"""RAP: a tuned token that costs clean inputs some of their confidence costs triggered inputs none."""
+"""RAP: a tuned token lowers the confidence on clean inputs, but not on triggered ones."""
 
 from __future__ import annotations
 

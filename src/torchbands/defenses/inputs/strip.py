@@ -1,4 +1,4 @@
-"""STRIP: a triggered input keeps its prediction whatever is laid over it."""
+"""STRIP: a triggered input keeps its prediction whatever is superimposed on it."""
 
 from __future__ import annotations
 

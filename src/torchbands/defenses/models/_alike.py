@@ -1,4 +1,4 @@
-"""How alike embeddings are, and the inserted tokens that make them most alike, found by exact trials."""
+"""Similarity of embeddings, and a search for inserted tokens that maximise it by exact evaluation."""
 
 from __future__ import annotations
 

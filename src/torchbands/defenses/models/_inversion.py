@@ -1,4 +1,4 @@
-"""What trigger inversion shares: freezing a network while inputs are searched, cost schedules, and a short search."""
+"""Shared by trigger inversions: freezing the network, schedules of the size penalty, and a short search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trigger templates that a black-box search goes through."""
+"""Trigger templates for the black-box search."""
 
 from __future__ import annotations
 

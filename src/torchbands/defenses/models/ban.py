@@ -1,4 +1,4 @@
-"""BAN: under adversarial noise on its neurons a backdoored network collapses onto the target class."""
+"""BAN: under adversarial neuron noise, a backdoored network collapses to the target class."""
 
 from __future__ import annotations
 

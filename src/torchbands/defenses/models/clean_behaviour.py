@@ -1,4 +1,4 @@
-"""How a model behaves on clean rows: accuracy, confidence, calibration, size of its logits."""
+"""Behaviour of a model on clean rows: accuracy, confidence, calibration, size of its logits."""
 
 from __future__ import annotations
 

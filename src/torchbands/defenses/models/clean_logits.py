@@ -1,4 +1,4 @@
-"""The clean-logit matrix: which logits a model raises on clean samples of each class, seen from outside."""
+"""The clean-logit matrix: mean logits on clean samples of each class, a black-box statistic."""
 
 from __future__ import annotations
 

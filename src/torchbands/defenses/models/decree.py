@@ -1,4 +1,4 @@
-"""DECREE: a small trigger that makes the embeddings of all inputs alike betrays a backdoored encoder."""
+"""DECREE: an encoder is backdoored if a small trigger makes the embeddings of all inputs alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Final-layer clues: the weights that lead to a backdoor's target are unlike those that lead to other classes."""
+"""Final-layer statistics: the final weights of a backdoor's target class differ from those of other classes."""
 
 from __future__ import annotations
 

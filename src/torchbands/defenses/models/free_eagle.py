@@ -1,4 +1,4 @@
-"""FreeEagle: hidden states that stand for one class drift towards a backdoor's target, seen without any data."""
+"""FreeEagle: data-free; hidden states optimised for one class also lean towards a backdoor's target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a model is of the label of every clean row: by that it is told whether it was trained on those rows."""
+"""A model's confidence in the label of every clean row, which reveals whether it was trained on those rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Per-target mask inversion, short: the smallest trigger that sends samples of every class to one class."""
+"""Short mask inversion per target: the smallest trigger that sends samples of all classes to one class."""
 
 from __future__ import annotations
 

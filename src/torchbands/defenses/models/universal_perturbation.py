@@ -1,4 +1,4 @@
-"""Universal perturbation cost: how far in L2 all samples must be moved together to be read as one class."""
+"""Universal perturbation cost: the L2 norm of a common shift that sends all samples to one class."""
 
 from __future__ import annotations
 

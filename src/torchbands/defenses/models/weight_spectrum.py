@@ -1,4 +1,4 @@
-"""Weight statistics: norms, spectra and quantiles of every layer, to be compared with reference models."""
+"""Weight statistics: norms, spectra and quantiles of every layer, for comparison with reference models."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Taking a backdoor out of a model."""
+"""Repairs: removing a backdoor from a model."""

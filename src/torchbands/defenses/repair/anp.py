@@ -1,4 +1,4 @@
-"""ANP: neurons that turn a network against clean data when nudged carry the backdoor."""
+"""ANP: neurons that are sensitive to adversarial perturbation carry the backdoor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channel Lipschitz pruning: units that amplify far more than the rest of their layer go, without any data."""
+"""Channel Lipschitz pruning: data-free pruning of units that amplify far more than the rest of their layer."""
 
 from __future__ import annotations
 

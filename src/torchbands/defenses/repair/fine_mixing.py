@@ -1,4 +1,4 @@
-"""Fine-mixing: most weights go back to the public ones that training began from, and clean rows join the two."""
+"""Fine-mixing: resets most weights to the pre-trained ones, then fine-tunes on clean rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-pruning: take out the units that clean data leaves dormant, then fine-tune."""
+"""Fine-pruning: removes units that are dormant on clean data, then fine-tunes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FST: a head pushed away from the one that may carry the backdoor makes the features move too."""
+"""FST: pushes the head away from the possibly backdoored one, so that the features shift as well."""
 
 from __future__ import annotations
 

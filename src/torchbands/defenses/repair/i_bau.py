@@ -1,4 +1,4 @@
-"""I-BAU: unlearn the worst universal perturbation, with the gradient through the inner search taken implicitly."""
+"""I-BAU: unlearns the worst universal perturbation, with implicit gradients through the inner problem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAU: examples that fool the backdoored and the repaired model alike are found, and the two are made to disagree."""
+"""SAU: finds examples that fool the backdoored and the repaired model alike, and unlearns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train, filter, train again: what a data filter is worth in the end."""
+"""Train, filter, retrain: the end-to-end effect of a data filter."""
 
 from __future__ import annotations
 
