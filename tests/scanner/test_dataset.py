@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from torchbands.core.model import Model
 from torchbands.core.registry import build
 from torchbands.core.seeding import RowRng
 from torchbands.core.task import Task
+from torchbands.defenses.data.cross_split import CrossSplit
+from torchbands.defenses.data.spectral_signatures import SpectralSignatures
 from torchbands.modalities.image import Image
 from torchbands.modalities.tabular import Field, Tabular
 from torchbands.scanner import dataset_report as said
@@ -287,3 +290,20 @@ def test_triggers_of_the_self_test_differ(name: str) -> None:
     for trigger in made:
         after = trigger(x, RowRng(0, torch.arange(4)))
         assert len(after) == 4
+
+
+@pytest.mark.parametrize("error", [RuntimeError("it broke"), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize("kind", [SpectralSignatures, CrossSplit])
+def test_a_filter_that_raises_is_a_line_and_the_scan_is_inconclusive(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: Any
+) -> None:
+    def score(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(kind, "score", score)
+    rows, _ = planted_table(3, 100, 0)
+    outcome = scan_data(rows, profile="fast")
+    line = next(line for line in outcome.ledger if line.view == kind.name)
+    assert str(error) in line.reason and line.score is None
+    assert outcome.verdict == "inconclusive" and outcome.exit_code() == 3
+    assert f"{kind.name} failed" in outcome.reasons[0] and str(error) in outcome.reasons[0]

@@ -228,6 +228,22 @@ def test_an_outcome_of_inputs(planted: Victim, halves: tuple[Data, Data]) -> Non
     assert "<img" in quiet.pictures[0].html and json.dumps(quiet.to_json())
 
 
+@pytest.mark.parametrize("error", [RuntimeError("it broke"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_a_detector_that_raises_is_a_line_and_the_check_is_inconclusive(
+    planted: Victim, halves: tuple[Data, Data], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    guard = Guard(planted.model, alpha=0.1).fit(halves[0])
+    names = tuple(map(str, range(10)))
+
+    def score(x: object) -> None:
+        raise error
+
+    monkeypatch.setattr(guard.fitted, "score", score)
+    outcome, judged = judge_inputs(guard, Rows(halves[1], planted.task.modality, names, "inputs"))
+    assert outcome.verdict == "inconclusive" and outcome.exit_code() == 3 and len(judged) == 0
+    assert str(error) in outcome.ledger[0].reason and str(error) in outcome.reasons[0]
+
+
 def test_the_command_line_fits_checks_and_ends_with_a_code(
     planted: Victim, halves: tuple[Data, Data], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

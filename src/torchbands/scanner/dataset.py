@@ -27,6 +27,7 @@ from torchbands.measures.cost import measured
 
 from . import dataset_report as said_of
 from . import shared_values
+from .attempt import Attempt
 from .dataset_report import ALPHA, FEWEST_IN_CLASS
 from .feature_model import model_for
 from .in_memory import data_of, rows_of
@@ -125,7 +126,7 @@ def scan_data(
         looked = _looked_at(rows, model, clean, false_alarms, profile, seed, tell)
         found, ranking, words, passes = looked.found, looked.ranking, looked.words, looked.passes
         if ranking is None:
-            why = (next(line.reason for line in reversed(looked.ledger) if line.reason),)
+            why = looked.failed or tuple(line.reason for line in looked.ledger if line.view == "cross-split")
             return Outcome(subject, ledger=looked.ledger, reasons=why, **base)
         alerts = said_of.alerts(rows, ranking, words, looked.without)
         planted, untested = (
@@ -137,7 +138,9 @@ def scan_data(
             passes += more
     if folder is not None:
         write_index(Path(folder), rows, found, ranking)
-    reasons = () if alerts else said_of.unsure(rows, ranking, found["cross-split"], looked.groups, looked.without)
+    # a finding stands, whatever failed beside it
+    unsure = said_of.unsure(rows, ranking, found["cross-split"], looked.groups, looked.without)
+    reasons = () if alerts else (*looked.failed, *unsure)
     if planted:
         base["not_covered"] = (*base["not_covered"], seen_in(planted, len(rows)))
     elif not alerts:
@@ -173,7 +176,7 @@ def scan_data(
 
 @dataclass(frozen=True)
 class _Looked:
-    """What the filters saw; ranking is None where the rows could not be crossed."""
+    """What the filters saw; ranking is None where the rows could not be crossed; failed: why filters could not look."""
 
     found: dict[str, Suspicion]
     ledger: tuple[LedgerLine, ...]
@@ -183,6 +186,7 @@ class _Looked:
     ranking: Ranking | None
     said: str
     passes: int
+    failed: tuple[str, ...] = ()
 
 
 def _looked_at(
@@ -201,12 +205,13 @@ def _looked_at(
     )
     before, words, ranking = model.passes.forward, list[Word](), None
     without: Mapping[int, Unmarked] = {}
-    found, ledger = dict[str, Suspicion](), []
+    found, ledger, failed = dict[str, Suspicion](), [], list[str]()
     with model.shared():
         for at, made in enumerate(filters, 1):
             tell(at, len(filters) + 1, doing + made.name)
-            suspicion, line = _look(made, rows, model, clean, seed, DELETED[profile])
+            suspicion, line, why = _look(made, rows, model, clean, seed, DELETED[profile])
             ledger.append(line)
+            failed += [why] if why else []
             if suspicion is not None:
                 found[made.name] = suspicion
     groups = shared_values.groups_of(rows)
@@ -220,7 +225,9 @@ def _looked_at(
                 rows.data.y, found, false_alarms, ALPHA, words, {label: told.p for label, told in without.items()}
             )
             ledger.append(said_of.unmarked(rows, without))
-    return _Looked(found, tuple(ledger), words, without, groups, ranking, said, model.passes.forward - before)
+    return _Looked(
+        found, tuple(ledger), words, without, groups, ranking, said, model.passes.forward - before, tuple(failed)
+    )
 
 
 def _tested(
@@ -270,16 +277,17 @@ def _filters(clean: Data | None, tokens: bool) -> list[DataFilter]:
 
 def _look(
     made: DataFilter, rows: Rows, model: Model, clean: Data | None, seed: int, deleted: int
-) -> tuple[Suspicion | None, LedgerLine]:
-    about = _ABOUT.get(made.name, "")
-    with measured(model) as cost:
-        try:
-            if isinstance(made, BKI):
-                found = of_some(made, rows, model, seed, deleted)
-            else:
-                found = made.score(rows.data, model, clean=clean, seed=seed)
-        except NotApplicable as error:
-            return None, LedgerLine(made.name, "evidence", about, reason=error.reason)
+) -> tuple[Suspicion | None, LedgerLine, str]:
+    """What a filter saw, its line of the ledger, and why the scan cannot conclude where it failed."""
+    about, found = _ABOUT.get(made.name, ""), None
+    with measured(model) as cost, Attempt() as tried:
+        if isinstance(made, BKI):
+            found = of_some(made, rows, model, seed, deleted)
+        else:
+            found = made.score(rows.data, model, clean=clean, seed=seed)
+    if found is None:
+        why = f"{made.name} failed ({tried.reason})" if tried.failed else ""
+        return None, LedgerLine(made.name, "evidence", about, reason=tried.reason), why
     score, target, facts = said_of.told(found, rows)
     line = LedgerLine(
         made.name,
@@ -291,4 +299,4 @@ def _look(
         forward_passes=cost.forward_passes,
         facts=facts,
     )
-    return found, line
+    return found, line, ""

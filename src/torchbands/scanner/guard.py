@@ -159,13 +159,18 @@ class Guard:
         if not hasattr(x, "__len__") or len(x) > 0:
             x = samples_of(x, self.model.modality)
         if len(x) == 0:
-            none = torch.zeros(0)
-            return Judged(none.long(), none.double(), none.bool(), none)
+            return self.nothing()
         score = fitted.score(x)
         p = self.p_values(score)
         flagged = p <= self.alpha
         prediction = self.model.logits(x).argmax(1)
         return Judged(prediction.masked_fill(flagged, -1), p, flagged, score)
+
+    @staticmethod
+    def nothing() -> Judged:
+        """No input, judged."""
+        none = torch.zeros(0)
+        return Judged(none.long(), none.double(), none.bool(), none)
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Judged]:
         """Judge batches as they come; nothing is kept of them."""

@@ -15,13 +15,16 @@ from torchbands.core.words import csv_cell
 from torchbands.measures.cost import measured
 
 from .alerts import RULES, Alert
+from .attempt import Attempt
 from .batch_test import batch_p, clean_to_name_one, fewest, sees_nothing
 from .guard import Guard, Judged, discoveries
+from .in_memory import samples_of
 from .outcome import LedgerLine, Outcome, Picture, Subject
 from .rows import Rows
 
 #: Most suspicious inputs that are shown, and named in the alert.
 SHOWN = 12
+_ABOUT = "how far an input is from clean ones"
 
 
 def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = None) -> tuple[Outcome, Judged]:
@@ -33,10 +36,16 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
     ordinary and not which inputs are to blame. Single inputs below alpha are flagged in the table, and among many
     ordinary inputs there are always some.
 
+    Where the detector fails, nothing is concluded, and no row is judged.
+
     Both take the inputs to be drawn one by one, as the clean rows were: frames of one film are not.
     """
-    with measured(guard.model) as cost:
-        judged = guard(rows.data.x)
+    x = samples_of(rows.data.x, guard.model.modality) if len(rows) else rows.data.x  # other inputs are the user's error
+    judged = guard.nothing()
+    with measured(guard.model) as cost, Attempt() as tried:
+        judged = guard(x)
+    if tried.reason:
+        return _unjudged(guard, rows, tried.reason), judged
     clean, total = len(guard.calibration), len(rows)
     p, least = batch_p(judged.p, clean), fewest(clean, total, guard.alpha)
     reasons = _blind(guard, judged, total, least)
@@ -66,7 +75,7 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
     line = LedgerLine(
         guard.detector.name,
         "evidence",
-        "how far an input is from clean ones",
+        _ABOUT,
         score=float(judged.score.max()),
         p=float(judged.p.min()),
         seconds=cost.seconds,
@@ -111,6 +120,20 @@ def judge_inputs(guard: Guard, rows: Rows, class_names: Sequence[str] | None = N
         version=__version__,
     )
     return outcome, judged
+
+
+def _unjudged(guard: Guard, rows: Rows, why: str) -> Outcome:
+    about = {"rows": len(rows), "refused": len(rows.refused)}
+    return Outcome(
+        Subject("input", rows.label, rows.sha256(), rows.modality.name, about),
+        ledger=(LedgerLine(guard.detector.name, "evidence", _ABOUT, reason=why),),
+        not_covered=("everything: no input was judged",),
+        reasons=(f"{guard.detector.name} could not judge these inputs ({why})",),
+        alpha=guard.alpha,
+        seed=guard.seed,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
 
 
 def _blind(guard: Guard, judged: Judged, total: int, least: int | None) -> tuple[str, ...]:
