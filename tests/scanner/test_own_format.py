@@ -76,6 +76,12 @@ def test_a_model_of_another_kind_does_not_read_it(file: str) -> None:
         read_inputs(file, Observation(shape=(3,)), 2)
 
 
+def test_a_folder_may_be_of_such_a_format_too(file: str) -> None:
+    folder = Path(file).with_name("many.pulse")
+    folder.mkdir()
+    assert len(read_rows(str(folder))) == 5 and len(read_inputs(str(folder), Pulses(shape=(2,)), 2)) == 6
+
+
 def test_a_file_that_no_kind_knows_is_refused_as_before(tmp_path: Path) -> None:
     (tmp_path / "some.pulse").write_bytes(b"?")
     with pytest.raises(InputError, match="a kind that is not read"):
