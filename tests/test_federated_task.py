@@ -90,6 +90,16 @@ def test_a_task_around_a_task_comes_back_from_its_spec_and_its_title() -> None:
     assert len(weights_of(wider.fresh(0))) != len(weights_of(task.fresh(0)))
 
 
+def test_any_task_is_made_federated_by_its_name() -> None:
+    made = build("federated/toy/image", "task")
+    assert made == build("federated(base=toy/image)", "task")
+    assert build("federated/toy/image(clients=5, alpha=2.0)", "task") == made.but(clients=5, alpha=2.0)
+    assert type(build("federated/sst2", "task")).name == "federated/sst2", "a name of its own comes first"
+    for wrong in ("federated/toy/imag", "toy/image/toy/text", "federated/federated"):
+        with pytest.raises(BandsError):
+            build(wrong, "task")
+
+
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "sst2"])
 def test_named_federations_are_the_same_class_around_another_task(name: str) -> None:
     task = build(f"federated/{name}", "task")

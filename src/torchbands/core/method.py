@@ -40,6 +40,8 @@ class Method:
     version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     needs: ClassVar[tuple[str, ...]] = ()
+    #: The setting that another method of the role is put into: `NAME/OTHER` then means NAME(setting=OTHER).
+    around: ClassVar[str] = ""
     #: Why its numbers stay far from its paper's, in words; empty where nothing of the kind is known.
     unreproduced: ClassVar[str] = ""
     #: What each setting of free text names: "text" (nothing), "file", or the names that are no file. One that is not

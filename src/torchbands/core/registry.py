@@ -150,7 +150,22 @@ def build(
     return made
 
 
+def _around(text: str, role: str | None) -> str | Mapping[str, Any]:
+    """The spec of a name such as `federated/vision/gtsrb`, of a method around any other; another text as it is."""
+    name = name_of(text)
+    outer, _, inner = name.partition("/")
+    known = _known()
+    if role is None or (role, name) in known or (role, outer) not in known or (role, inner) not in known:
+        return text
+    setting = find(outer, role).around
+    if not setting:
+        return text
+    return {"name": outer, "params": {setting: inner, **(read(text)["params"] if "(" in text else {})}}
+
+
 def _made(spec: str | Mapping[str, Any], role: str | None, file: Path | None) -> Method:
+    if isinstance(spec, str):
+        spec = _around(spec, role)
     if isinstance(spec, str):
         named = find(name_of(spec), role)  # a wrong name is told first: what is no method's is often a file's
         if "(" not in spec:

@@ -36,6 +36,7 @@ class Federated(Task):
     """
 
     free: ClassVar[Free] = {"column": "text"}
+    around: ClassVar[str] = "base"
 
     network: Network = dataclasses.field(init=False, compare=False, repr=False)
     learner: Learner = FedAvg(malicious=(0,))
