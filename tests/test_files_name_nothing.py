@@ -78,7 +78,7 @@ def test_no_door_calls_what_a_card_names(
     assert not mark.exists()
     assert "names a function to be run" in said.out + said.err
     found = door == "scan model" or door == "scan model --data"
-    assert (code in (1, 2) and ("BD-FILE-01" in said.out or code == 2)) if found else code not in (0, 1), said.err
+    assert (code in (1, 3) and ("BD-FILE-01" in said.out or code == 3)) if found else code not in (0, 1), said.err
 
 
 def test_what_a_card_names_is_a_high_finding_about_a_suspect(coded: Path) -> None:
@@ -96,6 +96,15 @@ def test_the_user_may_type_the_name(coded: Path) -> None:
         zoo.load(coded)
 
 
+def test_a_card_that_names_a_function_is_refused_and_allow_is_explained(
+    coded: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["defend", "strip", str(coded)]) == 3  # neither a failure of the tool nor a wrong command
+    said = capsys.readouterr().err
+    assert "\nrefused: " in said and "error" not in said
+    assert "run it, with your rights" in said and "nothing that came with the folder" in said
+
+
 def test_allow_is_read_anywhere_in_a_command_line(coded: Path, mark: Path) -> None:
     assert main(["defend", "strip", str(coded), "--allow", CODE]) == 0
     assert mark.exists()  # so that the tests above can tell
@@ -107,7 +116,7 @@ def test_a_grid_file_names_no_code_but_a_grid_of_ones_own_may(mark: Path) -> Non
     Path("grid.json").write_text(json.dumps(grid))
     with pytest.raises(UnsafeFile, match=r"grid\.json"):
         bench.run("grid.json", "store")
-    assert main(["bench", "run", "grid.json", "--store", "store"]) == 2
+    assert main(["bench", "run", "grid.json", "--store", "store"]) == 3
     assert named_by(bench.load_grid(grid).attacks[1]) == (CODE,)
 
 
@@ -160,7 +169,7 @@ def test_references_name_no_folder(tmp_path: Path, planted_victim: Victim) -> No
         ReferenceSet.load(refs.folder).fresh()
     weights = tmp_path / "w.safetensors"
     weights.write_bytes((next(iter(refs.members())) / "weights.safetensors").read_bytes())
-    assert main(["scan", "model", str(weights), "--refs", str(refs.folder)]) == 2
+    assert main(["scan", "model", str(weights), "--refs", str(refs.folder)]) == 3
 
 
 def images(at: Path) -> Path:
@@ -176,7 +185,7 @@ def test_a_card_pulls_no_images_of_another_folder(tmp_path: Path, capsys: pytest
     task = build({"name": "vision/folder", "path": str(private), "size": 8})
     zoo.save(victim(task, build("clean", "attack")), data)
     out = tmp_path / "report"
-    assert main(["scan", "data", str(data), "-o", f"{out}/"]) == 2
+    assert main(["scan", "data", str(data), "-o", f"{out}/"]) == 3
     assert "private" in capsys.readouterr().err and not list(out.glob("*.csv"))
     with allowing(str(private)):
         assert zoo.load(data).task.classes == 2

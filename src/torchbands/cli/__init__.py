@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName, Unsupported
+from torchbands.core.errors import BandsError, InputError, NotApplicable, UnknownName, UnsafeFile, Unsupported
 
 # Threads that wait by spinning made training six times slower as soon as another process wanted a core (measured).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -61,6 +61,8 @@ def _main(argv: Sequence[str] | None) -> int:
         return code
     except Unsupported as error:
         return _fail(f"unsupported: {error}", DECLINED, verbose)
+    except UnsafeFile as error:  # neither the tool nor the command is at fault: nothing of the file was used
+        return _fail(f"refused: {error}", DECLINED, verbose)
     except BandsError as error:
         return _fail(f"error: {error}", USAGE if isinstance(error, (InputError, UnknownName)) else TOOL_ERROR, verbose)
     except NotApplicable as declined:

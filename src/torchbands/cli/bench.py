@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shlex
 from pathlib import Path
 
 from torchbands import report as reports
 from torchbands.core.errors import InputError, UnknownName
+from torchbands.core.words import command_line
 
 from . import console
 from .own_methods import LOADED
@@ -21,7 +21,7 @@ def run(given: argparse.Namespace) -> int:
     if given.seeds is not None and given.seeds < 1:
         raise InputError(f"--seeds is at least 1, got {given.seeds}")
     own = [word for name in LOADED for word in ("--load", name)]
-    command = shlex.join(["bands", *own, "bench", "run", given.grid, "--store", given.store])
+    command = command_line(["bands", *own, "bench", "run", given.grid, "--store", given.store])
     command += f" --seeds {given.seeds}" if given.seeds is not None else ""
     with console.progress_bar() as bar:
         summary = bench.run(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchbands.core.errors import InputError, NotApplicable
+from torchbands.core.words import command_line
 
 from . import console
 from .output import Reports, folder_of, spare_inputs, write_whole
@@ -164,7 +164,7 @@ def _again(given: argparse.Namespace, folder: Path, *, known: bool) -> str:
         words += ["--arch", given.arch]
     elif not known:
         words += ["--model", given.model]
-    return shlex.join(words)
+    return command_line(words)
 
 
 def _network(opened: Opened) -> Network | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Iterable
+
+from torchbands.core.words import quoted
 
 #: Flags of opening that a later command on the same suspect needs as well.
 _OPENING = ("arch", "settings", "classes", "class_names", "labels", "output", "mean", "std", "size", "channels",
@@ -16,11 +17,11 @@ def concrete(text: str, given: argparse.Namespace, suspect: str | None = None) -
     path = suspect or getattr(given, "suspect", None) or getattr(given, "like", None)
     if path:
         anew = ("labels", "class_names") if "--class-names" in text else ()  # what the command says itself
-        named = f"{shlex.quote(str(path))}{opening(given, anew)}"
+        named = f"{quoted(str(path))}{opening(given, anew)}"
         for place in ("bands scan model SUSPECT", "bands repair SUSPECT", "--like SUSPECT"):
             text = text.replace(place, place.replace("SUSPECT", named))
     if data := getattr(given, "data", None):
-        text = text.replace("--data CLEAN", f"--data {shlex.quote(data)}")
+        text = text.replace("--data CLEAN", f"--data {quoted(data)}")
     return text
 
 
@@ -34,14 +35,14 @@ def opening(given: argparse.Namespace, leave: Iterable[str] = ()) -> str:
         words += [f"--{name.replace('_', '-')}", _typed(value)]
     if getattr(given, "allow_pickle", False) and "allow_pickle" not in leave:
         words.append("--allow-pickle")
-    return "".join(f" {shlex.quote(word)}" for word in words)
+    return "".join(f" {quoted(word)}" for word in words)
 
 
 def rows(given: argparse.Namespace) -> str:
     """--data and --refs as they were typed."""
     data, refs = getattr(given, "data", None), getattr(given, "refs", None) or []
     words = [*(("--data", data) if data else ()), *(part for folder in refs for part in ("--refs", folder))]
-    return "".join(f" {shlex.quote(word)}" for word in words)
+    return "".join(f" {quoted(word)}" for word in words)
 
 
 def _typed(value: object) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchbands.core.errors import BandsError, InputError
+from torchbands.core.words import quoted
 
 from . import console
 from .printed_command import concrete
@@ -56,6 +57,7 @@ def trained(
             f"{opened.suspect.path} was not opened: {why}", hint=f"see: bands scan model {opened.suspect.path}"
         )
     task = _task(opened, rows)
+    _enough(given)
     data, clean, per_model = _data(rows, task, given)
     modality = _modality(opened, rows, task)
     names = tuple(map(str, task.class_names)) if task is not None else rows.class_names if rows is not None else ()
@@ -83,6 +85,17 @@ def trained(
         progress=lambda done, total, what: bar(done, total, f"{what}: number {done + 1}"),
         announce=console.note,
     )
+
+
+def _enough(given: argparse.Namespace) -> None:
+    """Says before hours of training that so few references can conclude nothing."""
+    alpha = getattr(given, "alpha", 0.05)
+    least = math.ceil(1 / alpha - 1e-9) - 1
+    if given.count < least and not given.add:
+        console.note(
+            f"note: with {given.count} references p is never below {1 / (given.count + 1):.2g}, so alpha {alpha:g} is "
+            f"out of reach and a scan will be inconclusive: -n {least} or more"
+        )
 
 
 def recipes(
@@ -254,7 +267,7 @@ def _tell(reference_set: ReferenceSet, given: argparse.Namespace) -> int:
         console.note(
             "too few for alpha 0.05, which needs at least 19"
             if few
-            else concrete(f"scan with: bands scan model SUSPECT --refs {shlex.quote(str(reference_set.folder))}", given)
+            else concrete(f"scan with: bands scan model SUSPECT --refs {quoted(str(reference_set.folder))}", given)
         )
     return 0 if len(reference_set) else INCONCLUSIVE
 

@@ -85,7 +85,9 @@ def refuse_outside(cls: type[Method], name: str, value: Any, default: Any, file:
     raise UnsafeFile(
         f"{shown(file)} names {what}: {cls.name}.{name} is {shown(repr(value), 120)}. "
         "Nothing that is read from a file is run or looked up elsewhere",
-        hint="if the folder is your own and you know that name, repeat it yourself: --allow NAME "
+        hint="with --allow NAME the command would "
+        + ("import that name and run it, with your rights" if kind == "code" else "read what lies there")
+        + ": type it for what you wrote yourself, and for nothing that came with the folder "
         "(in Python: with torchbands.allowing(NAME):)",
         code=kind == "code",
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 #: Controls (with ANSI escapes), formats (with bidi and zero-width marks), surrogates, line separators, non-characters.
@@ -51,6 +53,23 @@ def json_text(value: Any, *, allow_nan: bool = True) -> str:
     return text.translate({ord(c): json.dumps(c)[1:-1] for c in hidden})
 
 
+def quoted(word: str) -> str:
+    """A word of a command as a shell reads it back; what is not seen is written by its bytes, as in $'a\\x1bb'."""
+    if all(unicodedata.category(c) not in _UNSEEN for c in word):
+        return shlex.quote(word)
+    made = (f"\\{c}" if c in "\\'" else c if unicodedata.category(c) not in _UNSEEN else _bytes(c) for c in word)
+    return f"$'{''.join(made)}'"
+
+
+def command_line(words: Iterable[str]) -> str:
+    """A command of these words, to be pasted."""
+    return " ".join(map(quoted, words))
+
+
+def _bytes(c: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in c.encode("utf-8", "surrogateescape"))
+
+
 def in_words(seconds: float) -> str:
     """'under 1 s', '40 s', '3 min', '2 h 10 min', '3 days'."""
     if seconds < 1:
@@ -63,6 +82,11 @@ def in_words(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 and minutes < 600 else f"{round(minutes / 60)} h"
     return f"{round(minutes / 1440)} days"
+
+
+def in_about(seconds: float) -> str:
+    """The same as an estimate: 'about 40 s', or 'under 1 s', which says enough."""
+    return in_words(seconds) if seconds < 1 else f"about {in_words(seconds)}"
 
 
 def _escape(c: str) -> str:

@@ -153,8 +153,15 @@ def labelled(
     where the file gives one that holds them all.
     """
     plain = [cell.strip() for cell in cells]
+    given = {cell for cell in plain if cell.lower() not in MISSING}
+    if len(given) > 2 and {cell.lower() for cell in given} == {"true", "false"}:
+        plain = [cell.lower() if cell in given else cell for cell in plain]
+        said = [f"labels are true and false, however they are spelt: {', '.join(sorted(given)[:6])}"]
+    else:
+        said = []
     kept = [row for row, cell in enumerate(plain) if cell.lower() not in MISSING]
     notes = [f"{len(plain) - len(kept):,} rows without a label were left out"] if len(kept) < len(plain) else []
+    notes += said
     found = {plain[row] for row in kept}
     if len(found) < 2:
         only = f"one class only, {min(found)[:40]!r}" if found else "no labels"

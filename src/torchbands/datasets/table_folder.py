@@ -51,7 +51,7 @@ def _loose(folder: Path) -> dict[str, list[Path]]:
     A folder that holds images is one of images, whatever lists lie beside them.
     """
     files = sorted(p for p in folder.iterdir() if p.is_file() and kind_of(p) in SUFFIXES and p.name[0] not in "._")
-    if not files or _holds_images(folder):
+    if not files or holds_images(folder):
         return {}
     found: dict[str, list[Path]] = {}
     for path in files:
@@ -68,7 +68,7 @@ def _loose(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _holds_images(folder: Path) -> bool:
+def holds_images(folder: Path) -> bool:
     """Whether images lie in a folder or in those below it; of very many files the first are looked at."""
     looked = 0
     for _, _, names in os.walk(folder):

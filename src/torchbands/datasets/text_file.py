@@ -65,6 +65,7 @@ def read_text_file(path: Path, *, text: str = "", label: str = "", files: Sequen
     if not found:
         raise InputError(f"{path} holds no rows", hint="a heading with text,label and one row for each text")
     text, label = _column(found[0], text, TEXTS, "text", path), _column(found[0], label, LABELS, "label", path)
+    _plain_only(found, {"text": text, "label": label}, path)
     part = _named(found[0], PARTS)
     missing = next((number for number, row in enumerate(found, 1) if row.get(text) is None), None)
     if missing is not None:
@@ -122,7 +123,30 @@ def _json_rows(lines: Iterator[str], path: Path) -> Iterator[Mapping[str, str]]:
             raise InputError(f"{path}: line {number} is not a JSON object") from None
         if not isinstance(row, dict):
             raise InputError(f"{path}: line {number} is not a JSON object")
-        yield {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in row.items() if v is not None}
+        yield {str(k): _cell(v) for k, v in row.items() if v is not None}
+
+
+class _Nested(str):
+    """A cell that holds a list or an object of JSON."""
+
+    __slots__ = ()
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return _Nested(json.dumps(value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _plain_only(rows: Sequence[Mapping[str, str]], columns: Mapping[str, str], path: Path) -> None:
+    """Raises InputError where a text or a label is a list or an object."""
+    for number, row in enumerate(rows, 1):
+        for what, column in columns.items():
+            if isinstance(cell := row.get(column), _Nested):
+                raise InputError(
+                    f"{path}: row {number} has {cell[:60]} for its {what} ({column!r}), expected a text or a number",
+                    hint=f"flatten it first (pandas.json_normalize), or name another column with --{what}-column",
+                )
 
 
 def _named(row: Mapping[str, str], usual: tuple[str, ...]) -> str | None:

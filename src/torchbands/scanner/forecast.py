@@ -13,7 +13,7 @@ from torchbands.core.defense import ModelDetector, Work
 from torchbands.core.errors import BandsError, NotApplicable
 from torchbands.core.modality import Encoded
 from torchbands.core.model import Model
-from torchbands.core.words import in_words
+from torchbands.core.words import in_about, in_words
 
 #: Rows of the timed step, at most, and seconds under which it is done once more, warm.
 ROWS, SHORT = 64, 0.2
@@ -68,4 +68,4 @@ def announced(names: Sequence[str], seconds: Sequence[float | None]) -> str:
     """One sentence for a reader who waits."""
     known = [(name, s) for name, s in zip(names, seconds, strict=True) if s is not None]
     each = ", ".join(f"{name} {in_words(s)}" for name, s in known)
-    return f"looking will take about {in_words(sum(s for _, s in known))}: {each}" if known else ""
+    return f"looking will take {in_about(sum(s for _, s in known))}: {each}" if known else ""

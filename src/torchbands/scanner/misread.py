@@ -7,7 +7,6 @@ statistics of such a model would be meaningless.
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from torchbands.core.data import Data
 from torchbands.core.model import Model
+from torchbands.core.words import quoted
 
 from .normalisation import flags, usual
 
@@ -120,7 +120,7 @@ class Misread:
         every = [_name(names, self.order.index(c)) for c in range(len(self.order))]
         if len(every) > LISTED or any("," in name for name in every):
             return "--labels FILE.json (a JSON object of each label and its class, as the JSON report has it)"
-        return f"--class-names {shlex.quote(','.join(every))}"
+        return f"--class-names {quoted(','.join(every))}"
 
 
 def misread(model: Model, clean: Data, expected: float | None = None, claim: Claim | None = None) -> Misread | None:

@@ -14,15 +14,15 @@ from torchbands.core.registry import build
 from torchbands.core.task import SPLITS, Task
 from torchbands.datasets.cells import FRAMES, kind_of
 from torchbands.datasets.table_folder import SUFFIXES as TABLES
-from torchbands.datasets.table_folder import tables_of
+from torchbands.datasets.table_folder import holds_images, tables_of
 from torchbands.datasets.text_file import text_column
 
 from .own_format import read_labelled
 from .rows import Rows
 
 _KINDS = (
-    "expected a folder of class folders of images, a .npz, .safetensors, .csv, .tsv, .jsonl or .parquet file, a folder "
-    "of such tables, a victim directory, or a task"
+    "expected a folder of class folders of images or of .txt files, a .npz, .safetensors, .csv, .tsv, .jsonl or "
+    ".parquet file, a folder of such tables, a victim directory, or a task"
 )
 #: Kinds that people have and that no reader here opens, with what to type instead.
 _ELSEWHERE = {
@@ -54,7 +54,7 @@ def read_rows(
     Args:
         source: one of
             a folder of class folders of images (or of `train` and `test` folders of those), or of images that a
-            metadata.csv, .jsonl or .parquet in it names and labels;
+            metadata.csv, .jsonl or .parquet in it names and labels; or of class folders of `.txt` files;
             a `.npz` or `.safetensors` file with `x` (images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or float in
             [0, 1]; or a table (N, F)) and `y` (integers (N,));
             a `.csv` table of numbers with a column of labels (commas, semicolons or tabs; `.gz` too);
@@ -93,6 +93,8 @@ def read_rows(
     if is_folder:
         from .image_rows import read_folder
 
+        if (found := _class_folders_of_texts(path, split)) is not None:
+            return found
         if (tables := tables_of(path, split == "test")) is not None:
             made = _of_tables(path, tables.files, size, channels, label, text)
             return replace(made, notes=(*tables.notes, *made.notes))
@@ -100,6 +102,14 @@ def read_rows(
     if is_file:
         return _of_file(path, size, channels, label, text, like)
     return _of_task(source, split)
+
+
+def _class_folders_of_texts(path: Path, split: str) -> Rows | None:
+    from .text_folder import read_text_folder, text_classes
+
+    if holds_images(path) or (found := text_classes(path, split)) is None:
+        return None
+    return read_text_folder(path, *found)
 
 
 def _of_file(

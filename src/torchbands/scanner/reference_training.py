@@ -21,7 +21,7 @@ from torchbands.core.model import Model
 from torchbands.core.recipe import Learner, Progress, Recipe
 from torchbands.core.seeding import seed_of
 from torchbands.core.task import Task
-from torchbands.core.words import in_words
+from torchbands.core.words import in_about, in_words
 from torchbands.zoo.artifact import save_tensors, sums
 from torchbands.zoo.files import only_one, sweep
 from torchbands.zoo.modality import write_modality
@@ -152,12 +152,12 @@ def _announced(reference_set: ReferenceSet, pool: Sequence[Recipe], data: Data, 
     if len(known) < len(epochs):
         return (
             f"{left} references to train by your own function, which may take as long as it likes, and to look at, "
-            f"about {in_words(left * looks)}; stop at any time: the same command goes on"
+            f"{in_about(left * looks)}; stop at any time: the same command goes on"
         )
     step = pace(model, data, gradients=True)
     one = step * (rows or len(data)) * sum(known) / len(known)
     return (
-        f"{left} references to train and to look at: about {in_words(left * (one + looks))} ({in_words(one + looks)} "
+        f"{left} references to train and to look at: {in_about(left * (one + looks))} ({in_words(one + looks)} "
         "each); stop at any time: the same command goes on"
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from torchbands import __version__
 from torchbands.core.errors import NotApplicable
+from torchbands.core.words import command_line, quoted
 from torchbands.networks.layers import Normalize
 from torchbands.zoo.artifact import Kind, save_tensors, sums
 from torchbands.zoo.files import write_json
@@ -131,7 +131,7 @@ def reported(
     shown["rows"] = dict(mended.rows)
     steps = ("do not use the model: train it anew, on data that were looked at (bands scan data)",)
     if mended.model is not None:
-        again = again or f"bands scan model {shlex.quote(str(folder))}"
+        again = again or f"bands scan model {quoted(str(folder))}"
         steps = (f"scan what was written: {again}",)
     made = after if after is not None and mended.model is not None else before
     return replace(made, subject=before.subject, pictures=before.pictures, repair=shown, next_steps=steps)
@@ -178,4 +178,4 @@ def _command(folder: Path, suspect: Suspect, arch: str | None, outside: Mapping[
     if suspect.format != "huggingface":
         for name, values in outside.items():
             words += [f"--{name}", ",".join(f"{v:g}" for v in values)]
-    return shlex.join(words)
+    return command_line(words)

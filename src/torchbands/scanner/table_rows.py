@@ -57,7 +57,7 @@ def read_table(path: Path, label: str | None = None, files: Sequence[Path] = ())
     try:
         x = np.asarray(cells, dtype=np.float64)
     except ValueError:
-        raise InputError(_not_a_number(cells, read, path)) from None
+        raise InputError(_not_a_number(cells, read, path), hint=_as_texts(lines, cells)) from None
     made = numbers(torch.from_numpy(x), path)
     guess = "" if label or titles[at].lower() in LABELS else ", the last, for none is called label, class, target or y"
     columns = {title: [row[i] for row in cells] for i, title in enumerate(read)}
@@ -84,6 +84,16 @@ def _label_column(titles: list[str], width: int, label: str | None, path: Path) 
         return plain.index(label)
     lower = [title.lower() for title in plain]
     return next((lower.index(name) for name in LABELS if name in lower), width - 1)
+
+
+def _as_texts(lines: list[list[str]], cells: list[list[str]]) -> str:
+    """What to type where the cells are texts and not numbers."""
+    if not any(len(cell.split()) > 2 for line in cells[:100] for cell in line):
+        return "leave out columns of texts, or number their values"
+    if any(len(cell.split()) > 2 for cell in lines[0]):
+        names = ["text" if len(cell.split()) > 2 else "label" for cell in lines[0]]
+        return f"the file holds texts and has no heading: put one before its first line, such as {','.join(names)}"
+    return "the file holds texts: name their column with --text-column, and that of the labels with --label-column"
 
 
 def _not_a_number(cells: list[list[str]], titles: list[str], path: Path) -> str:
