@@ -182,6 +182,41 @@ ATTACKS = (
         "torch.randint(0, parts, (len(some),)",
         (f"{A}lotus.py::test_a_batch_gets_the_rows_of_the_paper",),
     ),
+    Mutant(
+        "dba: every client writes the first part",
+        "attacks/dba.py",
+        "parts[i % self.parts]",
+        "parts[0]",
+        ("tests/attacks/test_client_attacks.py::test_dba_gives_every_client_its_part_and_is_judged_with_the_whole",),
+    ),
+    Mutant(
+        "alie: the step leads the other way",
+        "attacks/alie.py",
+        "sent.weights.mean(0) - z *",
+        "sent.weights.mean(0) + z *",
+        ("tests/attacks/test_client_attacks.py::test_alie_stays_as_near_as_the_papers_z_says",),
+    ),
+    Mutant(
+        "alie: one supporter more",
+        "attacks/alie.py",
+        "clients // 2 + 1 - malicious",
+        "clients // 2 + 2 - malicious",
+        ("tests/attacks/test_client_attacks.py::test_alie_stays_as_near_as_the_papers_z_says",),
+    ),
+    Mutant(
+        "neurotoxin: frozen where little changed",
+        "attacks/neurotoxin.py",
+        "topk(round(share * len(step))).indices",
+        "topk(round(share * len(step)), largest=False).indices",
+        ("tests/attacks/test_client_attacks.py::test_neurotoxin_changes_nothing_where_the_last_step_changed_most",),
+    ),
+    Mutant(
+        "constrain-and-scale: the distance does not count",
+        "attacks/constrain_and_scale.py",
+        "(1 - self.alpha) * (squares",
+        "0 * (squares",
+        ("tests/attacks/test_client_attacks.py::test_the_constrained_loss_counts_the_distance_to_the_global_model",),
+    ),
 )
 
 LEARNERS = (
@@ -796,6 +831,47 @@ AGGREGATORS = (
         "[:, f : n - f]",
         "[:, f:]",
         ("tests/defenses/aggregation/test_means.py",),
+    ),
+    Mutant(
+        "fltrust: who points the other way is trusted",
+        "defenses/aggregation/fltrust.py",
+        "trust = cosine.clamp_min(0)",
+        "trust = cosine.abs()",
+        (
+            "tests/defenses/aggregation/test_fltrust.py::test_updates_count_by_their_cosine_and_have_the_length_of_the_servers_own",
+        ),
+    ),
+    Mutant(
+        "fltrust: updates keep their length",
+        "defenses/aggregation/fltrust.py",
+        "(mix * length / sizes.clamp_min(1e-300))",
+        "mix",
+        (
+            "tests/defenses/aggregation/test_fltrust.py::test_updates_count_by_their_cosine_and_have_the_length_of_the_servers_own",
+        ),
+    ),
+    Mutant(
+        "foolsgold: nobody is pardoned",
+        "defenses/aggregation/foolsgold.py",
+        "pardoned(alike).amax(1)",
+        "alike.amax(1)",
+        (
+            "tests/defenses/aggregation/test_foolsgold.py::test_copies_count_nothing_and_who_is_somewhat_like_them_is_pardoned",
+        ),
+    ),
+    Mutant(
+        "norm-clipping: short updates are stretched",
+        "defenses/aggregation/norm_clipping.py",
+        "sizes.clamp_min(1e-300)).clamp_max(1) / len(rows)",
+        "sizes.clamp_min(1e-300)) / len(rows)",
+        ("tests/defenses/aggregation/test_means.py::test_norm_clipping_shortens_only_what_is_too_long",),
+    ),
+    Mutant(
+        "flame: changes are compared, not models",
+        "defenses/aggregation/flame.py",
+        "products(updates) + across[:, None] + across + wide @ wide",
+        "products(updates)",
+        ("tests/defenses/aggregation/test_choosing.py::test_flame_compares_the_models_and_not_their_changes",),
     ),
 )
 

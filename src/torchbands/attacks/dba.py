@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -32,6 +32,7 @@ class DBA(ModelReplacement):
     four bars; on texts, four rare words; all clients shoot in the same rounds.
     """
 
+    in_training: ClassVar[Literal["part"]] = "part"
     contract_settings: ClassVar[dict[str, Any]] = {"data": Blended()}  # the plain trigger of observations is one number
 
     parts: int = 4
