@@ -135,7 +135,7 @@ def test_other_errors_are_2_and_declining_is_3(
     assert "Traceback" in capsys.readouterr().err
     monkeypatch.setattr("torchbands.cli.parser.run", stop(KeyboardInterrupt()))
     assert main(["list"]) == 130
-    assert "goes on" in capsys.readouterr().err
+    assert "again to resume" in capsys.readouterr().err
 
 
 def test_list_as_json_is_json_alone(capsys: pytest.CaptureFixture[str]) -> None:
