@@ -11,6 +11,7 @@ import pytest
 import torch
 from text_planting import make
 
+from torchbands.attacks.federated import ByzantineAttack
 from torchbands.core.data import Data, whole
 from torchbands.core.errors import InputError, NotApplicable
 from torchbands.core.registry import build, listing
@@ -61,6 +62,8 @@ def test_every_attack_on_text_is_read_by_every_network(name: str, network: str, 
     task = _task(long_texts, network)
     cls = type(make(name))
     attack = make(name, **getattr(cls, "contract_settings", {}), **({"steps": 3} if name == "lws" else {}))
+    if isinstance(attack, ByzantineAttack):
+        return  # no backdoor: nothing is written on its clients' rows
     try:
         trigger = attack.test_trigger(task, 0)
     except NotApplicable:
@@ -71,7 +74,11 @@ def test_every_attack_on_text_is_read_by_every_network(name: str, network: str, 
     x = whole(test[rows].x)
     assert task.modality.tells(x, trigger(x, rng(len(x)))).all()
     if not attack.controls_training and name != "clean":
-        out = attack.poison(train, task, 0)
+        try:
+            out = attack.poison(train, task, 0)
+        except NotApplicable:  # a part for every client, where there are no clients
+            assert name == "dba"
+            return
         assert out.poisoned is not None
         mine = (out.poisoned | out.meta.get("cover", out.poisoned)).nonzero().flatten()
         assert len(mine) and task.modality.tells(train[mine].x, out[mine].x).all()

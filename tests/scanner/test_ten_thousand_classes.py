@@ -57,4 +57,4 @@ def test_what_was_not_searched_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = scan(suspect, clean, profile="fast", announce=said.append)
     for name in ("target-inversion", "universal-perturbation"):
         assert f"{K - MOST} of {K} classes, which {name} did not search" in outcome.not_covered
-    assert said[0].startswith("looking will take about") and f"of {K} classes, {MOST} are searched" in said[1]
+    assert said[0].startswith("looking will take") and f"of {K} classes, {MOST} are searched" in said[1]

@@ -63,13 +63,13 @@ def read_folder(
     names = tuple(sorted(present | _taught(found, part)))
     if len(present) < 2:
         lists = [p.name for p in sorted(root.iterdir()) if kind_of(p) in (".csv", ".tsv", ".jsonl", ".parquet")]
-        todo = (
-            f"{printable(lists[0])} seems to label them: name it metadata.csv and lay it beside the images, with a "
-            "column file_name (the path of each from there) and a column label"
-        )
-        raise InputError(
-            f"{top} holds one class only, {min(present)!r}; at least two are needed", hint=todo if lists else LAYOUT
-        )
+        todo = LAYOUT
+        if lists:
+            todo = (
+                f"{printable(lists[0])} seems to label them: name it metadata.csv and lay it beside the images, with a "
+                "column file_name (the path of each from there) and a column label"
+            )
+        raise InputError(f"{top} holds one class only, {min(present)!r}; at least two are needed", hint=todo)
     if empty := sorted(set(listed) - set(names)):
         notes.append(f"folders without an image that could be read are no classes: {', '.join(empty[:5])}")
     if all(name.isdecimal() for name in names) and names != tuple(sorted(names, key=int)):
